@@ -1,0 +1,216 @@
+//! The providers: one entry each, and every fact that sets one apart from the others.
+//!
+//! Adding a provider is adding an entry to [`PROVIDERS`]. Slugs are Cloudflare AI Gateway's, which
+//! the D1 column `keys.provider` also holds. An unknown slug that has a base URL of its own in the
+//! configuration is taken for an OpenAI-compatible server: [`COMPATIBLE`].
+//!
+//! Facts come from the providers' public documentation as of November 2026.
+
+use crate::time::DailyReset;
+
+/// What the code must know of a provider.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Provider {
+    /// Its name in paths, in compat models, in D1 and on AI Gateway.
+    pub slug: &'static str,
+    /// Other names for the same pool.
+    pub aliases: &'static [&'static str],
+    /// Where and how its key is sent.
+    pub auth: Auth,
+    /// The dialect of its native API, which is also the shape of its errors.
+    pub api: Api,
+    /// Where the slug stands for when a request goes straight to the provider.
+    pub base: Base,
+    /// Its OpenAI-style API, if it has one.
+    pub openai: Option<OpenAi>,
+    /// Where a native request names its model: the first place that has one counts.
+    pub model: &'static [ModelPlace],
+    /// When its daily quotas start anew.
+    pub daily_reset: DailyReset,
+}
+
+/// A header and how the key stands in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// `authorization: Bearer KEY`.
+    Bearer,
+    /// The header named here holds the bare key.
+    Header(&'static str),
+}
+
+/// A dialect: the shape of requests, answers and errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Api {
+    /// OpenAI's, and everything that follows it.
+    OpenAi,
+    /// Google's `generateContent`.
+    Gemini,
+    /// Anthropic's `messages`.
+    Anthropic,
+}
+
+/// The URL that `/api/{slug}` stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// Always the same.
+    Fixed(&'static str),
+    /// The leading path segments fill the `{}` of the URL in order; `skip` names a literal segment
+    /// before them.
+    Segments {
+        /// A literal first segment that AI Gateway's path has and the provider's has not.
+        skip: Option<&'static str>,
+        /// The URL; each `{}` takes one segment, which must be a DNS label (it may become a host).
+        url: &'static str,
+    },
+    /// The path's `locations/{location}` names the host: `{location}-aiplatform.googleapis.com`.
+    VertexLocation,
+}
+
+/// A provider's OpenAI-style API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenAi {
+    /// What stands between the base URL and `chat/completions` or `embeddings`.
+    pub prefix: &'static str,
+    /// Query that the endpoint demands, with its `?`; else empty.
+    pub query: &'static str,
+}
+
+/// A place where a native request may name its model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelPlace {
+    /// The segment after the one named here, up to a `:verb`.
+    PathAfter(&'static str),
+    /// This many segments after the one named here, joined by `/` (`models/{owner}/{name}`).
+    PathSegmentsAfter(&'static str, usize),
+    /// The path segment of this number, counted from 0 behind the slug.
+    PathSegment(usize),
+    /// This top-level field of a JSON body, or this field of a multipart form.
+    Body(&'static str),
+    /// This query parameter (WebSocket upgrades have no body).
+    Query(&'static str),
+}
+
+use Auth::{Bearer, Header};
+use DailyReset::{After24Hours, MidnightPacific, MidnightUtc};
+use ModelPlace::{Body, PathAfter, PathSegment, PathSegmentsAfter, Query};
+
+/// Where OpenAI's own API and its followers name the model.
+const OPENAI_MODEL: &[ModelPlace] = &[Body("model"), Query("model")];
+
+/// A server that speaks OpenAI's API at a URL from the configuration.
+pub const COMPATIBLE: Provider = Provider {
+    slug: "",
+    aliases: &[],
+    auth: Bearer,
+    api: Api::OpenAi,
+    base: Base::Fixed(""),
+    openai: Some(OpenAi { prefix: "/", query: "" }),
+    model: OPENAI_MODEL,
+    daily_reset: After24Hours,
+};
+
+const fn openai(slug: &'static str, url: &'static str) -> Provider {
+    Provider { slug, base: Base::Fixed(url), ..COMPATIBLE }
+}
+
+/// All known providers.
+pub static PROVIDERS: &[Provider] = &[
+    Provider {
+        auth: Header("x-goog-api-key"),
+        api: Api::Gemini,
+        openai: Some(OpenAi { prefix: "/v1beta/openai/", query: "" }),
+        model: &[PathAfter("models"), PathAfter("tunedModels"), Body("model"), Query("model")],
+        daily_reset: MidnightPacific,
+        ..openai("google-ai-studio", "https://generativelanguage.googleapis.com")
+    },
+    openai("openai", "https://api.openai.com/v1"),
+    Provider {
+        auth: Header("x-api-key"),
+        api: Api::Anthropic,
+        openai: Some(OpenAi { prefix: "/v1/", query: "" }),
+        model: &[Body("model")],
+        ..openai("anthropic", "https://api.anthropic.com")
+    },
+    Provider {
+        auth: Header("api-key"),
+        base: Base::Segments { skip: None, url: "https://{}.openai.azure.com/openai/deployments/{}" },
+        openai: Some(OpenAi { prefix: "/", query: "?api-version=2024-10-21" }),
+        model: &[PathSegment(1)],
+        ..openai("azure-openai", "")
+    },
+    Provider { daily_reset: MidnightUtc, ..openai("openrouter", "https://openrouter.ai/api/v1") },
+    openai("groq", "https://api.groq.com/openai/v1"),
+    Provider { openai: Some(OpenAi { prefix: "/v1/", query: "" }), ..openai("mistral", "https://api.mistral.ai") },
+    openai("deepseek", "https://api.deepseek.com"),
+    openai("grok", "https://api.x.ai/v1"),
+    openai("cerebras", "https://api.cerebras.ai/v1"),
+    Provider {
+        openai: Some(OpenAi { prefix: "/compatibility/v1/", query: "" }),
+        ..openai("cohere", "https://api.cohere.ai")
+    },
+    // AI Gateway's compat models say `perplexity/…`: both names are one pool.
+    Provider { aliases: &["perplexity"], ..openai("perplexity-ai", "https://api.perplexity.ai") },
+    openai("huggingface", "https://router.huggingface.co/v1"),
+    Provider {
+        openai: None,
+        model: &[PathSegmentsAfter("models", 2), PathSegmentsAfter("deployments", 2), Body("version")],
+        ..openai("replicate", "https://api.replicate.com/v1")
+    },
+    Provider { openai: None, model: &[Body("model_id")], ..openai("cartesia", "https://api.cartesia.ai") },
+    Provider {
+        // The `x-api-key` that the Worker sends is not what the provider documents.
+        auth: Header("xi-api-key"),
+        openai: None,
+        model: &[Body("model_id"), Query("model_id")],
+        ..openai("elevenlabs", "https://api.elevenlabs.io")
+    },
+    Provider {
+        api: Api::Gemini,
+        base: Base::VertexLocation,
+        openai: None,
+        model: &[PathAfter("models"), Body("model")],
+        ..openai("google-vertex-ai", "")
+    },
+    Provider {
+        base: Base::Segments { skip: Some("bedrock-runtime"), url: "https://bedrock-runtime.{}.amazonaws.com" },
+        openai: None,
+        model: &[PathAfter("model"), Body("model")],
+        ..openai("aws-bedrock", "")
+    },
+];
+
+/// Every header in which a key may stand, the client's or a provider's.
+pub const CREDENTIAL_HEADERS: &[&str] = &["authorization", "x-api-key", "x-goog-api-key", "api-key", "xi-api-key"];
+
+/// The provider of this slug or alias.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Provider> {
+    PROVIDERS.iter().find(|provider| provider.slug == name || provider.aliases.contains(&name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = PROVIDERS.iter().flat_map(|p| p.aliases.iter().chain([&p.slug])).collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert_eq!(find("perplexity"), find("perplexity-ai"));
+        assert_eq!(find("compat"), None, "a path segment that is not a provider");
+    }
+
+    #[test]
+    fn credential_headers_cover_the_table() {
+        for provider in PROVIDERS {
+            let header = match provider.auth {
+                Auth::Bearer => "authorization",
+                Auth::Header(name) => name,
+            };
+            assert!(CREDENTIAL_HEADERS.contains(&header), "{}", provider.slug);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! A text that cannot be printed.
+//!
+//! Provider keys, AUTH_KEYs and tokens live in this type, so that no `{:?}` of a configuration, no
+//! log line and no error can hold one. Getting at the text takes a call whose name shows in review.
+
+use core::fmt;
+
+use serde::{Deserialize, Deserializer};
+
+/// A secret text. It has no `Display` and no `Serialize`, and its `Debug` says nothing of it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Secret(Box<str>);
+
+impl Secret {
+    /// Takes a text into custody.
+    #[must_use]
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Secret(text.into())
+    }
+
+    /// The text itself, for the one place that puts it on the wire.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `candidate` is this secret, in a time that depends on the candidate's length only.
+    #[must_use]
+    pub fn matches(&self, candidate: &[u8]) -> bool {
+        let secret = self.0.as_bytes();
+        let mut difference = u8::from(secret.len() != candidate.len());
+        // The secret repeats itself to the candidate's length, so that a wrong length costs the same.
+        for (theirs, ours) in candidate.iter().zip(secret.iter().cycle()) {
+            difference |= theirs ^ ours;
+        }
+        // Keeps the loop from being turned into one that leaves at the first difference.
+        core::hint::black_box(difference) == 0 && !secret.is_empty()
+    }
+
+    /// The first and last characters of a long secret, for a person who has to tell keys apart:
+    /// `AIza…9f2c`. A short secret (under 20 characters) shows nothing but its end's last two.
+    #[must_use]
+    pub fn mask(&self) -> String {
+        let chars: Vec<char> = self.0.chars().collect();
+        let (head, tail) = if chars.len() >= 20 {
+            (4, 4)
+        } else if chars.len() >= 12 {
+            (0, 2)
+        } else {
+            (0, 0)
+        };
+        let start: String = chars.iter().take(head).collect();
+        let end: String = chars.iter().skip(chars.len().saturating_sub(tail)).collect();
+        format!("{start}…{end}")
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Secret::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_says_nothing() {
+        assert_eq!(format!("{:?}", Secret::new("sk-live-abc")), "Secret(…)");
+    }
+
+    #[test]
+    fn matches_only_itself() {
+        let secret = Secret::new("sk-abc");
+        assert!(secret.matches(b"sk-abc"));
+        for other in ["", "s", "sk-ab", "sk-abd", "sk-abcsk-abc", "sk-abcd"] {
+            assert!(!secret.matches(other.as_bytes()), "{other}");
+        }
+        assert!(!Secret::new("").matches(b""), "an empty secret opens nothing");
+    }
+
+    #[test]
+    fn masks() {
+        assert_eq!(Secret::new("AIzaSyA0123456789abcdef9f2c").mask(), "AIza…9f2c");
+        assert_eq!(Secret::new("0123456789ab").mask(), "…ab");
+        assert_eq!(Secret::new("short").mask(), "…");
+    }
+}
