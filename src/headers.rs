@@ -11,7 +11,7 @@ impl Headers {
     /// The first value of the header `name` (lower case).
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.all(name).next()
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_slice())
     }
 
     /// The first value of the header `name` if it is UTF-8, without white space around it.

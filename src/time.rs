@@ -105,7 +105,7 @@ fn next_midnight(now: Time, zone: &TimeZone) -> Time {
     let midnight = i64::try_from(now.0)
         .ok()
         .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
-        .and_then(|stamp| stamp.to_zoned(zone.clone()).tomorrow().ok())
+        .and_then(|stamp| stamp.to_zoned_datetime(zone.clone()).tomorrow().ok())
         .and_then(|day| day.start_of_day().ok())
         .and_then(|start| u64::try_from(start.timestamp().as_millisecond()).ok());
     // Only a clock beyond the year 9999 gets here.
