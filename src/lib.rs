@@ -3,7 +3,18 @@
 //! Everything here but `plugin` is pure: it names no host, reads no clock, no environment and no
 //! randomness, and compiles natively and for `wasm32-unknown-unknown`.
 
+pub mod auth;
+pub mod config;
 pub mod headers;
+pub mod json;
+pub mod model;
+pub mod multipart;
+pub mod pool;
 pub mod provider;
+pub mod reply;
+pub mod route;
 pub mod secret;
+pub mod target;
+pub mod ticket;
 pub mod time;
+pub mod url;

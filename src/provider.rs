@@ -6,6 +6,8 @@
 //!
 //! Facts come from the providers' public documentation as of November 2026.
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::DailyReset;
 
 /// What the code must know of a provider.
@@ -23,6 +25,8 @@ pub struct Provider {
     pub base: Base,
     /// Its OpenAI-style API, if it has one.
     pub openai: Option<OpenAi>,
+    /// Headers that it demands, with the value to send where the client gives none.
+    pub headers: &'static [(&'static str, &'static str)],
     /// Where a native request names its model: the first place that has one counts.
     pub model: &'static [ModelPlace],
     /// When its daily quotas start anew.
@@ -39,9 +43,10 @@ pub enum Auth {
 }
 
 /// A dialect: the shape of requests, answers and errors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Api {
     /// OpenAI's, and everything that follows it.
+    #[default]
     OpenAi,
     /// Google's `generateContent`.
     Gemini,
@@ -73,6 +78,27 @@ pub struct OpenAi {
     pub prefix: &'static str,
     /// Query that the endpoint demands, with its `?`; else empty.
     pub query: &'static str,
+    /// How its key is sent there.
+    pub auth: Auth,
+    /// Native paths (behind the slug, with a slash) that begin like this are this API, too: they
+    /// take its key header and answer in OpenAI's shape. Matters only where the native API differs.
+    pub scope: &'static str,
+    /// Whether AI Gateway's compat endpoint serves it.
+    pub on_compat: bool,
+}
+
+impl Provider {
+    /// The name that AI Gateway's compat models use.
+    #[must_use]
+    pub fn compat_name(&self) -> &'static str {
+        self.aliases.first().copied().unwrap_or(self.slug)
+    }
+}
+
+impl OpenAi {
+    const fn at(prefix: &'static str) -> Self {
+        OpenAi { prefix, query: "", auth: Bearer, scope: "/", on_compat: true }
+    }
 }
 
 /// A place where a native request may name its model.
@@ -104,13 +130,14 @@ pub const COMPATIBLE: Provider = Provider {
     auth: Bearer,
     api: Api::OpenAi,
     base: Base::Fixed(""),
-    openai: Some(OpenAi { prefix: "/", query: "" }),
+    openai: Some(OpenAi { on_compat: false, ..OpenAi::at("/") }),
+    headers: &[],
     model: OPENAI_MODEL,
     daily_reset: After24Hours,
 };
 
 const fn openai(slug: &'static str, url: &'static str) -> Provider {
-    Provider { slug, base: Base::Fixed(url), ..COMPATIBLE }
+    Provider { slug, base: Base::Fixed(url), openai: Some(OpenAi::at("/")), ..COMPATIBLE }
 }
 
 /// All known providers.
@@ -118,7 +145,7 @@ pub static PROVIDERS: &[Provider] = &[
     Provider {
         auth: Header("x-goog-api-key"),
         api: Api::Gemini,
-        openai: Some(OpenAi { prefix: "/v1beta/openai/", query: "" }),
+        openai: Some(OpenAi { scope: "/v1beta/openai/", ..OpenAi::at("/v1beta/openai/") }),
         model: &[PathAfter("models"), PathAfter("tunedModels"), Body("model"), Query("model")],
         daily_reset: MidnightPacific,
         ..openai("google-ai-studio", "https://generativelanguage.googleapis.com")
@@ -127,27 +154,29 @@ pub static PROVIDERS: &[Provider] = &[
     Provider {
         auth: Header("x-api-key"),
         api: Api::Anthropic,
-        openai: Some(OpenAi { prefix: "/v1/", query: "" }),
+        openai: Some(OpenAi { scope: "/v1/chat/completions", ..OpenAi::at("/v1/") }),
+        headers: &[("anthropic-version", "2023-06-01")],
         model: &[Body("model")],
         ..openai("anthropic", "https://api.anthropic.com")
     },
     Provider {
         auth: Header("api-key"),
         base: Base::Segments { skip: None, url: "https://{}.openai.azure.com/openai/deployments/{}" },
-        openai: Some(OpenAi { prefix: "/", query: "?api-version=2024-10-21" }),
+        openai: Some(OpenAi { query: "?api-version=2024-10-21", auth: Header("api-key"), ..OpenAi::at("/") }),
         model: &[PathSegment(1)],
         ..openai("azure-openai", "")
     },
-    Provider { daily_reset: MidnightUtc, ..openai("openrouter", "https://openrouter.ai/api/v1") },
+    Provider {
+        openai: Some(OpenAi { on_compat: false, ..OpenAi::at("/") }),
+        daily_reset: MidnightUtc,
+        ..openai("openrouter", "https://openrouter.ai/api/v1")
+    },
     openai("groq", "https://api.groq.com/openai/v1"),
-    Provider { openai: Some(OpenAi { prefix: "/v1/", query: "" }), ..openai("mistral", "https://api.mistral.ai") },
+    Provider { openai: Some(OpenAi::at("/v1/")), ..openai("mistral", "https://api.mistral.ai") },
     openai("deepseek", "https://api.deepseek.com"),
     openai("grok", "https://api.x.ai/v1"),
     openai("cerebras", "https://api.cerebras.ai/v1"),
-    Provider {
-        openai: Some(OpenAi { prefix: "/compatibility/v1/", query: "" }),
-        ..openai("cohere", "https://api.cohere.ai")
-    },
+    Provider { openai: Some(OpenAi::at("/compatibility/v1/")), ..openai("cohere", "https://api.cohere.ai") },
     // AI Gateway's compat models say `perplexity/…`: both names are one pool.
     Provider { aliases: &["perplexity"], ..openai("perplexity-ai", "https://api.perplexity.ai") },
     openai("huggingface", "https://router.huggingface.co/v1"),

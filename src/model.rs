@@ -1,0 +1,116 @@
+//! Finding the model that a native request is for: in the path, the query, a JSON body or a form.
+
+use crate::headers::Headers;
+use crate::json::{self, Unreadable};
+use crate::multipart;
+use crate::provider::ModelPlace;
+use crate::url::{percent_decode, query_value};
+
+/// The longest model name in bytes that is accepted; names become keys of the pool's state, which
+/// a client must not be able to grow.
+pub const MAX_MODEL_BYTES: usize = 200;
+
+/// The first model that a place without a body names.
+#[must_use]
+pub fn outside_body(places: &[ModelPlace], rest: &str, query: &str) -> Option<String> {
+    places.iter().find_map(|place| match *place {
+        ModelPlace::PathAfter(name) => segments_after(rest, name, 1),
+        ModelPlace::PathSegmentsAfter(name, count) => segments_after(rest, name, count),
+        ModelPlace::PathSegment(number) => named(rest.split('/').skip(1).nth(number)?.to_owned()),
+        ModelPlace::Query(name) => query_value(query, name).map(|value| value.into_owned()).and_then(named),
+        ModelPlace::Body(_) => None,
+    })
+}
+
+/// The model that a body names, if one of the places is in bodies. A body that is neither a JSON
+/// object nor a form names none.
+///
+/// # Errors
+/// When the body begins like a JSON object and is none, or names two models.
+pub fn in_body(places: &[ModelPlace], headers: &Headers, body: &[u8]) -> Result<Option<String>, Unreadable> {
+    for place in places {
+        let ModelPlace::Body(name) = *place else { continue };
+        let found = if let Some(boundary) = multipart::boundary(headers) {
+            multipart::field(body, &boundary, name)?
+        } else if body.trim_ascii_start().starts_with(b"{") {
+            let [value] = json::fields(body, [name])?;
+            value.and_then(json::string)
+        } else {
+            None
+        };
+        // Google's own bodies say `models/gemini-…`.
+        if let Some(model) = found {
+            return Ok(named(model.strip_prefix("models/").unwrap_or(&model).to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether [`in_body`] could find anything.
+#[must_use]
+pub fn may_be_in_body(places: &[ModelPlace]) -> bool {
+    places.iter().any(|place| matches!(place, ModelPlace::Body(_)))
+}
+
+fn segments_after(path: &str, name: &str, count: usize) -> Option<String> {
+    let mut segments = path.split('/').skip_while(|segment| *segment != name).skip(1);
+    let found: Vec<&str> = segments.by_ref().take(count).collect();
+    if found.len() < count {
+        return None;
+    }
+    let joined = found.join("/");
+    // `gemini-2.0-flash:generateContent`: the verb is no part of the name. Bedrock's names have a
+    // colon of their own (`…-v2:0`), which no verb can be taken for.
+    let model = match joined.rsplit_once(':') {
+        Some((model, verb)) if verb.starts_with(|first: char| first.is_ascii_alphabetic()) => model,
+        _ => &joined,
+    };
+    named(percent_decode(model).into_owned())
+}
+
+fn named(model: String) -> Option<String> {
+    (!model.is_empty()).then_some(model)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::find;
+
+    #[test]
+    fn in_paths_and_queries() {
+        for (slug, rest, query, model) in [
+            ("google-ai-studio", "/v1beta/models/gemini-2.0-flash:generateContent", "", Some("gemini-2.0-flash")),
+            ("google-ai-studio", "/v1/models/gemini%2d2.0:x", "", Some("gemini-2.0")),
+            ("google-ai-studio", "/v1beta/models", "", None),
+            ("google-ai-studio", "/v1beta/models/", "", None),
+            ("google-ai-studio", "/v1beta/tunedModels/t:generateContent", "", Some("t")),
+            ("openai", "/realtime", "model=gpt-realtime", Some("gpt-realtime")),
+            ("openai", "/models", "", None),
+            ("azure-openai", "/res/gpt-4o/chat/completions", "", Some("gpt-4o")),
+            ("replicate", "/models/meta/llama/predictions", "", Some("meta/llama")),
+            (
+                "aws-bedrock",
+                "/bedrock-runtime/us-east-1/model/anthropic.claude-v2:0/invoke",
+                "",
+                Some("anthropic.claude-v2:0"),
+            ),
+        ] {
+            assert_eq!(outside_body(find(slug).unwrap().model, rest, query).as_deref(), model, "{slug}{rest}");
+        }
+    }
+
+    #[test]
+    fn in_bodies() {
+        let places = find("openai").unwrap().model;
+        let json = Headers::from_iter([("content-type", "application/json")]);
+        for (body, model) in
+            [(r#"{"model":"m"}"#, Some("m")), ("RIFF....", None), ("", None), (r#"{"model":""}"#, None)]
+        {
+            assert_eq!(in_body(places, &json, body.as_bytes()).unwrap().as_deref(), model, "{body}");
+        }
+        assert!(in_body(places, &json, b"{").is_err());
+        let google = find("google-ai-studio").unwrap().model;
+        assert_eq!(in_body(google, &json, br#"{"model":"models/g"}"#).unwrap().as_deref(), Some("g"));
+    }
+}

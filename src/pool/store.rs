@@ -1,0 +1,109 @@
+//! Shared data: the one memory that all workers of an Envoy process have in common.
+//!
+//! It is a map of small values with a compare-and-set number each. There is no lock, so each change
+//! is read, changed and written back, and done again if somebody was faster; [`update`] is the only
+//! place that does this. Two quirks of the host decide how values come into being: an insert ignores
+//! the compare-and-set number, so two first writers would overwrite each other, and a removed value
+//! is an empty one. So all values are created once, empty of content but not of bytes, before there
+//! is traffic ([`create`]), and none is ever removed.
+
+/// Access to shared data. Errors of the host look like absent values and lost races: the callers
+/// have an answer for both.
+pub trait Store {
+    /// The value and its compare-and-set number.
+    fn get(&self, name: &str) -> Option<(Vec<u8>, u32)>;
+    /// Writes if the number is still the same (`None`: in any case). False if it is not.
+    fn set(&self, name: &str, value: &[u8], cas: Option<u32>) -> bool;
+}
+
+/// How often a lost race is run again. Even with every worker of a large machine writing the same
+/// value, the odds of losing this often are nil; a bound keeps a broken host from hanging a worker.
+pub const MAX_RACES: usize = 64;
+
+/// Reads a value, lets `change` work on it and writes it back; again while others are faster.
+/// `change` returns the new value, or `None` to leave things as they are, and what the caller wants
+/// to know. `None` if all races were lost.
+pub fn update<T>(store: &dyn Store, name: &str, mut change: impl FnMut(&[u8]) -> (Option<Vec<u8>>, T)) -> Option<T> {
+    for _ in 0..MAX_RACES {
+        let (value, cas) = store.get(name).map_or((Vec::new(), None), |(value, cas)| (value, Some(cas)));
+        let (new, result) = change(&value);
+        match new {
+            None => return Some(result),
+            Some(new) if store.set(name, &new, cas) => return Some(result),
+            Some(_) => {}
+        }
+    }
+    None
+}
+
+/// Writes the value unless there is one already. The first plugin VM, on the main thread, gets here
+/// before any worker exists.
+pub fn create(store: &dyn Store, name: &str, value: &[u8]) {
+    if store.get(name).is_none_or(|(value, _)| value.is_empty()) {
+        store.set(name, value, None);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod memory {
+    //! Shared data for tests, with the host's quirks.
+
+    use std::cell::{Cell, RefCell};
+    use std::collections::BTreeMap;
+
+    use super::Store;
+
+    /// A store in memory that counts calls.
+    #[derive(Default)]
+    pub struct Memory {
+        values: RefCell<BTreeMap<String, (Vec<u8>, u32)>>,
+        next_cas: Cell<u32>,
+        /// Reads and writes so far.
+        pub calls: Cell<usize>,
+        /// Writes that shall lose their race.
+        pub lose: Cell<usize>,
+    }
+
+    impl Store for Memory {
+        fn get(&self, name: &str) -> Option<(Vec<u8>, u32)> {
+            self.calls.set(self.calls.get() + 1);
+            self.values.borrow().get(name).cloned()
+        }
+
+        fn set(&self, name: &str, value: &[u8], cas: Option<u32>) -> bool {
+            self.calls.set(self.calls.get() + 1);
+            if self.lose.get() > 0 {
+                self.lose.set(self.lose.get() - 1);
+                return false;
+            }
+            let mut values = self.values.borrow_mut();
+            if let (Some((_, current)), Some(cas)) = (values.get(name), cas)
+                && *current != cas
+            {
+                return false;
+            }
+            self.next_cas.set(self.next_cas.get() + 1);
+            values.insert(name.to_owned(), (value.to_vec(), self.next_cas.get()));
+            true
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::memory::Memory;
+    use super::*;
+
+    #[test]
+    fn update_runs_lost_races_again() {
+        let store = Memory::default();
+        create(&store, "n", &[1]);
+        create(&store, "n", &[9]);
+        store.lose.set(3);
+        let seen = update(&store, "n", |value| (Some(vec![value[0] + 1]), value[0]));
+        assert_eq!((seen, store.get("n").unwrap().0), (Some(1), vec![2]));
+        assert_eq!(update(&store, "n", |value| (None, value[0])), Some(2));
+        store.lose.set(usize::MAX);
+        assert_eq!(update(&store, "n", |_| (Some(vec![0]), ())), None, "it gives up");
+    }
+}

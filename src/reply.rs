@@ -1,0 +1,158 @@
+//! Answers of our own: errors in the shape of the API that the client speaks.
+//!
+//! SDKs pick their exception by the status and show the message; plain text or an array loses the
+//! message in most of them. `code` is stable, for programs; the message says what to do, for people.
+
+use serde_json::json;
+
+use crate::provider::Api;
+use crate::time::Span;
+
+/// The header that tells openai's and anthropic's SDKs not to try again by themselves.
+const SHOULD_RETRY: &str = "x-should-retry";
+/// Up to this wait a client may well sleep it off; longer ones make some SDKs hang for minutes.
+const LONGEST_SLEEP: Span = Span::secs(60);
+
+/// An answer that no provider gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// Stable name of the reason.
+    pub code: &'static str,
+    /// What happened and what to do, for a person. Never holds a secret.
+    pub message: String,
+    /// When it is worth asking again.
+    pub retry_after: Option<Span>,
+}
+
+/// A rendered answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    /// HTTP status.
+    pub status: u16,
+    /// Header names and values.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    /// A reply without `retry_after`.
+    #[must_use]
+    pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
+        Reply { status, code, message: message.into(), retry_after: None }
+    }
+
+    /// The same reply that says when to come back.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Span) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// Renders it for a client that speaks `api`.
+    #[must_use]
+    pub fn render(&self, api: Api) -> Rendered {
+        let body = match api {
+            Api::OpenAi => json!({"error": {
+                "message": self.message, "type": openai_type(self.status), "param": null, "code": self.code,
+            }}),
+            Api::Anthropic => json!({"type": "error", "error": {
+                "type": anthropic_type(self.status), "message": self.message, "code": self.code,
+            }}),
+            Api::Gemini => json!({"error": {
+                "code": self.status, "message": self.message, "status": google_status(self.status),
+                "details": [{
+                    "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                    "reason": self.code.to_ascii_uppercase(), "domain": "one-balance",
+                }],
+            }}),
+        };
+        let mut headers = vec![("content-type", "application/json".to_owned())];
+        headers.extend(self.retry_headers());
+        Rendered { status: self.status, headers, body: body.to_string().into_bytes() }
+    }
+
+    /// `retry-after`, and a word to SDKs that would sleep too long or ask again in vain.
+    pub fn retry_headers(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let wait = self.retry_after.map(|wait| ("retry-after", wait.as_secs_up().max(1).to_string()));
+        let in_vain = match self.retry_after {
+            Some(wait) => wait > LONGEST_SLEEP,
+            None => self.status == 503,
+        };
+        wait.into_iter().chain(in_vain.then(|| (SHOULD_RETRY, "false".to_owned())))
+    }
+}
+
+fn openai_type(status: u16) -> &'static str {
+    match status {
+        // LiteLLM turns this type into a bad request whatever the status, so it is for 400 only.
+        400 => "invalid_request_error",
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        _ => "server_error",
+    }
+}
+
+fn anthropic_type(status: u16) -> &'static str {
+    match status {
+        529 => "overloaded_error",
+        500.. => "api_error",
+        _ => openai_type(status),
+    }
+}
+
+fn google_status(status: u16) -> &'static str {
+    match status {
+        400 | 413 => "INVALID_ARGUMENT",
+        401 => "UNAUTHENTICATED",
+        403 => "PERMISSION_DENIED",
+        404 => "NOT_FOUND",
+        429 => "RESOURCE_EXHAUSTED",
+        504 => "DEADLINE_EXCEEDED",
+        502 | 503 => "UNAVAILABLE",
+        _ => "INTERNAL",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn body(reply: &Reply, api: Api) -> Value {
+        serde_json::from_slice(&reply.render(api).body).unwrap()
+    }
+
+    #[test]
+    fn shapes() {
+        let reply = Reply::new(401, "invalid_auth_key", "no \"such\" key");
+        assert_eq!(
+            body(&reply, Api::OpenAi),
+            json!({"error": {"message": "no \"such\" key", "type": "authentication_error", "param": null, "code": "invalid_auth_key"}})
+        );
+        assert_eq!(
+            body(&reply, Api::Anthropic),
+            json!({"type": "error", "error": {"type": "authentication_error", "message": "no \"such\" key", "code": "invalid_auth_key"}})
+        );
+        let google = body(&reply, Api::Gemini);
+        assert_eq!(google["error"]["status"], "UNAUTHENTICATED");
+        assert_eq!(google["error"]["details"][0]["reason"], "INVALID_AUTH_KEY");
+    }
+
+    #[test]
+    fn retry_headers() {
+        let headers = |reply: Reply| reply.retry_headers().collect::<Vec<_>>();
+        let cooling = || Reply::new(429, "all_keys_cooling", "");
+        let after = |text: &str| ("retry-after", text.to_owned());
+        assert_eq!(headers(cooling().retry_after(Span(59_001))), [after("60")]);
+        assert_eq!(headers(cooling().retry_after(Span(0))), [after("1")]);
+        assert_eq!(headers(cooling().retry_after(Span(60_001))), [after("61"), (SHOULD_RETRY, "false".to_owned())]);
+        assert_eq!(headers(Reply::new(503, "no_keys", "")), [(SHOULD_RETRY, "false".to_owned())]);
+        assert_eq!(headers(Reply::new(401, "x", "")), []);
+    }
+}

@@ -1,0 +1,55 @@
+//! What the filter remembers of a request between its two places in Envoy and over its attempts.
+//!
+//! Downstream writes it, each attempt reads it, brings it up to date and writes it again, as bytes
+//! in a property of the stream. A header would do the same, and show to the provider.
+
+use serde::{Deserialize, Serialize};
+
+use crate::pool::KeyId;
+use crate::provider::Api;
+use crate::time::Time;
+
+/// The state of one request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// The provider's slug.
+    pub slug: String,
+    /// The model, as the pool counts it; empty if the request has none.
+    pub model: String,
+    /// The dialect in which the client expects errors.
+    pub client: Api,
+    /// The key goes into `authorization: Bearer`, whatever the provider's native header is.
+    pub openai_auth: bool,
+    /// The request goes through Cloudflare AI Gateway.
+    pub through_ai_gateway: bool,
+    /// Number of the AUTH_KEY definition that let it in.
+    pub definition: u32,
+    /// Requests of one conversation share it; where `sticky` selection begins.
+    pub conversation: u64,
+    /// The keys that were tried, in order; the last one is in the attempt that is under way.
+    pub tried: Vec<KeyId>,
+    /// The first key, leased downstream so that a request without a key never leaves; the first
+    /// attempt takes it.
+    pub leased: Option<KeyId>,
+    /// The attempt under way has had no answer yet.
+    pub unanswered: bool,
+    /// When the key of the attempt under way was leased.
+    pub leased_at: Time,
+    /// How many keys have said that their tokens per minute are spent.
+    pub token_limits: u8,
+}
+
+impl Ticket {
+    /// The bytes that travel with the stream.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // Writing to memory cannot fail; an empty ticket would be refused by the reader.
+        postcard::to_allocvec(self).unwrap_or_default()
+    }
+
+    /// Reads a ticket; `None` if there is none.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        postcard::from_bytes(bytes).ok().filter(|ticket: &Ticket| !ticket.slug.is_empty())
+    }
+}
