@@ -94,6 +94,12 @@ impl AuthKeys {
         found.ok_or(denied)
     }
 
+    /// The definition of this number.
+    #[must_use]
+    pub fn definition(&self, number: usize) -> Option<&Definition> {
+        self.0.get(number)
+    }
+
     /// How many definitions there are.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -4,6 +4,7 @@
 //! randomness, and compiles natively and for `wasm32-unknown-unknown`.
 
 pub mod auth;
+pub mod balancer;
 pub mod config;
 pub mod headers;
 pub mod json;
@@ -12,9 +13,13 @@ pub mod multipart;
 pub mod pool;
 pub mod provider;
 pub mod reply;
+pub mod request;
 pub mod route;
 pub mod secret;
 pub mod target;
 pub mod ticket;
 pub mod time;
 pub mod url;
+
+#[cfg(target_os = "wasi")]
+mod plugin;

@@ -13,7 +13,7 @@ use base64::Engine as _;
 use serde_json::Value;
 
 use crate::auth::AuthKeys;
-use crate::provider::{self, Base, Provider};
+use crate::provider::{self, Provider};
 use crate::secret::Secret;
 use crate::time::Span;
 use crate::url::Url;
@@ -120,6 +120,19 @@ impl Config {
             Some(config) if problems.is_empty() => Ok(config),
             _ => Err(problems),
         }
+    }
+
+    /// One line for the log: what is configured, without any secret.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let keys: Vec<String> = self
+            .upstreams
+            .iter()
+            .filter(|(_, upstream)| !upstream.keys.is_empty())
+            .map(|(slug, upstream)| format!("{slug}: {}", upstream.keys.len()))
+            .collect();
+        let keys = if keys.is_empty() { "none".to_owned() } else { keys.join(", ") };
+        format!("{} AUTH_KEY definitions; keys of the configuration: {keys}", self.auth.count())
     }
 
     /// The upstream of this slug or alias.
@@ -302,14 +315,6 @@ fn read_ai_gateway(reader: &mut Reader, url: Option<Url>) -> Option<AiGateway> {
     };
     let url = url.or_else(|| Url::parse(AI_GATEWAY_URL).ok())?;
     Some(AiGateway { url, prefixes, token })
-}
-
-impl Upstream {
-    /// Whether its requests can go anywhere without a base URL of its own.
-    #[must_use]
-    pub fn has_place(&self) -> bool {
-        self.base_url.is_some() || self.provider.base != Base::Fixed("")
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,167 @@
+//! The downstream filter: who asks, for what, and is there a key.
+
+use std::rc::Rc;
+
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::{Action, BufferType, MapType};
+
+use super::{Shared, host, random};
+use crate::balancer::{ATTEMPTS_HEADER, MAX_RETRIES_HEADER, RETRY_HEADER, delivered_by_envoy};
+use crate::config::Config;
+use crate::provider::Api;
+use crate::reply::Reply;
+use crate::request::{self, Intake, Step};
+
+/// One stream.
+pub struct Downstream {
+    balancer: Option<Shared>,
+    state: State,
+    api: Api,
+}
+
+enum State {
+    /// Nothing has come yet.
+    New,
+    /// The headers are in, the body is being buffered. The configuration is the one they were read
+    /// with, even if a new one comes meanwhile.
+    Buffering(Box<Intake>, Rc<Config>),
+    /// The request has gone up.
+    Forwarded,
+    /// The request got an answer of ours, whose way back runs through our own callbacks.
+    Replied,
+    /// Envoy's own answer is being replaced by one that a client can read.
+    Replacing(Vec<u8>),
+}
+
+impl Downstream {
+    pub fn new(balancer: Option<Shared>) -> Self {
+        Downstream { balancer, state: State::New, api: Api::OpenAi }
+    }
+
+    fn reply(&mut self, reply: &Reply) -> Action {
+        self.state = State::Replied;
+        let rendered = reply.render(self.api);
+        host::reply(rendered.status, &rendered.headers, &rendered.body);
+        Action::Pause
+    }
+
+    /// The request is complete: decides, and sends it up. `size` is that of the buffered body.
+    fn forward(&mut self, intake: &Intake, config: &Config, size: usize) -> Action {
+        let Some(balancer) = self.balancer.clone() else { return self.reply(&not_configured()) };
+        let body = if intake.reads_body(config) { host::body(BufferType::HttpRequestBody, size) } else { Vec::new() };
+        let mut forward = match intake.finish(config, &body, random()) {
+            Ok(forward) => forward,
+            Err(reply) => return self.reply(&reply),
+        };
+        let admitted = balancer.borrow_mut().admit(&host::SharedData, &mut forward.ticket, host::now());
+        if let Err(reply) = admitted {
+            return self.reply(&reply);
+        }
+        host::edit_request(&forward.edits);
+        host::set_header(MapType::HttpRequestHeaders, MAX_RETRIES_HEADER, &config.max_retries.to_string());
+        if let Some(body) = &forward.body {
+            host::set_body(BufferType::HttpRequestBody, size, body);
+        }
+        host::set_ticket(&forward.ticket);
+        self.state = State::Forwarded;
+        Action::Continue
+    }
+
+    fn complete(&mut self, size: usize) -> Action {
+        match core::mem::replace(&mut self.state, State::Forwarded) {
+            State::Buffering(intake, config) => self.forward(&intake, &config, size),
+            other => {
+                self.state = other;
+                Action::Continue
+            }
+        }
+    }
+}
+
+impl Context for Downstream {}
+
+impl HttpContext for Downstream {
+    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        let Some(balancer) = self.balancer.clone() else { return self.reply(&not_configured()) };
+        let config = balancer.borrow().config.clone();
+        let headers = host::headers(MapType::HttpRequestHeaders);
+        match request::begin(&config, headers, end_of_stream, host::now()) {
+            Step::Reply(reply, api) => {
+                self.api = api;
+                self.reply(&reply)
+            }
+            Step::Proceed(intake) => {
+                self.api = intake.api;
+                if intake.awaits_body {
+                    self.state = State::Buffering(intake, config);
+                    return Action::Pause;
+                }
+                self.forward(&intake, &config, 0)
+            }
+        }
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        match &self.state {
+            State::Buffering(_, config) if size > config.max_body_bytes => {
+                let reply = request::too_large(config);
+                self.reply(&reply)
+            }
+            State::Buffering(..) if !end_of_stream => Action::Pause,
+            State::Buffering(..) => self.complete(size),
+            State::Replied => Action::Pause,
+            _ => Action::Continue,
+        }
+    }
+
+    /// With trailers, no body callback says that the body is complete.
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        let size = match &self.state {
+            State::Buffering(_, config) => config.max_body_bytes.saturating_add(1),
+            _ => 0,
+        };
+        self.complete(size)
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        let map = MapType::HttpResponseHeaders;
+        if matches!(self.state, State::Replied) {
+            return Action::Continue;
+        }
+        // Left over when the router did not retry after all, for its circuit breaker was open.
+        host::remove_header(map, RETRY_HEADER);
+        if host::has_header(map, ATTEMPTS_HEADER) {
+            return Action::Continue;
+        }
+        // The upstream filter has not seen this answer: Envoy made it.
+        let status = host::headers(map).text(":status").and_then(|text| text.parse().ok()).unwrap_or(503);
+        let ticket = host::ticket();
+        let rendered = delivered_by_envoy(status, ticket.as_ref()).render(self.api);
+        for (name, value) in &rendered.headers {
+            host::set_header(map, name, value);
+        }
+        if let (Some(ticket), Some(balancer)) = (&ticket, &self.balancer) {
+            for (name, value) in balancer.borrow().marks(ticket) {
+                host::set_header(map, name, &value);
+            }
+        }
+        if !end_of_stream {
+            host::set_header(map, "content-length", &rendered.body.len().to_string());
+            self.state = State::Replacing(rendered.body);
+        }
+        Action::Continue
+    }
+
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        let State::Replacing(body) = &self.state else { return Action::Continue };
+        if !end_of_stream {
+            return Action::Pause;
+        }
+        host::set_body(BufferType::HttpResponseBody, size, body);
+        Action::Continue
+    }
+}
+
+fn not_configured() -> Reply {
+    Reply::new(503, "not_configured", "The filter has no valid configuration; see Envoy's log.")
+}

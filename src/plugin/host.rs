@@ -1,0 +1,99 @@
+//! The border to the host: what a host call returns becomes a value, absent, or failed.
+//!
+//! The SDK panics where a host answers with a status that it does not expect, and its `String`
+//! getters panic on bytes that are no UTF-8, which any client can send; so headers are read as
+//! bytes only, and only in callbacks in which their map exists.
+
+use std::time::UNIX_EPOCH;
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::{BufferType, MapType};
+
+use crate::headers::Headers;
+use crate::pool::store::Store;
+use crate::request::Edit;
+use crate::ticket::Ticket;
+use crate::time::Time;
+
+/// The property that carries the ticket. One path element: two do not come back.
+const TICKET: &str = "one_balance.ticket";
+
+/// Envoy's shared data.
+pub struct SharedData;
+
+impl Store for SharedData {
+    fn get(&self, name: &str) -> Option<(Vec<u8>, u32)> {
+        match hostcalls::get_shared_data(name) {
+            Ok((Some(value), cas)) => Some((value, cas.unwrap_or_default())),
+            _ => None,
+        }
+    }
+
+    fn set(&self, name: &str, value: &[u8], cas: Option<u32>) -> bool {
+        hostcalls::set_shared_data(name, Some(value), cas).is_ok()
+    }
+}
+
+/// The wall clock.
+pub fn now() -> Time {
+    let since_epoch = hostcalls::get_current_time().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    Time(since_epoch.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+}
+
+/// All headers of a map.
+pub fn headers(map: MapType) -> Headers {
+    Headers(hostcalls::get_map_bytes(map).unwrap_or_default())
+}
+
+/// Whether a header is there.
+pub fn has_header(map: MapType, name: &str) -> bool {
+    matches!(hostcalls::get_map_value_bytes(map, name), Ok(Some(_)))
+}
+
+/// Sets a header, whatever was there.
+pub fn set_header(map: MapType, name: &str, value: &str) {
+    let _ = hostcalls::set_map_value_bytes(map, name, Some(value.as_bytes()));
+}
+
+/// Takes a header out.
+pub fn remove_header(map: MapType, name: &str) {
+    let _ = hostcalls::remove_map_value(map, name);
+}
+
+/// Carries out changes of the request's headers.
+pub fn edit_request(edits: &[Edit]) {
+    for edit in edits {
+        match edit {
+            Edit::Set(name, value) => set_header(MapType::HttpRequestHeaders, name, value),
+            Edit::Remove(name) => remove_header(MapType::HttpRequestHeaders, name),
+        }
+    }
+}
+
+/// Up to `size` bytes of a body from its beginning.
+pub fn body(buffer: BufferType, size: usize) -> Vec<u8> {
+    hostcalls::get_buffer(buffer, 0, size).ok().flatten().unwrap_or_default()
+}
+
+/// Replaces a body of `size` bytes.
+pub fn set_body(buffer: BufferType, size: usize, value: &[u8]) {
+    let _ = hostcalls::set_buffer(buffer, 0, size, value);
+}
+
+/// Answers the client.
+pub fn reply(status: u16, headers: &[(&str, String)], body: &[u8]) {
+    let headers = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let body = (!body.is_empty()).then_some(body);
+    let _ = hostcalls::send_http_response(u32::from(status), headers, body);
+}
+
+/// The stream's ticket.
+pub fn ticket() -> Option<Ticket> {
+    let bytes = hostcalls::get_property(vec![TICKET]).ok().flatten()?;
+    Ticket::from_bytes(&bytes)
+}
+
+/// Writes the stream's ticket.
+pub fn set_ticket(ticket: &Ticket) {
+    let _ = hostcalls::set_property(vec![TICKET], Some(&ticket.to_bytes()));
+}

@@ -1,0 +1,434 @@
+//! A request as the downstream filter sees it: who asks, for what, and what goes up in its place.
+//!
+//! The order of decisions: path, credential, provider, body, model, rights. Nothing that only a
+//! valid AUTH_KEY may learn is told before the credential has been checked.
+
+use crate::auth::{Definition, Denied};
+use crate::config::{AiGateway, Config, Upstream};
+use crate::headers::Headers;
+use crate::json::{self, Unreadable};
+use crate::model::{self, MAX_MODEL_BYTES};
+use crate::provider::{Api, CREDENTIAL_HEADERS};
+use crate::reply::Reply;
+use crate::route::{self, Endpoint, Route};
+use crate::target::Target;
+use crate::ticket::Ticket;
+use crate::time::Time;
+use crate::url;
+
+/// Headers of the client that do not go up: they say who and where it is, or carry a credential
+/// that is no provider's business. A browser's `origin` also makes Anthropic refuse the key.
+const PRIVATE_HEADERS: &[&str] = &[
+    "cf-aig-authorization",
+    "cookie",
+    "forwarded",
+    "origin",
+    "proxy-authorization",
+    "referer",
+    "true-client-ip",
+    "via",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-real-ip",
+    "x-request-id",
+];
+/// The same, by how the names begin. `x-forwarded-proto` is the exception: Envoy finds no route
+/// without it, so the upstream filter takes it out.
+const PRIVATE_PREFIXES: &[&str] = &["cf-", "x-envoy-", "x-forwarded-", "x-one-balance-"];
+/// What the upstream filter removes before the provider sees the request.
+pub const REMOVED_UPSTREAM: &str = "x-forwarded-proto";
+
+/// How browsers hand a key to OpenAI's WebSocket API, which lets them set no header.
+const WEBSOCKET_KEY: &str = "openai-insecure-api-key.";
+
+/// A change of the request's headers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// Set to this value, whatever was there.
+    Set(&'static str, String),
+    /// Take out.
+    Remove(String),
+}
+
+/// What the headers of a request lead to.
+#[derive(Debug)]
+pub enum Step {
+    /// An answer of ours, in the dialect given.
+    Reply(Reply, Api),
+    /// The request is known; its body comes next, or there is none.
+    Proceed(Box<Intake>),
+}
+
+/// A request whose headers have been read.
+#[derive(Debug)]
+pub struct Intake {
+    asked: Asked,
+    headers: Headers,
+    definition: usize,
+    /// Errors are told in this dialect.
+    pub api: Api,
+    /// Whether a body will follow that has to be waited for.
+    pub awaits_body: bool,
+}
+
+#[derive(Debug)]
+enum Asked {
+    Compat(Endpoint),
+    Native { slug: String, rest: String, query: String },
+}
+
+/// A request that is ready to go up, but for its key.
+#[derive(Debug)]
+pub struct Forward {
+    /// Where it goes.
+    pub target: Target,
+    /// What becomes of its headers.
+    pub edits: Vec<Edit>,
+    /// The new body, if it changes.
+    pub body: Option<Vec<u8>>,
+    /// What the attempts need to know.
+    pub ticket: Ticket,
+}
+
+/// Reads the headers of a request. `complete`: nothing follows them.
+#[must_use]
+pub fn begin(config: &Config, headers: Headers, complete: bool, now: Time) -> Step {
+    let full = headers.text(":path").unwrap_or_default().to_owned();
+    let (path, query) = full.split_once('?').unwrap_or((&full, ""));
+    let api = route::api_of(path);
+    match read(config, headers, (path, query), complete, now) {
+        Ok(Entered::Request(intake)) => Step::Proceed(Box::new(Intake { api, ..intake })),
+        Ok(Entered::Answer(reply)) | Err(reply) => Step::Reply(reply, api),
+    }
+}
+
+enum Entered {
+    Answer(Reply),
+    Request(Intake),
+}
+
+fn read(
+    config: &Config,
+    headers: Headers,
+    (path, query): (&str, &str),
+    complete: bool,
+    now: Time,
+) -> Result<Entered, Reply> {
+    if url::is_ambiguous(path) {
+        let message = "The path has dot segments, an encoded slash, a backslash or raw bytes; write it plainly.";
+        return Err(Reply::new(400, "invalid_path", message));
+    }
+    let route = route::find(path);
+    if route == Some(Route::Health) {
+        return Ok(Entered::Answer(Reply::new(200, "ok", "one-balance is here.")));
+    }
+    let method = headers.text(":method").unwrap_or_default();
+    if method == "OPTIONS" {
+        return Ok(Entered::Answer(Reply::new(204, "ok", "")));
+    }
+    let (definition_number, definition) = check_credential(config, &headers, query, now)?;
+    let Some(route) = route else { return Err(unknown_path()) };
+    let asked = match route {
+        Route::Compat(_) if !matches!(method, "POST") => {
+            return Err(Reply::new(405, "method_not_allowed", "This path takes POST with a JSON body."));
+        }
+        Route::Compat(endpoint) => Asked::Compat(endpoint),
+        Route::Native(name, rest) => {
+            let (slug, _) = config.upstream(&name).ok_or_else(|| unknown_provider(&name))?;
+            check_provider(definition, slug)?;
+            Asked::Native { slug: slug.to_owned(), rest, query: url::without_parameter(query, "key") }
+        }
+        Route::Health => return Err(unknown_path()),
+    };
+    let declared = headers.text("content-length").and_then(|text| text.parse::<u64>().ok());
+    if declared.is_some_and(|bytes| bytes > config.max_body_bytes as u64) {
+        return Err(too_large(config));
+    }
+    // An upgrade has no body and no end either: what follows is the other protocol.
+    let awaits_body = !complete && !headers.has("upgrade") && method != "CONNECT";
+    Ok(Entered::Request(Intake { asked, headers, definition: definition_number, api: Api::OpenAi, awaits_body }))
+}
+
+fn check_credential<'a>(
+    config: &'a Config,
+    headers: &Headers,
+    query: &str,
+    now: Time,
+) -> Result<(usize, &'a Definition), Reply> {
+    let in_query = url::query_value(query, "key").map(|key| key.into_owned());
+    let candidates = credentials(headers).chain(in_query.as_deref().map(str::as_bytes));
+    config.auth.check(candidates, now).map_err(|denied| match denied {
+        Denied::Missing => Reply::new(
+            401,
+            "missing_auth_key",
+            "No AUTH_KEY was sent. Send it as `Authorization: Bearer …`, x-api-key, x-goog-api-key, api-key, xi-api-key or ?key=.",
+        ),
+        Denied::Wrong => Reply::new(401, "invalid_auth_key", "This AUTH_KEY is not known here."),
+        Denied::Expired => Reply::new(401, "expired_auth_key", "This AUTH_KEY has expired; ask for a new one."),
+    })
+}
+
+/// Every text of the headers that may be an AUTH_KEY.
+fn credentials(headers: &Headers) -> impl Iterator<Item = &[u8]> {
+    let named = CREDENTIAL_HEADERS.iter().flat_map(|name| headers.all(name)).map(|value| {
+        let value = value.trim_ascii();
+        match value.split_at_checked(7) {
+            Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => key.trim_ascii(),
+            _ => value,
+        }
+    });
+    let websocket = headers.all("sec-websocket-protocol").flat_map(|value| value.split(|&byte| byte == b','));
+    named.chain(websocket.filter_map(|protocol| protocol.trim_ascii().strip_prefix(WEBSOCKET_KEY.as_bytes())))
+}
+
+impl Intake {
+    /// Whether the body has to be looked at; if not, it needs only be complete.
+    #[must_use]
+    pub fn reads_body(&self, config: &Config) -> bool {
+        match &self.asked {
+            Asked::Compat(_) => true,
+            Asked::Native { slug, rest, query } => config.upstreams.get(slug).is_some_and(|upstream| {
+                let places = upstream.provider.model;
+                model::may_be_in_body(places) && model::outside_body(places, rest, query).is_none()
+            }),
+        }
+    }
+
+    /// Decides, with the whole body at hand. `random` picks one of several gateways.
+    ///
+    /// # Errors
+    /// The answer to a request that does not go up.
+    pub fn finish(&self, config: &Config, body: &[u8], random: u64) -> Result<Forward, Reply> {
+        if body.len() > config.max_body_bytes {
+            return Err(too_large(config));
+        }
+        let definition = config
+            .auth
+            .definition(self.definition)
+            .ok_or_else(|| Reply::new(401, "invalid_auth_key", "This AUTH_KEY is not known here any more."))?;
+        match &self.asked {
+            Asked::Compat(endpoint) => self.compat(config, definition, *endpoint, body, random),
+            Asked::Native { slug, rest, query } => self.native(config, definition, (slug, rest, query), body, random),
+        }
+    }
+
+    fn native(
+        &self,
+        config: &Config,
+        definition: &Definition,
+        (slug, rest, query): (&str, &str, &str),
+        body: &[u8],
+        random: u64,
+    ) -> Result<Forward, Reply> {
+        let upstream = config.upstreams.get(slug).ok_or_else(|| unknown_provider(slug))?;
+        let places = upstream.provider.model;
+        let model = match model::outside_body(places, rest, query) {
+            Some(model) => Some(model),
+            None => model::in_body(places, &self.headers, body).map_err(unreadable)?,
+        };
+        let lists_models = model.is_none() && matches!(self.headers.text(":method"), Some("GET" | "HEAD"));
+        if !lists_models {
+            check_model(definition, slug, model.as_deref())?;
+        }
+        let nowhere = |problem| Reply::new(400, "invalid_path", format!("{slug}: {problem}."));
+        let gateway = gateway(config, upstream);
+        let target = match gateway {
+            Some(gateway) => Target::native_through(gateway, pick(gateway, random), upstream, rest, query),
+            None => Target::native(upstream, rest, query).map_err(nowhere)?,
+        };
+        let openai_auth = upstream.provider.openai.is_some_and(|openai| rest.starts_with(openai.scope));
+        self.forward(slug, model, target, upstream, gateway, openai_auth, None)
+    }
+
+    fn compat(
+        &self,
+        config: &Config,
+        definition: &Definition,
+        endpoint: Endpoint,
+        body: &[u8],
+        random: u64,
+    ) -> Result<Forward, Reply> {
+        let [value] = json::fields(body, ["model"]).map_err(unreadable)?;
+        let shape = || {
+            let message = "`model` must be provider/model, for example google-ai-studio/gemini-2.0-flash.";
+            Reply::new(400, "invalid_model", message)
+        };
+        let value = value.ok_or_else(shape)?;
+        let full = json::string(value).ok_or_else(shape)?;
+        // Only the first slash parts: `openrouter/google/gemini-2.0-flash:free`.
+        let (name, model) = full.split_once('/').filter(|(_, model)| !model.is_empty()).ok_or_else(shape)?;
+        let (slug, upstream) = config.upstream(name).ok_or_else(|| unknown_provider(name))?;
+        check_provider(definition, slug)?;
+        check_model(definition, slug, Some(model))?;
+        let nowhere = |problem| Reply::new(400, "no_openai_api", format!("{slug}: {problem}."));
+        let through = gateway(config, upstream);
+        let on_compat = through.filter(|_| upstream.provider.openai.is_some_and(|openai| openai.on_compat));
+        let target = match on_compat {
+            Some(gateway) => Target::compat(gateway, pick(gateway, random), endpoint),
+            None => match through {
+                Some(gateway) => {
+                    let rest = format!("/{}", endpoint.path());
+                    Target::native_through(gateway, pick(gateway, random), upstream, &rest, "")
+                }
+                None => Target::openai(upstream, endpoint, model).map_err(nowhere)?,
+            },
+        };
+        let sent = match on_compat {
+            Some(_) => format!("{}/{model}", upstream.provider.compat_name()),
+            None => model.to_owned(),
+        };
+        let body = if sent == full { None } else { replaced(body, value, &sent) };
+        self.forward(slug, Some(model.to_owned()), target, upstream, through, true, body)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call for each way, and a struct would only name them again")]
+    fn forward(
+        &self,
+        slug: &str,
+        model: Option<String>,
+        target: Target,
+        upstream: &Upstream,
+        gateway: Option<&AiGateway>,
+        openai_auth: bool,
+        body: Option<Vec<u8>>,
+    ) -> Result<Forward, Reply> {
+        let model = model.unwrap_or_default();
+        if model.len() > MAX_MODEL_BYTES {
+            let message = format!("The model's name is longer than {MAX_MODEL_BYTES} bytes.");
+            return Err(Reply::new(400, "invalid_model", message));
+        }
+        let mut edits = self.edits(&target, body.as_ref().map(Vec::len));
+        let absent = upstream.provider.headers.iter().filter(|(name, _)| !self.headers.has(name));
+        edits.extend(absent.map(|&(name, value)| Edit::Set(name, value.to_owned())));
+        if let Some(token) = gateway.and_then(|gateway| gateway.token.as_ref()) {
+            edits.push(Edit::Set("cf-aig-authorization", format!("Bearer {}", token.expose())));
+        }
+        let ticket = Ticket {
+            slug: slug.to_owned(),
+            model,
+            client: self.api,
+            openai_auth,
+            through_ai_gateway: gateway.is_some(),
+            definition: u32::try_from(self.definition).unwrap_or(u32::MAX),
+            ..Ticket::default()
+        };
+        Ok(Forward { target, edits, body, ticket })
+    }
+
+    /// What becomes of the client's headers.
+    fn edits(&self, target: &Target, new_length: Option<usize>) -> Vec<Edit> {
+        let mut edits: Vec<Edit> = self.removals().into_iter().map(Edit::Remove).collect();
+        edits.push(Edit::Set(":path", target.path.clone()));
+        edits.push(Edit::Set(":authority", target.authority.clone()));
+        edits.push(Edit::Set(":scheme", target.scheme().to_owned()));
+        // Errors are read on their way, and a compressed one could not be.
+        edits.push(Edit::Set("accept-encoding", "identity".to_owned()));
+        if let Some(protocols) = self.websocket_protocols() {
+            edits.push(Edit::Set("sec-websocket-protocol", protocols));
+        }
+        if let Some(length) = new_length {
+            edits.push(Edit::Set("content-length", length.to_string()));
+        }
+        edits
+    }
+
+    fn removals(&self) -> Vec<String> {
+        let private = |name: &str| {
+            CREDENTIAL_HEADERS.contains(&name)
+                || PRIVATE_HEADERS.contains(&name)
+                || (name != REMOVED_UPSTREAM && PRIVATE_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+        };
+        let mut names: Vec<String> =
+            self.headers.0.iter().map(|(name, _)| name).filter(|name| private(name)).cloned().collect();
+        if self.headers.all("sec-websocket-protocol").any(has_websocket_key) && self.websocket_protocols().is_none() {
+            names.push("sec-websocket-protocol".to_owned());
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// The protocols that are left without the key, if a key is among them and any are left.
+    fn websocket_protocols(&self) -> Option<String> {
+        let values: Vec<&[u8]> = self.headers.all("sec-websocket-protocol").collect();
+        if !values.iter().any(|value| has_websocket_key(value)) {
+            return None;
+        }
+        let protocols = values.iter().flat_map(|value| value.split(|&byte| byte == b',')).map(<[u8]>::trim_ascii);
+        let kept: Vec<_> = protocols
+            .filter(|protocol| !protocol.is_empty() && !protocol.starts_with(WEBSOCKET_KEY.as_bytes()))
+            .map(String::from_utf8_lossy)
+            .collect();
+        (!kept.is_empty()).then(|| kept.join(", "))
+    }
+}
+
+fn has_websocket_key(value: &[u8]) -> bool {
+    memchr::memmem::find(value, WEBSOCKET_KEY.as_bytes()).is_some()
+}
+
+/// The gateway a provider is asked through: none if it has a place of its own.
+fn gateway<'a>(config: &'a Config, upstream: &Upstream) -> Option<&'a AiGateway> {
+    config.ai_gateway.as_ref().filter(|_| upstream.base_url.is_none())
+}
+
+fn pick(gateway: &AiGateway, random: u64) -> &str {
+    let place = random.checked_rem(gateway.prefixes.len() as u64).unwrap_or_default();
+    gateway.prefixes.get(place as usize).map_or("", String::as_str)
+}
+
+/// The body with another model in it, every other byte as it was.
+fn replaced(body: &[u8], value: &serde_json::value::RawValue, model: &str) -> Option<Vec<u8>> {
+    let range = json::position(body, value)?;
+    let quoted = serde_json::to_string(model).ok()?;
+    Some([body.get(..range.start)?, quoted.as_bytes(), body.get(range.end..)?].concat())
+}
+
+fn check_provider(definition: &Definition, slug: &str) -> Result<(), Reply> {
+    if definition.allows_provider(slug) {
+        return Ok(());
+    }
+    Err(Reply::new(403, "provider_not_allowed", format!("This AUTH_KEY may not use the provider {slug}.")))
+}
+
+fn check_model(definition: &Definition, slug: &str, model: Option<&str>) -> Result<(), Reply> {
+    if definition.allows(slug, model) {
+        return Ok(());
+    }
+    let message = match model {
+        Some(_) => format!("This AUTH_KEY may not use this model of {slug}."),
+        None => format!("This AUTH_KEY may use some models of {slug} only, and this request names none."),
+    };
+    Err(Reply::new(403, "model_not_allowed", message))
+}
+
+fn unreadable(problem: Unreadable) -> Reply {
+    match problem {
+        Unreadable::Broken(line, column) => {
+            let message =
+                format!("The body is not one JSON object: the first fault is in line {line}, column {column}.");
+            Reply::new(400, "invalid_json", message)
+        }
+        Unreadable::Duplicate(name) => {
+            Reply::new(400, "duplicate_field", format!("The body names `{name}` more than once."))
+        }
+    }
+}
+
+/// The answer to a body over the limit.
+#[must_use]
+pub fn too_large(config: &Config) -> Reply {
+    let message = format!("The body is larger than the {} bytes that are accepted here.", config.max_body_bytes);
+    Reply::new(413, "body_too_large", message)
+}
+
+fn unknown_path() -> Reply {
+    let message = "Nothing is here. Use /v1/chat/completions, /v1/embeddings, /api/compat/… or /api/{provider}/….";
+    Reply::new(404, "unknown_path", message)
+}
+
+fn unknown_provider(name: &str) -> Reply {
+    let shown: String = name.chars().filter(|char| char.is_ascii_graphic()).take(40).collect();
+    let message = format!("`{shown}` is no provider that is known here; see PROVIDER_BASE_URLS to add one.");
+    Reply::new(404, "unknown_provider", message)
+}
