@@ -13,16 +13,20 @@
 
 use std::rc::Rc;
 
-use crate::config::{Config, WhenAllCooling};
-use crate::pool::record::{Block, Pause, Reason, Sync, Trial};
+use crate::answer::{self, Answer, Outcome, Verdict};
+use crate::config::{Config, Upstream, WhenAllCooling};
+use crate::headers::Headers;
+use crate::lifecycle::{self, Subject, Walk};
 use crate::pool::store::Store;
-use crate::pool::{Ask, KeyId, NoKey, Pool, Roster};
+use crate::pool::{Ask, Lease, NoKey, Pool};
 use crate::provider::{Auth, Provider};
-use crate::reply::Reply;
+use crate::reply::{Reply, retry_headers};
 use crate::request::{Edit, REMOVED_UPSTREAM};
 use crate::ticket::Ticket;
-use crate::time::Time;
+use crate::time::{Span, Time};
 
+/// How many keys a request may try whose own fault is likely.
+const FEW: u8 = 3;
 /// The response header that tells Envoy's router to try again; it never reaches a client.
 pub const RETRY_HEADER: &str = "x-one-balance-retry";
 /// How many keys were tried, on every answer that the upstream filter has seen.
@@ -37,7 +41,8 @@ pub const MAX_RETRIES_HEADER: &str = "x-envoy-max-retries";
 pub struct Balancer {
     /// The configuration.
     pub config: Rc<Config>,
-    pool: Pool,
+    /// The keys.
+    pub pool: Pool,
 }
 
 /// What an attempt sends.
@@ -62,7 +67,7 @@ impl Balancer {
     /// A balancer for a configuration.
     #[must_use]
     pub fn new(config: Rc<Config>) -> Self {
-        let pool = Pool::new(Roster::new(&config, Vec::new()));
+        let pool = Pool::new(config.clone());
         Balancer { config, pool }
     }
 
@@ -70,10 +75,8 @@ impl Balancer {
     ///
     /// # Errors
     /// The answer when there is no key.
-    pub fn admit(&mut self, store: &dyn Store, ticket: &mut Ticket, now: Time) -> Result<(), Reply> {
-        let id = self.lease(store, ticket, now)?;
-        ticket.leased = Some(id);
-        ticket.leased_at = now;
+    pub fn admit(&mut self, store: &dyn Store, ticket: &mut Ticket, random: u64, now: Time) -> Result<(), Reply> {
+        ticket.leased = Some(self.lease(store, ticket, random, now)?);
         Ok(())
     }
 
@@ -81,53 +84,96 @@ impl Balancer {
     ///
     /// # Errors
     /// The answer when there is none any more.
-    pub fn attempt(&mut self, store: &dyn Store, ticket: &mut Ticket, now: Time) -> Result<Attempt, Reply> {
-        if ticket.unanswered
-            && let Some(&last) = ticket.tried.last()
-        {
-            self.unanswered(store, ticket, last, now);
+    pub fn attempt(&mut self, store: &dyn Store, ticket: &mut Ticket, random: u64, now: Time) -> Result<Attempt, Reply> {
+        if ticket.unanswered {
+            let config = self.config.clone();
+            if let Some(subject) = subject(&config, ticket, now) {
+                lifecycle::unanswered(&mut self.pool, store, subject);
+            }
         }
-        let id = match ticket.leased.take() {
-            Some(id) => id,
-            None if ticket.tried.len() > self.config.max_retries as usize => return Err(unreachable(ticket)),
-            None => match self.lease(store, ticket, now) {
-                Ok(id) => id,
-                Err(_) if ticket.unanswered => return Err(unreachable(ticket)),
-                Err(reply) => return Err(reply),
-            },
+        let first = ticket.leased.take();
+        if first.is_none() && ticket.tried.len() > self.config.max_retries as usize {
+            return Err(unreachable(ticket));
+        }
+        let lease = match first.map_or_else(|| self.lease(store, ticket, random, now), Ok) {
+            Ok(lease) => lease,
+            Err(_) if ticket.unanswered => return Err(unreachable(ticket)),
+            Err(reply) => return Err(reply),
         };
-        let Some(key) = self.pool.roster().key(id) else { return Err(no_key(ticket, NoKey::Empty, now)) };
-        let Some((_, upstream)) = self.config.upstream(&ticket.slug) else {
+        let key = self.pool.roster().key(lease.id);
+        let (Some(key), Some((_, upstream))) = (key, self.config.upstream(&ticket.slug)) else {
             return Err(no_key(ticket, NoKey::Empty, now));
         };
         let (name, value) = credential(upstream.provider, ticket.openai_auth, key.secret.expose());
-        ticket.tried.push(id);
+        ticket.tried.push(lease.id);
+        ticket.lease = lease;
         ticket.leased_at = now;
         ticket.unanswered = true;
         Ok(Attempt { edits: vec![Edit::Set(name, value), Edit::Remove(REMOVED_UPSTREAM.to_owned())] })
     }
 
-    /// Upstream: learns from an answer and says what becomes of it.
-    pub fn answered(&mut self, store: &dyn Store, ticket: &mut Ticket, status: u16, now: Time) -> Next {
-        let Some(&id) = ticket.tried.last() else { return Next::Deliver(Vec::new()) };
+    /// Upstream: learns from an answer and says what becomes of it. `body` is an error's, as far as
+    /// it was read.
+    pub fn answered(
+        &mut self,
+        store: &dyn Store,
+        ticket: &mut Ticket,
+        headers: &Headers,
+        body: &[u8],
+        random: u64,
+        now: Time,
+    ) -> Next {
         ticket.unanswered = false;
-        let retryable = self.learn(store, ticket, id, status, now);
-        let ask = Ask { slug: &ticket.slug, model: &ticket.model, tried: &ticket.tried, now };
-        let left = ticket.tried.len() <= self.config.max_retries as usize;
-        let another = if retryable { self.pool.has_another(store, ask) } else { Err(NoKey::Tried) };
-        if retryable && left && another.is_ok() {
+        let config = self.config.clone();
+        let Some(subject) = subject(&config, ticket, now) else { return Next::Deliver(self.marks(ticket)) };
+        let status = headers.text(":status").and_then(|text| text.parse().ok()).unwrap_or(502);
+        let encoded = headers.text("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
+        let verdict = answer::classify(&Answer {
+            provider: subject.upstream.provider,
+            through_ai_gateway: ticket.through_ai_gateway,
+            status,
+            headers,
+            body: if encoded { &[] } else { body },
+            now,
+        });
+        let walk = lifecycle::learn(&mut self.pool, store, subject, &verdict);
+        let goes_on = goes_on(ticket, walk, &verdict) && ticket.tried.len() <= self.config.max_retries as usize;
+        let another = match walk {
+            Walk::Deliver => Err(NoKey::Tried),
+            _ => self.pool.has_another(store, ask(&config, subject.upstream, ticket, random, now)),
+        };
+        if goes_on && another.is_ok() {
             return Next::Retry;
         }
-        if matches!(status, 401 | 403) {
+        self.last(ticket, status, &verdict, walk, another, now)
+    }
+
+    /// The answer that ends the request.
+    fn last(&self, ticket: &Ticket, status: u16, verdict: &Verdict, walk: Walk, another: Result<(), NoKey>, now: Time) -> Next {
+        let slug = &ticket.slug;
+        match verdict.outcome {
             // The provider's own text may hold the key.
-            let message = "The provider refused the pool's keys for this request.";
-            return Next::Replace(Reply::new(status, "provider_keys_refused", message));
+            Outcome::Credential => {
+                let message = format!("{slug} refuses the pool's keys; check them, they are blocked now.");
+                return Next::Replace(Reply::new(status, "provider_keys_refused", message));
+            }
+            // Not the client's credential: a 401 would send it looking for the fault at the wrong place.
+            Outcome::Gateway { .. } if matches!(status, 401 | 403) => {
+                let message = format!("The way to {slug} is refused ({}); check AI_GATEWAY_TOKEN and what the provider allows.", verdict.evidence);
+                return Next::Replace(Reply::new(502, "gateway_refused", message));
+            }
+            _ => {}
         }
         let mut headers = self.marks(ticket);
-        if status == 429
-            && let Err(NoKey::Cooling(until, _)) = another
-        {
-            headers.push(("retry-after", now.until(until).as_secs_up().max(1).to_string()));
+        if matches!(status, 429 | 503 | 529) {
+            let until = match (walk, another) {
+                (Walk::Stop(until), _) => until,
+                (_, Err(NoKey::Cooling(until, _) | NoKey::Resting(until))) => Some(until),
+                _ => None,
+            };
+            if let Some(until) = until {
+                headers.extend(retry_headers(now.until(until)));
+            }
         }
         Next::Deliver(headers)
     }
@@ -141,41 +187,58 @@ impl Balancer {
         marks
     }
 
-    fn lease(&mut self, store: &dyn Store, ticket: &Ticket, now: Time) -> Result<KeyId, Reply> {
-        let ask = Ask { slug: &ticket.slug, model: &ticket.model, tried: &ticket.tried, now };
-        self.pool.lease(store, ask).or_else(|reason| match (reason, self.config.when_all_cooling) {
-            (NoKey::Cooling(_, id), WhenAllCooling::TryEarliest) if !ticket.tried.contains(&id) => Ok(id),
+    fn lease(&mut self, store: &dyn Store, ticket: &Ticket, random: u64, now: Time) -> Result<Lease, Reply> {
+        let config = self.config.clone();
+        let Some((_, upstream)) = config.upstream(&ticket.slug) else { return Err(no_key(ticket, NoKey::Empty, now)) };
+        self.pool.lease(store, ask(&config, upstream, ticket, random, now)).or_else(|reason| match reason {
+            NoKey::Cooling(_, id) if config.when_all_cooling == WhenAllCooling::TryEarliest && !ticket.tried.contains(&id) => {
+                Ok(Lease { id, ..Lease::default() })
+            }
+            NoKey::Empty if config.d1.is_some() && !self.pool.is_loaded() => Err(not_loaded()),
             _ => Err(no_key(ticket, reason, now)),
         })
     }
+}
 
-    fn learn(&mut self, store: &dyn Store, ticket: &Ticket, id: KeyId, status: u16, now: Time) -> bool {
-        let model = &ticket.model;
-        match status {
-            200..=399 => false,
-            401 | 403 => {
-                let block = Block { since: now, sync: Sync::Pending };
-                self.pool.change(store, id, now, |record| record.blocked = Some(block));
-                true
-            }
-            429 => {
-                let until = now.plus(self.config.policy.default_cooling);
-                let pause =
-                    Pause { from: now, until, reason: Reason::Unstated, trial: Trial::Needed, sync: Sync::Pending };
-                self.pool.change(store, id, now, |record| record.cool(model, pause));
-                true
-            }
-            408 | 500.. => true,
-            _ => false,
-        }
-    }
+fn subject<'a>(config: &'a Config, ticket: &'a Ticket, now: Time) -> Option<Subject<'a>> {
+    let (slug, upstream) = config.upstream(&ticket.slug)?;
+    let Ticket { model, lease, leased_at, .. } = ticket;
+    Some(Subject { slug, upstream, model, lease: *lease, leased_at: *leased_at, policy: &config.policy, now })
+}
 
-    /// The attempt before this one was reset, or timed out, before there was an answer.
-    fn unanswered(&mut self, store: &dyn Store, ticket: &Ticket, id: KeyId, now: Time) {
-        if self.pool.record(id).is_some_and(|record| record.needs_trial(&ticket.model)) {
-            self.pool.change(store, id, now, |record| record.release_trial(&ticket.model));
-        }
+fn ask<'a>(config: &Config, upstream: &'a Upstream, ticket: &'a Ticket, random: u64, now: Time) -> Ask<'a> {
+    Ask {
+        slug: &ticket.slug,
+        upstream,
+        model: &ticket.model,
+        tried: &ticket.tried,
+        selection: config.policy.selection,
+        conversation: ticket.conversation,
+        random,
+        now,
     }
+}
+
+/// Whether the walk through the pool goes on, as far as this request's own count of keys goes.
+fn goes_on(ticket: &mut Ticket, walk: Walk, verdict: &Verdict) -> bool {
+    match walk {
+        Walk::Deliver | Walk::Stop(_) => false,
+        Walk::NextFew => {
+            ticket.doubtful = ticket.doubtful.saturating_add(1);
+            ticket.doubtful < FEW
+        }
+        // A request larger than the tokens of a minute meets the same wall with every key.
+        Walk::Next if matches!(verdict.outcome, Outcome::RateLimit(limit) if limit.what.is_tokens()) => {
+            ticket.token_limits = ticket.token_limits.saturating_add(1);
+            ticket.token_limits < FEW
+        }
+        Walk::Next => true,
+    }
+}
+
+fn not_loaded() -> Reply {
+    let message = "The pool's keys have not been loaded from D1 yet; see Envoy's log if this lasts.";
+    Reply::new(503, "pool_not_loaded", message).retry_after(Span::secs(5))
 }
 
 /// The answer in the place of one that Envoy made itself, which would be plain text.
@@ -220,6 +283,10 @@ fn no_key(ticket: &Ticket, reason: NoKey, now: Time) -> Reply {
             let seconds = wait.as_secs_up().max(1);
             let message = format!("All keys for {slug} are cooling for this model; the first is ready in {seconds} s.");
             Reply::new(429, "all_keys_cooling", message).retry_after(wait)
+        }
+        NoKey::Resting(until) => {
+            let message = format!("{slug} limits the address that requests come from; it is left alone for a moment.");
+            Reply::new(429, "provider_resting", message).retry_after(now.until(until))
         }
         NoKey::Tried => Reply::new(503, "all_keys_tried", format!("Every key for {slug} has been tried; try again.")),
     }

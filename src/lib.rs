@@ -3,11 +3,14 @@
 //! Everything here but `plugin` is pure: it names no host, reads no clock, no environment and no
 //! randomness, and compiles natively and for `wasm32-unknown-unknown`.
 
+pub mod answer;
 pub mod auth;
 pub mod balancer;
 pub mod config;
+pub mod d1;
 pub mod headers;
 pub mod json;
+pub mod lifecycle;
 pub mod model;
 pub mod multipart;
 pub mod pool;

@@ -8,6 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::pool::quota::{Minute, Windows};
 use crate::time::DailyReset;
 
 /// What the code must know of a provider.
@@ -31,6 +32,8 @@ pub struct Provider {
     pub model: &'static [ModelPlace],
     /// When its daily quotas start anew.
     pub daily_reset: DailyReset,
+    /// How its minute quotas run.
+    pub minute: Minute,
 }
 
 /// A header and how the key stands in it.
@@ -88,6 +91,12 @@ pub struct OpenAi {
 }
 
 impl Provider {
+    /// The windows of its quotas.
+    #[must_use]
+    pub fn windows(&self) -> Windows {
+        Windows { minute: self.minute, day: self.daily_reset }
+    }
+
     /// The name that AI Gateway's compat models use.
     #[must_use]
     pub fn compat_name(&self) -> &'static str {
@@ -134,6 +143,7 @@ pub const COMPATIBLE: Provider = Provider {
     headers: &[],
     model: OPENAI_MODEL,
     daily_reset: After24Hours,
+    minute: Minute::Rolling,
 };
 
 const fn openai(slug: &'static str, url: &'static str) -> Provider {
@@ -148,6 +158,8 @@ pub static PROVIDERS: &[Provider] = &[
         openai: Some(OpenAi { scope: "/v1beta/openai/", ..OpenAi::at("/v1beta/openai/") }),
         model: &[PathAfter("models"), PathAfter("tunedModels"), Body("model"), Query("model")],
         daily_reset: MidnightPacific,
+        // The delays that its 429s state end at the full minute.
+        minute: Minute::Calendar,
         ..openai("google-ai-studio", "https://generativelanguage.googleapis.com")
     },
     openai("openai", "https://api.openai.com/v1"),

@@ -74,15 +74,20 @@ impl Reply {
         Rendered { status: self.status, headers, body: body.to_string().into_bytes() }
     }
 
-    /// `retry-after`, and a word to SDKs that would sleep too long or ask again in vain.
-    pub fn retry_headers(&self) -> impl Iterator<Item = (&'static str, String)> {
-        let wait = self.retry_after.map(|wait| ("retry-after", wait.as_secs_up().max(1).to_string()));
-        let in_vain = match self.retry_after {
-            Some(wait) => wait > LONGEST_SLEEP,
-            None => self.status == 503,
-        };
-        wait.into_iter().chain(in_vain.then(|| (SHOULD_RETRY, "false".to_owned())))
+    fn retry_headers(&self) -> Vec<(&'static str, String)> {
+        match self.retry_after {
+            Some(wait) => retry_headers(wait).collect(),
+            // There is no key: asking again brings none.
+            None if self.status == 503 => vec![(SHOULD_RETRY, "false".to_owned())],
+            None => Vec::new(),
+        }
     }
+}
+
+/// `retry-after`, and a word to SDKs that would sleep too long.
+pub fn retry_headers(wait: Span) -> impl Iterator<Item = (&'static str, String)> {
+    let after = ("retry-after", wait.as_secs_up().max(1).to_string());
+    core::iter::once(after).chain((wait > LONGEST_SLEEP).then(|| (SHOULD_RETRY, "false".to_owned())))
 }
 
 fn openai_type(status: u16) -> &'static str {
@@ -146,7 +151,7 @@ mod tests {
 
     #[test]
     fn retry_headers() {
-        let headers = |reply: Reply| reply.retry_headers().collect::<Vec<_>>();
+        let headers = |reply: Reply| reply.retry_headers();
         let cooling = || Reply::new(429, "all_keys_cooling", "");
         let after = |text: &str| ("retry-after", text.to_owned());
         assert_eq!(headers(cooling().retry_after(Span(59_001))), [after("60")]);

@@ -143,7 +143,7 @@ mod tests {
 
     fn upstream(slug: &str, base: Option<&str>) -> Upstream {
         let base_url = base.map(|text| Url::parse(text).unwrap());
-        Upstream { provider: find(slug).unwrap(), base_url, keys: Vec::new() }
+        Upstream { base_url, ..Upstream::new(find(slug).unwrap()) }
     }
 
     fn url(target: &Target) -> String {

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::pool::KeyId;
+use crate::pool::{KeyId, Lease};
 use crate::provider::Api;
 use crate::time::Time;
 
@@ -30,13 +30,17 @@ pub struct Ticket {
     pub tried: Vec<KeyId>,
     /// The first key, leased downstream so that a request without a key never leaves; the first
     /// attempt takes it.
-    pub leased: Option<KeyId>,
+    pub leased: Option<Lease>,
+    /// The lease of the attempt under way.
+    pub lease: Lease,
     /// The attempt under way has had no answer yet.
     pub unanswered: bool,
     /// When the key of the attempt under way was leased.
     pub leased_at: Time,
     /// How many keys have said that their tokens per minute are spent.
     pub token_limits: u8,
+    /// How many keys were tried although the request itself is likely to be the reason.
+    pub doubtful: u8,
 }
 
 impl Ticket {

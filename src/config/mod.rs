@@ -13,9 +13,11 @@ use base64::Engine as _;
 use serde_json::Value;
 
 use crate::auth::AuthKeys;
+use crate::pool::quota::Quota;
+use crate::pool::select::Selection;
 use crate::provider::{self, Provider};
 use crate::secret::Secret;
-use crate::time::Span;
+use crate::time::{DAY, Span};
 use crate::url::Url;
 pub use reader::{Problems, Reader};
 
@@ -28,6 +30,10 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("PROVIDER_BASE_URLS", "provider_base_urls"),
     ("MAX_RETRIES", "max_retries"),
     ("CONSECUTIVE_429_THRESHOLD", "consecutive_429_threshold"),
+    ("D1_ACCOUNT_ID", "d1_account_id"),
+    ("D1_DATABASE_ID", "d1_database_id"),
+    ("D1_API_TOKEN", "d1_api_token"),
+    ("SYNC_SECONDS", "sync_seconds"),
 ];
 
 /// The slug under which `provider_base_urls` places AI Gateway itself.
@@ -51,6 +57,37 @@ pub struct Config {
     pub when_all_cooling: WhenAllCooling,
     /// How the pool treats its keys.
     pub policy: Policy,
+    /// The Worker's D1 database, if the pool shares it.
+    pub d1: Option<D1>,
+}
+
+/// Cloudflare D1, through its REST API.
+#[derive(Debug)]
+pub struct D1 {
+    /// The API's base.
+    pub url: Url,
+    /// The account.
+    pub account: String,
+    /// The database.
+    pub database: String,
+    /// A token with the permission D1 Edit.
+    pub token: Secret,
+    /// The Envoy cluster that leads there.
+    pub cluster: String,
+    /// How often it is read.
+    pub interval: Span,
+    /// The slugs whose keys are read; empty: all.
+    pub providers: Vec<String>,
+}
+
+const D1_URL: &str = "https://api.cloudflare.com/client/v4";
+
+impl D1 {
+    /// The path of a query.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("{}/accounts/{}/d1/database/{}/query", self.url.path, self.account, self.database)
+    }
 }
 
 /// A provider as it is reached from here, and its keys from the configuration.
@@ -63,6 +100,33 @@ pub struct Upstream {
     pub base_url: Option<Url>,
     /// Keys from the configuration, in order, none twice.
     pub keys: Vec<Secret>,
+    /// Configured limits of each key, for all models but those in `model_quotas`.
+    pub quota: Quota,
+    /// Configured limits of each key for one model.
+    pub model_quotas: BTreeMap<String, Quota>,
+    /// Weights of keys by their shown ids; 1 if not named.
+    pub weights: BTreeMap<String, u32>,
+}
+
+impl Upstream {
+    /// A provider that is reached where the table says, without keys.
+    #[must_use]
+    pub fn new(provider: &'static Provider) -> Self {
+        Upstream {
+            provider,
+            base_url: None,
+            keys: Vec::new(),
+            quota: Quota::default(),
+            model_quotas: BTreeMap::new(),
+            weights: BTreeMap::new(),
+        }
+    }
+
+    /// The configured limits of a key for a model.
+    #[must_use]
+    pub fn quota(&self, model: &str) -> Quota {
+        self.model_quotas.get(model).map_or(self.quota, |quota| quota.or(self.quota))
+    }
 }
 
 /// A Cloudflare AI Gateway.
@@ -92,12 +156,45 @@ pub struct Policy {
     pub consecutive_429_threshold: u32,
     /// How long a 429 cools that says nothing of its end.
     pub default_cooling: Span,
+    /// How long a key rests whose credit is spent, before one request tries it again.
+    pub credit_rest: Span,
+    /// Which 429s cool until the daily reset once the threshold is reached.
+    pub escalate: Escalate,
+    /// What a short delay stated beside a daily quota is worth.
+    pub daily_quota: DailyQuota,
+    /// Which key comes next.
+    pub selection: Selection,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Policy { consecutive_429_threshold: 2, default_cooling: Span::secs(65) }
+        Policy {
+            consecutive_429_threshold: 2,
+            default_cooling: Span::secs(65),
+            credit_rest: DAY,
+            escalate: Escalate::Unstated,
+            daily_quota: DailyQuota::UntilReset,
+            selection: Selection::RoundRobin,
+        }
     }
+}
+
+/// Which 429s escalate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Escalate {
+    /// Those that did not say which limit it was.
+    Unstated,
+    /// All (what the Worker does).
+    Always,
+}
+
+/// How a daily quota cools whose 429 states a short delay, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DailyQuota {
+    /// Until the provider's daily reset.
+    UntilReset,
+    /// For the stated delay; when the same quota is reported again, until the reset.
+    HonourRetryDelayOnce,
 }
 
 impl Config {
@@ -153,26 +250,21 @@ fn overlay(value: &mut Value, env: impl Fn(&str) -> Option<String>) {
             continue;
         }
         // A number in the environment is text; the fields' own checks take it from there.
-        let number = text.trim().parse::<u64>().ok().filter(|_| !TEXT_FIELDS.contains(field));
+        let number = text.trim().parse::<u64>().ok().filter(|_| NUMBER_FIELDS.contains(field));
         fields.insert((*field).to_owned(), number.map_or(Value::String(text), Value::from));
     }
 }
 
-/// Fields that are text even when they look like a number.
-const TEXT_FIELDS: &[&str] = &["auth_key", "provider_keys", "ai_gateway", "ai_gateway_token", "provider_base_urls"];
+/// Fields that are numbers; all others are text, even when they look like one.
+const NUMBER_FIELDS: &[&str] = &["max_retries", "consecutive_429_threshold", "sync_seconds"];
 
 fn read(reader: &mut Reader) -> Option<Config> {
     let auth = read_auth(reader);
-    let upstreams = read_upstreams(reader);
+    let mut upstreams = read_upstreams(reader);
+    read_providers(reader, &mut upstreams.by_slug);
     let ai_gateway = read_ai_gateway(reader, upstreams.ai_gateway_url);
-    let defaults = Policy::default();
     let number = |reader: &mut Reader, name, range, default: u64| reader.number(name, range).unwrap_or(default);
-    let policy = Policy {
-        consecutive_429_threshold: number(reader, "consecutive_429_threshold", 1..=1000, 2) as u32,
-        default_cooling: reader
-            .number("default_cooling_seconds", 1..=86_400)
-            .map_or(defaults.default_cooling, Span::secs),
-    };
+    let policy = read_policy(reader);
     Some(Config {
         max_retries: number(reader, "max_retries", 0..=50, 10) as u32,
         max_body_bytes: number(reader, "max_body_bytes", 1024..=256 << 20, 32 << 20) as usize,
@@ -183,17 +275,92 @@ fn read(reader: &mut Reader) -> Option<Config> {
             )
             .unwrap_or(WhenAllCooling::Reject),
         policy,
+        d1: read_d1(reader),
         auth: auth?,
         upstreams: upstreams.by_slug,
         ai_gateway,
     })
 }
 
+fn read_policy(reader: &mut Reader) -> Policy {
+    let default = Policy::default();
+    let seconds = |reader: &mut Reader, name, most, default| reader.number(name, 1..=most).map_or(default, Span::secs);
+    Policy {
+        consecutive_429_threshold: reader
+            .number("consecutive_429_threshold", 1..=1000)
+            .map_or(default.consecutive_429_threshold, |number| number as u32),
+        default_cooling: seconds(reader, "default_cooling_seconds", 86_400, default.default_cooling),
+        credit_rest: seconds(reader, "credit_rest_seconds", 30 * 86_400, default.credit_rest),
+        escalate: reader
+            .choice("escalate", &[("unstated", Escalate::Unstated), ("always", Escalate::Always)])
+            .unwrap_or(default.escalate),
+        daily_quota: reader
+            .choice(
+                "daily_quota",
+                &[
+                    ("until_reset", DailyQuota::UntilReset),
+                    ("honour_retry_delay_once", DailyQuota::HonourRetryDelayOnce),
+                ],
+            )
+            .unwrap_or(default.daily_quota),
+        selection: reader
+            .choice(
+                "selection",
+                &[
+                    ("round_robin", Selection::RoundRobin),
+                    ("random", Selection::Random),
+                    ("least_used", Selection::LeastUsed),
+                    ("sticky", Selection::Sticky),
+                ],
+            )
+            .unwrap_or(default.selection),
+    }
+}
+
+/// `providers`: what is configured of each of them.
+fn read_providers(reader: &mut Reader, by_slug: &mut BTreeMap<String, Upstream>) {
+    let Some(mut providers) = reader.object("providers") else { return };
+    for name in providers.names() {
+        let slug = provider::find(&name).map_or(name.as_str(), |known| known.slug).to_owned();
+        let Some(upstream) = by_slug.get_mut(&slug) else {
+            providers.problem(&name, "no known provider; give it a URL in provider_base_urls");
+            providers.skip(&name);
+            continue;
+        };
+        let Some(mut fields) = providers.object(&name) else { continue };
+        if let Some(mut quota) = fields.object("quota") {
+            upstream.quota = read_quota(&mut quota);
+            if let Some(mut models) = quota.object("models") {
+                for model in models.names() {
+                    if let Some(mut fields) = models.object(&model) {
+                        upstream.model_quotas.insert(model, read_quota(&mut fields));
+                        fields.finish();
+                    }
+                }
+            }
+            quota.finish();
+        }
+        if let Some(mut weights) = fields.object("weights") {
+            for id in weights.names() {
+                if let Some(weight) = weights.number(&id, 1..=1000) {
+                    upstream.weights.insert(id, weight as u32);
+                }
+            }
+        }
+        fields.finish();
+    }
+}
+
+fn read_quota(reader: &mut Reader) -> Quota {
+    let mut limit = |name| reader.number(name, 1..=1_000_000_000_000);
+    Quota { rpm: limit("rpm"), rpd: limit("rpd"), tpm: limit("tpm"), tpd: limit("tpd") }
+}
+
 fn read_auth(reader: &mut Reader) -> Option<AuthKeys> {
-    let Some(text) = reader.text("auth_key") else {
+    if !reader.has("auth_key") {
         reader.problem("auth_key", "required (variable AUTH_KEY): without it nobody could ask");
-        return None;
-    };
+    }
+    let text = reader.text("auth_key")?;
     match decoded(&text).and_then(|text| AuthKeys::parse(&text)) {
         Ok(auth) => Some(auth),
         Err(problems) => {
@@ -209,9 +376,7 @@ struct Upstreams {
 }
 
 fn read_upstreams(reader: &mut Reader) -> Upstreams {
-    let known = provider::PROVIDERS
-        .iter()
-        .map(|provider| (provider.slug.to_owned(), Upstream { provider, base_url: None, keys: Vec::new() }));
+    let known = provider::PROVIDERS.iter().map(|provider| (provider.slug.to_owned(), Upstream::new(provider)));
     let mut upstreams = Upstreams { by_slug: known.collect(), ai_gateway_url: None };
     if let Some(text) = reader.text("provider_base_urls") {
         for entry in entries(&text) {
@@ -252,8 +417,8 @@ fn place(upstreams: &mut Upstreams, entry: &str) -> Result<(), String> {
     if !is_slug(slug) {
         return Err(format!("`{slug}` is no slug: use a-z, 0-9 and -, and none of {RESERVED:?}"));
     }
-    let custom = || Upstream { provider: &provider::COMPATIBLE, base_url: None, keys: Vec::new() };
-    upstreams.by_slug.entry(slug.to_owned()).or_insert_with(custom).base_url = Some(url);
+    let upstream = upstreams.by_slug.entry(slug.to_owned());
+    upstream.or_insert_with(|| Upstream::new(&provider::COMPATIBLE)).base_url = Some(url);
     Ok(())
 }
 
@@ -296,6 +461,36 @@ fn decoded(text: &str) -> Result<String, Vec<String>> {
         .decode(compact)
         .map_err(|_| vec!["what follows base64: is not base64".to_owned()])?;
     String::from_utf8(bytes).map_err(|_| vec!["what follows base64: is not UTF-8 text".to_owned()])
+}
+
+fn read_d1(reader: &mut Reader) -> Option<D1> {
+    let interval = reader.number("sync_seconds", 1..=86_400).map_or(Span::secs(60), Span::secs);
+    let cluster = reader.text("d1_cluster").unwrap_or_else(|| "d1".to_owned());
+    let providers = reader.text("d1_providers").unwrap_or_default();
+    let providers = providers.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let providers = providers.map(|name| provider::find(name).map_or(name, |known| known.slug).to_owned()).collect();
+    let url = match Url::parse(&reader.text("d1_base_url").unwrap_or_else(|| D1_URL.to_owned())) {
+        Ok(url) => Some(url),
+        Err(problem) => {
+            reader.problem("d1_base_url", problem);
+            None
+        }
+    };
+    let names = ["d1_account_id", "d1_database_id", "d1_api_token"];
+    let texts = names.map(|name| reader.text(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()));
+    let plain = |text: &String| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    if texts.iter().any(Option::is_some) {
+        for (name, text) in names.iter().zip(&texts) {
+            match text {
+                None => reader.problem(name, "required, for another of the three d1_… is given"),
+                Some(text) if *name != "d1_api_token" && !plain(text) => reader.problem(name, "is not an id"),
+                Some(_) => {}
+            }
+        }
+    }
+    let [account, database, token] = texts;
+    let (Some(account), Some(database), Some(token)) = (account, database, token) else { return None };
+    Some(D1 { url: url?, account, database, token: Secret::new(token), cluster, interval, providers })
 }
 
 fn read_ai_gateway(reader: &mut Reader, url: Option<Url>) -> Option<AiGateway> {
@@ -369,7 +564,6 @@ mod tests {
         let problems = parse(json, &[]).unwrap_err();
         let expected = [
             "auth_key: must be a string, not a number",
-            "auth_key: required (variable AUTH_KEY): without it nobody could ask",
             "provider_base_urls: openai: it must begin with https:// or http://",
             "provider_base_urls: `compat` is no slug: use a-z, 0-9 and -, and none of [\"compat\", \"ai-gateway\"]",
             "provider_keys: an entry is not slug=key,key",
@@ -385,6 +579,30 @@ mod tests {
             assert!(parse(json, &[]).unwrap_err()[0].contains(problem), "{json}");
         }
         assert!(parse("{}", &[("AUTH_KEY", " ")]).unwrap_err()[0].contains("no key is given"));
+    }
+
+    #[test]
+    fn what_is_configured_of_a_provider() {
+        let json = r#"{"auth_key":"a","selection":"sticky","escalate":"always","providers":{
+            "perplexity":{"quota":{"rpm":10,"tpm":5,"models":{"m":{"rpm":2,"rpd":100}}},"weights":{"00ff":3}},
+            "nope":{},"openai":{"quota":{"rpm":0,"x":1},"colour":1}}}"#;
+        let problems = parse(json, &[]).unwrap_err();
+        assert_eq!(
+            problems,
+            [
+                "providers.nope: no known provider; give it a URL in provider_base_urls",
+                "providers.openai.quota.rpm: must be a whole number from 1 to 1000000000000",
+                "providers.openai.quota.x: unknown field",
+                "providers.openai.colour: unknown field",
+            ]
+        );
+        let good = json.replace(r#""nope":{},"openai":{"quota":{"rpm":0,"x":1},"colour":1}"#, r#""openai":{}"#);
+        let config = parse(&good, &[]).unwrap();
+        let upstream = &config.upstreams["perplexity-ai"];
+        assert_eq!(upstream.quota("m"), Quota { rpm: Some(2), rpd: Some(100), tpm: Some(5), tpd: None });
+        assert_eq!(upstream.quota("n").rpm, Some(10));
+        assert_eq!(upstream.weights["00ff"], 3);
+        assert_eq!((config.policy.selection, config.policy.escalate), (Selection::Sticky, Escalate::Always));
     }
 
     #[test]

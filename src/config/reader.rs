@@ -89,6 +89,16 @@ impl<'p> Reader<'p> {
         Some(Reader::new(&path, value, self.problems))
     }
 
+    /// Whether a field is there and has not been read.
+    pub fn has(&self, name: &str) -> bool {
+        self.fields.contains_key(name)
+    }
+
+    /// Passes over a field of which a problem has been noted.
+    pub fn skip(&mut self, name: &str) {
+        self.fields.remove(name);
+    }
+
     /// The names of the fields that have not been read.
     pub fn names(&self) -> Vec<String> {
         self.fields.keys().cloned().collect()

@@ -53,7 +53,7 @@ impl Downstream {
             Ok(forward) => forward,
             Err(reply) => return self.reply(&reply),
         };
-        let admitted = balancer.borrow_mut().admit(&host::SharedData, &mut forward.ticket, host::now());
+        let admitted = balancer.borrow_mut().admit(&host::SharedData, &mut forward.ticket, random(), host::now());
         if let Err(reply) = admitted {
             return self.reply(&reply);
         }

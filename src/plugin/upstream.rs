@@ -3,7 +3,7 @@
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::{Shared, host};
+use super::{Shared, host, random};
 use crate::balancer::{ATTEMPTS_HEADER, Next, RETRY_HEADER};
 use crate::headers::Headers;
 use crate::reply::Reply;
@@ -44,12 +44,11 @@ impl Upstream {
     }
 
     /// The answer is known as far as it is read.
-    fn answered(&mut self, headers: &Headers, _body: &[u8]) -> Action {
+    fn answered(&mut self, headers: &Headers, body: &[u8]) -> Action {
         let map = MapType::HttpResponseHeaders;
         let Some(balancer) = self.balancer.clone() else { return Action::Continue };
-        let status = headers.text(":status").and_then(|text| text.parse().ok()).unwrap_or(502);
         let mut balancer = balancer.borrow_mut();
-        let next = balancer.answered(&host::SharedData, &mut self.ticket, status, host::now());
+        let next = balancer.answered(&host::SharedData, &mut self.ticket, headers, body, random(), host::now());
         host::set_ticket(&self.ticket);
         if headers.has("set-cookie") {
             host::remove_header(map, "set-cookie");
@@ -101,7 +100,7 @@ impl HttpContext for Upstream {
             ));
         };
         self.ticket = ticket;
-        let attempt = balancer.borrow_mut().attempt(&host::SharedData, &mut self.ticket, host::now());
+        let attempt = balancer.borrow_mut().attempt(&host::SharedData, &mut self.ticket, random(), host::now());
         match attempt {
             Ok(attempt) => {
                 host::edit_request(&attempt.edits);

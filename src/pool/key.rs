@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::select::Ring;
 use crate::config::Config;
 use crate::secret::Secret;
 
@@ -61,6 +62,7 @@ impl Key {
 #[derive(Debug, Default)]
 pub struct Roster {
     by_slug: BTreeMap<String, Vec<Key>>,
+    rings: BTreeMap<String, Ring>,
     places: HashMap<KeyId, (String, u32)>,
 }
 
@@ -77,7 +79,19 @@ impl Roster {
         for (slug, secret, row) in rows {
             roster.add(&slug, secret, Some(row));
         }
+        for (slug, keys) in &roster.by_slug {
+            let weights = config.upstreams.get(slug).map(|upstream| &upstream.weights);
+            let weight = |key: &Key| weights.and_then(|weights| weights.get(&key.shown_id())).copied().unwrap_or(1);
+            roster.rings.insert(slug.clone(), Ring::new(&keys.iter().map(weight).collect::<Vec<_>>()));
+        }
         roster
+    }
+
+    /// The turns of a provider's keys.
+    #[must_use]
+    pub fn ring(&self, slug: &str) -> &Ring {
+        static EMPTY: Ring = Ring::EMPTY;
+        self.rings.get(slug).unwrap_or(&EMPTY)
     }
 
     fn add(&mut self, slug: &str, secret: Secret, row: Option<Row>) {

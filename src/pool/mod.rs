@@ -9,26 +9,40 @@
 pub mod board;
 pub mod index;
 pub mod key;
+pub mod lease;
 pub mod page;
+pub mod providers;
+pub mod quota;
 pub mod record;
+pub mod select;
 pub mod store;
+pub mod usage;
 
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use log::warn;
+
+use crate::config::Config;
+use crate::d1::snapshot::{LISTING, Listing};
 use crate::time::Time;
-use board::{Board, RECORD_PAGES};
+use board::{Board, PROVIDERS_PAGE, RECORD_PAGES, ROSTER_PAGE};
 use index::Index;
 pub use key::{Key, KeyId, Roster, Row};
+pub use lease::{Ask, Lease};
 use page::Page;
-use record::{NEVER, Record};
-use store::{MAX_RACES, Store, create, update};
-
-/// How many (provider, model) pairs a worker keeps an index of; the one used longest ago goes.
-const MAX_INDEXES: usize = 64;
+use providers::{ProviderState, Providers};
+use record::Record;
+use store::{Store, create, update};
 
 /// One worker's view of all keys.
 #[derive(Debug)]
 pub struct Pool {
+    config: Rc<Config>,
     roster: Roster,
+    loaded: bool,
     pages: Vec<Page>,
+    providers: Providers,
     /// The generations of the pages as they are decoded here.
     seen: Vec<u8>,
     /// The most recently used last.
@@ -42,19 +56,6 @@ struct ModelIndex {
     index: Index,
 }
 
-/// A request for a key.
-#[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
-    /// The provider.
-    pub slug: &'a str,
-    /// The model; empty if there is none.
-    pub model: &'a str,
-    /// Keys that this request has tried.
-    pub tried: &'a [KeyId],
-    /// The time.
-    pub now: Time,
-}
-
 /// Why there is no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoKey {
@@ -62,8 +63,10 @@ pub enum NoKey {
     Empty,
     /// All of its keys are blocked.
     Blocked,
-    /// All that are left are cooling; the first is ready at that time.
+    /// All that are left are cooling or at their quota; the first is ready at that time.
     Cooling(Time, KeyId),
+    /// The provider rests, for the fault is not the keys'.
+    Resting(Time),
     /// All that are ready have been tried by this request.
     Tried,
 }
@@ -71,15 +74,24 @@ pub enum NoKey {
 /// Prepares shared data. To be called before there is traffic.
 pub fn create_state(store: &dyn Store) {
     Board::create(store);
-    let empty = page::encode(&Page::new());
-    (0..RECORD_PAGES).for_each(|number| create(store, &page::name(number), &empty));
+    create(store, providers::NAME, &Providers::default().encode());
+    (0..RECORD_PAGES).for_each(|number| create(store, &page::name(number), &page::encode(&Page::new())));
+    (0..usage::PAGES).for_each(|number| create(store, &usage::name(number), &usage::encode(&Vec::new())));
 }
 
 impl Pool {
-    /// A view of the keys in `roster`, of whose state nothing has been read yet.
+    /// A view of the configuration's keys; of D1's and of their state nothing has been read yet.
     #[must_use]
-    pub fn new(roster: Roster) -> Self {
-        Pool { roster, pages: vec![Page::new(); RECORD_PAGES], seen: Vec::new(), indexes: Vec::new() }
+    pub fn new(config: Rc<Config>) -> Self {
+        Pool {
+            roster: Roster::new(&config, Vec::new()),
+            config,
+            loaded: false,
+            pages: vec![Page::new(); RECORD_PAGES],
+            providers: Providers::default(),
+            seen: Vec::new(),
+            indexes: Vec::new(),
+        }
     }
 
     /// The keys.
@@ -88,63 +100,27 @@ impl Pool {
         &self.roster
     }
 
-    /// Puts another list of keys in the place of this one; what is known of keys stays.
-    pub fn replace_roster(&mut self, roster: Roster) {
-        self.roster = roster;
-        self.indexes.clear();
+    /// What is known of providers as a whole, as of the last refresh.
+    #[must_use]
+    pub fn provider(&self, slug: &str) -> Option<&ProviderState> {
+        self.providers.get(slug)
     }
 
-    /// Leases the next key.
-    ///
-    /// # Errors
-    /// Why there is none.
-    pub fn lease(&mut self, store: &dyn Store, ask: Ask) -> Result<KeyId, NoKey> {
-        let mut choice = Err(NoKey::Empty);
-        for _ in 0..MAX_RACES {
-            let board = self.refresh(store, ask.now);
-            let cursor = cursor_of(ask.slug, ask.model);
-            choice = self.choose(board.cursor(cursor), ask);
-            let Ok((id, place)) = choice else { break };
-            if self.needs_trial(id, ask.model) {
-                if self.change(store, id, ask.now, |record| record.claim_trial(ask.model, ask.now)) == Some(true) {
-                    break;
-                }
-            } else if board.move_cursor(store, cursor, place + 1) {
-                break;
-            }
-        }
-        choice.map(|(id, _)| id)
-    }
-
-    /// Whether another key could be tried now.
-    pub fn has_another(&mut self, store: &dyn Store, ask: Ask) -> Result<(), NoKey> {
-        self.refresh(store, ask.now);
-        self.choose(0, ask).map(|_| ())
-    }
-
-    fn choose(&mut self, start: u32, ask: Ask) -> Result<(KeyId, u32), NoKey> {
-        let tried: Vec<u32> =
-            ask.tried.iter().filter_map(|id| self.roster.place(*id)).map(|(_, place)| place).collect();
-        let index = self.index(ask);
-        index.advance(ask.now);
-        let found = index.next(start, |place| tried.contains(&place));
-        let recovery = if found.is_none() { index.first_recovery() } else { None };
-        let any_ready = found.is_some() || index.next(0, |_| false).is_some();
-        let keys = self.roster.keys(ask.slug);
-        let id = |place: u32| keys.get(place as usize).map(|key| key.id);
-        match (found, recovery) {
-            (Some(place), _) => id(place).map(|id| (id, place)).ok_or(NoKey::Empty),
-            (None, _) if any_ready => Err(NoKey::Tried),
-            (None, Some((time, place))) => Err(id(place).map_or(NoKey::Empty, |id| NoKey::Cooling(time, id))),
-            (None, None) if keys.is_empty() => Err(NoKey::Empty),
-            (None, None) => Err(NoKey::Blocked),
-        }
+    /// Whether D1's keys are among them.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        self.loaded
     }
 
     /// The record of a key, as of the last refresh.
     #[must_use]
     pub fn record(&self, id: KeyId) -> Option<&Record> {
         page::find(self.pages.get(page::of(id))?, id)
+    }
+
+    /// All records, as of the last refresh.
+    pub fn records(&self) -> impl Iterator<Item = (KeyId, &Record)> {
+        self.pages.iter().flatten().map(|(id, record)| (*id, record))
     }
 
     /// Changes the record of a key, in shared data, and tells all workers. `None` if that failed.
@@ -155,20 +131,73 @@ impl Pool {
         now: Time,
         mut change: impl FnMut(&mut Record) -> T,
     ) -> Option<T> {
-        let number = page::of(id);
-        let (changed, result) = update(store, &page::name(number), |bytes| {
-            let mut page = page::decode(bytes);
-            let before = page.clone();
-            let mut record = page::find(&page, id).cloned().unwrap_or_default();
-            let result = change(&mut record);
-            page::put(&mut page, id, record);
-            page.retain_mut(|(_, record)| !record.expire(now));
-            let changed = page != before;
-            (changed.then(|| page::encode(&page)), (changed, result))
-        })?;
-        if changed {
-            Board::announce(store, &[number]);
+        let mut result = None;
+        let written = self.change_many(store, core::iter::once(id), now, |_, record| result = Some(change(record)));
+        result.filter(|_| written)
+    }
+
+    /// Changes the records of many keys, page by page, and tells all workers once. False if some of
+    /// it could not be written.
+    pub fn change_many(
+        &mut self,
+        store: &dyn Store,
+        ids: impl Iterator<Item = KeyId>,
+        now: Time,
+        mut change: impl FnMut(KeyId, &mut Record),
+    ) -> bool {
+        let mut all = true;
+        let mut by_page: BTreeMap<usize, Vec<KeyId>> = BTreeMap::new();
+        for id in ids {
+            by_page.entry(page::of(id)).or_default().push(id);
         }
+        let mut changed = Vec::new();
+        for (number, ids) in by_page {
+            let written = update(store, &page::name(number), |bytes| {
+                let mut page = page::decode(bytes);
+                let before = page.clone();
+                for &id in &ids {
+                    let mut record = page::find(&page, id).cloned().unwrap_or_default();
+                    change(id, &mut record);
+                    page::put(&mut page, id, record);
+                }
+                page.retain_mut(|(_, record)| !record.expire(now));
+                let differs = page != before;
+                (differs.then(|| page::encode(&page)), differs)
+            });
+            match written {
+                Some(true) => changed.push(number),
+                Some(false) => {}
+                None => {
+                    warn!("page {number} of the pool's records is too busy to be written; what was learned is lost");
+                    all = false;
+                }
+            }
+        }
+        if !changed.is_empty() {
+            Board::announce(store, &changed);
+        }
+        all
+    }
+
+    /// Tells all workers that the list of keys from D1 has changed.
+    pub fn announce_roster(&self, store: &dyn Store) {
+        Board::announce(store, &[ROSTER_PAGE]);
+    }
+
+    /// Changes what is known of a provider, in shared data, and tells all workers. `None` if that
+    /// failed.
+    pub fn change_provider<T>(
+        &mut self,
+        store: &dyn Store,
+        slug: &str,
+        mut change: impl FnMut(&mut ProviderState) -> T,
+    ) -> Option<T> {
+        let result = update(store, providers::NAME, |bytes| {
+            let mut providers = Providers::decode(bytes);
+            let result = change(providers.get_mut(slug));
+            (Some(providers.encode()), result)
+        })?;
+        Board::announce(store, &[PROVIDERS_PAGE]);
         Some(result)
     }
 
@@ -177,10 +206,23 @@ impl Pool {
         let board = Board::read(store);
         if board.generations() != self.seen {
             let changed: Vec<usize> = board.changed(&self.seen).collect();
-            changed.into_iter().filter(|page| *page < RECORD_PAGES).for_each(|page| self.load(store, page, now));
+            for page in changed {
+                match page {
+                    PROVIDERS_PAGE => self.providers = read_providers(store),
+                    ROSTER_PAGE => self.load_roster(store),
+                    page => self.load(store, page, now),
+                }
+            }
             self.seen = board.generations().to_vec();
         }
         board
+    }
+
+    fn load_roster(&mut self, store: &dyn Store) {
+        let rows = store.get(LISTING).and_then(|(bytes, _)| Listing::decode(&bytes));
+        self.loaded = rows.is_some();
+        self.roster = Roster::new(&self.config, rows.unwrap_or_default());
+        self.indexes.clear();
     }
 
     fn load(&mut self, store: &dyn Store, number: usize, now: Time) {
@@ -196,49 +238,8 @@ impl Pool {
             }
         }
     }
-
-    fn index(&mut self, ask: Ask) -> &mut Index {
-        let known = self.indexes.iter().rposition(|entry| entry.model == ask.model && entry.slug == ask.slug);
-        let entry = match known {
-            Some(place) => self.indexes.remove(place),
-            None => {
-                if self.indexes.len() >= MAX_INDEXES {
-                    self.indexes.remove(0);
-                }
-                let index = self.build_index(ask);
-                ModelIndex { slug: ask.slug.to_owned(), model: ask.model.to_owned(), index }
-            }
-        };
-        self.indexes.push(entry);
-        let last = self.indexes.len() - 1;
-        #[expect(clippy::indexing_slicing, reason = "an entry was pushed just above")]
-        &mut self.indexes[last].index
-    }
-
-    fn build_index(&self, ask: Ask) -> Index {
-        let mut index = Index::new(self.roster.keys(ask.slug).len());
-        for (id, record) in self.pages.iter().flatten() {
-            match self.roster.place(*id) {
-                Some((slug, place)) if slug == ask.slug => index.set(place, record.available_from(ask.model), ask.now),
-                _ => {}
-            }
-        }
-        index
-    }
-
-    fn needs_trial(&self, id: KeyId, model: &str) -> bool {
-        self.record(id).is_some_and(|record| record.needs_trial(model))
-    }
-
-    /// How many keys of a provider can be used, are waiting, and are blocked, for any model.
-    #[must_use]
-    pub fn is_blocked(&self, id: KeyId) -> bool {
-        self.record(id).is_some_and(|record| record.available_from("") == NEVER)
-    }
 }
 
-/// The cursor of a provider's model (FNV-1a).
-fn cursor_of(slug: &str, model: &str) -> usize {
-    let bytes = slug.bytes().chain([0]).chain(model.bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)) as usize
+fn read_providers(store: &dyn Store) -> Providers {
+    store.get(providers::NAME).map(|(bytes, _)| Providers::decode(&bytes)).unwrap_or_default()
 }

@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn survives_the_way_through_bytes() {
         let mut page = Page::new();
-        let blocked = Record { blocked: Some(Block { since: Time(7), sync: Sync::Pending }), ..Record::default() };
+        let blocked = Record { blocked: Some(Block { since: Time(7), sync: Sync::Local }), ..Record::default() };
         put(&mut page, KeyId(9), blocked.clone());
         put(&mut page, KeyId(3), blocked.clone());
         put(&mut page, KeyId(5), Record::default());

@@ -129,10 +129,20 @@ pub enum Trial {
 /// What D1 knows of something that was learned here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sync {
-    /// Not yet, or it need not: it lies over what D1 says.
-    Pending,
+    /// Not yet: it waits to be sent, since then, and lies over what D1 says.
+    Pending(Time),
     /// Since then; reads that began before may still miss it.
     Acknowledged(Time),
+    /// It is none of D1's business: the Worker's table has no place for it.
+    Local,
+}
+
+impl Sync {
+    /// Whether a read of D1 that began at `started` decides over it.
+    #[must_use]
+    pub fn yields_to(self, started: Time) -> bool {
+        matches!(self, Sync::Acknowledged(since) if since < started)
+    }
 }
 
 impl Pause {
@@ -222,14 +232,13 @@ impl Record {
         }
     }
 
-    /// An attempt that began at `leased` has succeeded: what came before is over.
-    pub fn succeeded(&mut self, model: &str, leased: Time, now: Time) {
-        if self.resting.is_some_and(|rest| rest.until <= now && rest.from <= leased) {
-            self.resting = None;
-        }
+    /// An attempt that began at `leased` has succeeded: what was known by then is over. A success of
+    /// an attempt that began before says nothing.
+    pub fn succeeded(&mut self, model: &str, leased: Time) {
+        self.resting = self.resting.filter(|rest| rest.from > leased);
         self.models.retain(|state| {
-            let stale = state.last_429 > leased || state.cooling.is_some_and(|cooling| cooling.until > now);
-            state.model != model || stale
+            let newer = state.last_429 > leased || state.cooling.is_some_and(|cooling| cooling.from > leased);
+            state.model != model || newer
         });
     }
 
@@ -278,7 +287,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn pause(from: u64, until: u64, trial: Trial) -> Pause {
-        Pause { from: Time(from), until: Time(until), reason: Reason::Unstated, trial, sync: Sync::Pending }
+        Pause { from: Time(from), until: Time(until), reason: Reason::Unstated, trial, sync: Sync::Local }
     }
 
     #[test]
@@ -293,7 +302,7 @@ mod tests {
         assert!(record.claim_trial("m", Time(102)));
         let end = Time(102).plus(TRIAL);
         assert!(record.claim_trial("m", end), "a trial that never ends gives way");
-        record.succeeded("m", end, end);
+        record.succeeded("m", end);
         assert_eq!(record, Record::default());
     }
 
@@ -304,7 +313,7 @@ mod tests {
         assert_eq!((record.available_from("m"), record.available_from("n")), (Time(100), Time(0)));
         record.rest(pause(0, 50, Trial::Needed));
         assert_eq!((record.available_from("m"), record.available_from("n")), (Time(100), Time(50)));
-        record.blocked = Some(Block { since: Time(1), sync: Sync::Pending });
+        record.blocked = Some(Block { since: Time(1), sync: Sync::Local });
         assert_eq!(record.available_from("n"), NEVER);
     }
 
@@ -313,11 +322,11 @@ mod tests {
         let mut record = Record::default();
         record.cool("m", pause(10, 100, Trial::Believed));
         record.model_mut("m").last_429 = Time(10);
-        record.succeeded("m", Time(5), Time(20));
+        record.succeeded("m", Time(5));
         assert_eq!(record.available_from("m"), Time(100));
-        record.succeeded("m", Time(5), Time(200));
-        assert!(record.model("m").is_some(), "it began before the 429");
-        record.succeeded("m", Time(150), Time(200));
+        record.succeeded("n", Time(150));
+        assert!(record.model("m").is_some(), "another model");
+        record.succeeded("m", Time(150));
         assert!(record.model("m").is_none());
     }
 

@@ -1,0 +1,216 @@
+//! D1's REST API: the statements that are sent, and what comes back.
+//!
+//! Parameters are documented as strings only, so numbers are sent as strings and cast. A model's
+//! name is never part of a JSON path: any name is safe as a value.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// One statement with its parameters (D1 takes at most 100).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Statement {
+    sql: String,
+    params: Vec<String>,
+}
+
+/// Rows to a page. A thousand rows are about 400 KB of answer.
+pub const PAGE_ROWS: usize = 1000;
+
+/// The next page of keys after the row `after` (empty: the first), of these providers (empty: all).
+#[must_use]
+pub fn select(after: &str, providers: &[String]) -> Statement {
+    let mut params = vec![after.to_owned()];
+    let mut only = String::new();
+    if !providers.is_empty() {
+        let marks: Vec<String> = (0..providers.len()).map(|number| format!("?{}", number + 2)).collect();
+        only = format!(" AND provider IN ({})", marks.join(", "));
+        params.extend(providers.iter().cloned());
+    }
+    let sql = format!(
+        "SELECT id, key, provider, model_coolings, status, remark FROM keys \
+         WHERE id > ?1{only} ORDER BY id LIMIT {PAGE_ROWS}"
+    );
+    Statement { sql, params }
+}
+
+/// Blocks a key that is still active.
+#[must_use]
+pub fn block(row: &str) -> Statement {
+    Statement {
+        sql: "UPDATE keys SET status = 'blocked' WHERE id = ?1 AND status = 'active'".to_owned(),
+        params: vec![row.to_owned()],
+    }
+}
+
+/// Writes a cooldown the way the Worker does: the later end stands, and both totals grow by the
+/// seconds that it adds, which are none when it is sent again.
+///
+/// `json_each` finds the model by its name, and `json_patch` (RFC 7396) puts it back; a column that
+/// is no JSON object counts as empty.
+#[must_use]
+pub fn cool(row: &str, model: &str, from: u64, until: u64) -> Statement {
+    let sql = "WITH old AS (\
+        SELECT CASE WHEN json_valid(model_coolings) AND json_type(model_coolings) = 'object' \
+        THEN model_coolings ELSE '{}' END AS coolings FROM keys WHERE id = ?1), \
+        entry AS (SELECT \
+        coalesce((SELECT CAST(json_extract(value, '$.end_at') AS INTEGER) FROM old, json_each(old.coolings) \
+        WHERE json_each.key = ?2 AND json_each.type = 'object'), 0) AS old_end, \
+        coalesce((SELECT CAST(json_extract(value, '$.total_seconds') AS INTEGER) FROM old, json_each(old.coolings) \
+        WHERE json_each.key = ?2 AND json_each.type = 'object'), 0) AS old_total), \
+        new AS (SELECT max(old_end, CAST(?4 AS INTEGER)) AS end_at, old_total, \
+        max(0, CAST(?4 AS INTEGER) - max(old_end, CAST(?3 AS INTEGER))) AS added FROM entry) \
+        UPDATE keys SET \
+        model_coolings = json_patch((SELECT coolings FROM old), json_object(?2, json_object(\
+        'end_at', (SELECT end_at FROM new), 'total_seconds', (SELECT old_total + added FROM new)))), \
+        total_cooling_seconds = total_cooling_seconds + (SELECT added FROM new) \
+        WHERE id = ?1";
+    let params = vec![row.to_owned(), model.to_owned(), from.to_string(), until.to_string()];
+    Statement { sql: sql.to_owned(), params }
+}
+
+/// The body of a call.
+#[must_use]
+pub fn body(statements: &[Statement]) -> Vec<u8> {
+    match statements {
+        [one] => json!(one).to_string().into_bytes(),
+        many => json!({ "batch": many }).to_string().into_bytes(),
+    }
+}
+
+/// Why a call has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Failure {
+    /// No answer: refused, cut or timed out.
+    Unreachable,
+    /// The token is wrong or may not do this.
+    Token,
+    /// There is no such account or database.
+    Database,
+    /// Too many requests.
+    RateLimited,
+    /// D1 or Cloudflare has a problem of its own.
+    Server,
+    /// D1 does not take the statement: the table is missing or another one.
+    Statement,
+    /// The answer is not what the API documents.
+    Garbled,
+}
+
+impl Failure {
+    /// Its name in logs and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Failure::Unreachable => "unreachable",
+            Failure::Token => "token",
+            Failure::Database => "database",
+            Failure::RateLimited => "rate_limited",
+            Failure::Server => "server",
+            Failure::Statement => "statement",
+            Failure::Garbled => "garbled",
+        }
+    }
+
+    /// What a person can do about it.
+    #[must_use]
+    pub fn advice(self) -> &'static str {
+        match self {
+            Failure::Unreachable => "D1 gives no answer; check the d1 cluster and the network",
+            Failure::Token => "D1 refuses the token; D1_API_TOKEN needs the permission D1 Edit on the database's account",
+            Failure::Database => "D1 knows no such database; check D1_ACCOUNT_ID and D1_DATABASE_ID",
+            Failure::RateLimited => "Cloudflare's API limit of this account is reached",
+            Failure::Server => "D1 has a problem of its own",
+            Failure::Statement => "D1 does not take the statement; has the one-balance migration been applied?",
+            Failure::Garbled => "D1's answer is not what its API documents",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    success: bool,
+    #[serde(default)]
+    errors: Option<Vec<Problem>>,
+    #[serde(default)]
+    result: Option<Vec<Outcome>>,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    #[serde(default)]
+    code: Option<i64>,
+}
+
+#[derive(Deserialize)]
+struct Outcome {
+    success: bool,
+    #[serde(default)]
+    results: Option<Vec<Value>>,
+}
+
+/// The rows of each statement's result, if every one of them has succeeded.
+///
+/// # Errors
+/// Why the call has failed. The status decides, for one code covers several causes; of the codes
+/// only "no such database" is used.
+pub fn results(status: Option<u16>, body: &[u8]) -> Result<Vec<Vec<Value>>, Failure> {
+    let envelope = serde_json::from_slice::<Envelope>(body);
+    let no_database = envelope.as_ref().is_ok_and(|envelope| {
+        envelope.errors.iter().flatten().any(|problem| problem.code == Some(7404))
+    });
+    match status {
+        None => return Err(Failure::Unreachable),
+        _ if no_database => return Err(Failure::Database),
+        Some(401 | 403) => return Err(Failure::Token),
+        Some(404) => return Err(Failure::Database),
+        Some(429) => return Err(Failure::RateLimited),
+        Some(400..=499) => return Err(Failure::Statement),
+        Some(200..=299) => {}
+        Some(_) => return Err(Failure::Server),
+    }
+    let envelope = envelope.map_err(|_| Failure::Garbled)?;
+    let outcomes = envelope.result.filter(|_| envelope.success).ok_or(Failure::Garbled)?;
+    let rows = outcomes.into_iter().map(|outcome| outcome.results.filter(|_| outcome.success));
+    rows.map(|rows| rows.ok_or(Failure::Garbled)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies() {
+        let body = |statements: &[Statement]| serde_json::from_slice::<Value>(&body(statements)).unwrap();
+        let one = select("", &["openai".to_owned(), "groq".to_owned()]);
+        assert_eq!(body(&[one.clone()])["params"], json!(["", "openai", "groq"]));
+        assert!(one.sql.contains("WHERE id > ?1 AND provider IN (?2, ?3) ORDER BY id LIMIT 1000"));
+        assert!(!select("x", &[]).sql.contains("provider IN"));
+        let two = body(&[block("r1"), cool("r2", "we\"ird.[mod]el", 1, 2)]);
+        assert_eq!(two["batch"][0]["params"], json!(["r1"]));
+        assert_eq!(two["batch"][1]["params"], json!(["r2", "we\"ird.[mod]el", "1", "2"]));
+    }
+
+    #[test]
+    fn answers() {
+        let good = br#"{"success":true,"errors":[],"messages":[],"result":[{"success":true,"results":[{"id":"a"}]},{"success":true,"results":[]}]}"#;
+        assert_eq!(results(Some(200), good), Ok(vec![vec![json!({"id": "a"})], vec![]]));
+        let failed = br#"{"success":false,"errors":[{"code":7500,"message":"no such table: keys"}],"result":[]}"#;
+        let missing = br#"{"success":false,"errors":[{"code":7404,"message":"not found"}],"result":null}"#;
+        for (status, body, failure) in [
+            (None, &b""[..], Failure::Unreachable),
+            (Some(401), failed, Failure::Token),
+            (Some(403), b"<html>", Failure::Token),
+            (Some(400), failed, Failure::Statement),
+            (Some(400), missing, Failure::Database),
+            (Some(404), b"", Failure::Database),
+            (Some(429), b"", Failure::RateLimited),
+            (Some(500), b"", Failure::Server),
+            (Some(200), failed, Failure::Garbled),
+            (Some(200), b"{\"success\":true,\"result\":[{\"succ", Failure::Garbled),
+            (Some(200), br#"{"success":true,"result":null}"#, Failure::Garbled),
+            (Some(200), br#"{"success":true,"result":[{"success":false}]}"#, Failure::Garbled),
+        ] {
+            assert_eq!(results(status, body), Err(failure), "{status:?}");
+        }
+    }
+}

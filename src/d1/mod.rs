@@ -1,0 +1,316 @@
+//! D1 as the pool's shared memory: what it says comes down, what was learned here goes up.
+//!
+//! ```text
+//!            ┌── outbox is due ──▶ writing ──┐
+//! idle ──────┤                               ├──▶ idle
+//!            └── interval is over ▶ reading ─┘      after a failure: not before a backoff has passed
+//!                                   └▶ next page
+//! ```
+//!
+//! The [`Syncer`] knows no host: the adapter hands it the time and the answers, and sends the calls
+//! that it returns. There is one call under way at a time. A snapshot is applied when its last page
+//! is in, or not at all.
+
+pub mod api;
+pub mod lease;
+pub mod merge;
+pub mod outbox;
+pub mod snapshot;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+
+use log::{error, info, warn};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, D1};
+use crate::pool::store::{Store, create};
+use crate::pool::{KeyId, Pool};
+use crate::time::{Span, Time};
+use api::Failure;
+use outbox::{Item, Outbox};
+use snapshot::{Listing, Remote};
+
+/// How long a call may take. D1 gives up after 30 s, too.
+pub const CALL_TIMEOUT: Span = Span::secs(30);
+/// A call without any word after this long is given up, even if the host never says so.
+const LOST: Span = Span::secs(40);
+/// The longest backoff without a `retry-after`.
+const MAX_BACKOFF: Span = Span::secs(120);
+/// Cloudflare allows 1,200 calls per five minutes, to all of an account's tools together.
+const CALLS: usize = 240;
+const CALLS_WINDOW: Span = Span::secs(300);
+/// Most keys that are read.
+const MAX_KEYS: usize = 10_000;
+/// Rows that a warning has been written for.
+const MAX_WARNED: usize = 1000;
+
+/// A call to D1.
+#[derive(Debug)]
+pub struct Call {
+    /// Path of the request.
+    pub path: String,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+/// An answer, or the lack of one.
+#[derive(Debug, Default)]
+pub struct Answer<'a> {
+    /// The status; `None` if there was no answer.
+    pub status: Option<u16>,
+    /// Seconds that `retry-after` asks for.
+    pub retry_after: Option<u64>,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// How the sync stands, for all workers to see.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// When the snapshot in force was read; 0 if none has been.
+    pub snapshot: Time,
+    /// What waits to be written.
+    pub outbox: u32,
+    /// Why the last call failed, if it did.
+    pub failure: Option<Failure>,
+}
+
+const STATUS: &str = "one-balance/1/d1-status";
+
+impl Status {
+    /// The status as the worker that talks to D1 has left it.
+    #[must_use]
+    pub fn read(store: &dyn Store) -> Self {
+        store.get(STATUS).and_then(|(bytes, _)| postcard::from_bytes(&bytes).ok()).unwrap_or_default()
+    }
+
+    fn write(&self, store: &dyn Store) {
+        store.set(STATUS, &postcard::to_allocvec(self).unwrap_or_default(), None);
+    }
+}
+
+/// Prepares shared data. To be called before there is traffic.
+pub fn create_state(store: &dyn Store) {
+    lease::create_state(store);
+    create(store, STATUS, &postcard::to_allocvec(&Status::default()).unwrap_or_default());
+}
+
+/// One worker's part in the sync. Only the holder of the lease does anything.
+#[derive(Debug)]
+pub struct Syncer {
+    config: Rc<Config>,
+    /// Names this worker in the lease.
+    worker: u64,
+    state: State,
+    next_read: Time,
+    not_before: Time,
+    failures: u32,
+    calls: VecDeque<Time>,
+    warned: BTreeSet<String>,
+    status: Status,
+}
+
+#[derive(Debug)]
+enum State {
+    Idle,
+    Reading { started: Time, called: Time, remotes: Vec<Remote> },
+    Writing { called: Time, items: Vec<Item> },
+}
+
+impl Syncer {
+    /// A syncer; `worker` is a number that no other worker has.
+    #[must_use]
+    pub fn new(config: Rc<Config>, worker: u64) -> Self {
+        Syncer {
+            config,
+            worker,
+            state: State::Idle,
+            next_read: Time(0),
+            not_before: Time(0),
+            failures: 0,
+            calls: VecDeque::new(),
+            warned: BTreeSet::new(),
+            status: Status::default(),
+        }
+    }
+
+    /// Looks what is to be done. To be called about once a second.
+    pub fn tick(&mut self, pool: &mut Pool, store: &dyn Store, now: Time) -> Option<Call> {
+        self.config.d1.as_ref()?;
+        if !lease::hold(store, self.worker, now) {
+            self.state = State::Idle;
+            return None;
+        }
+        match &self.state {
+            State::Reading { called, .. } | State::Writing { called, .. } if called.plus(LOST) > now => return None,
+            State::Reading { .. } | State::Writing { .. } => self.failed(store, Failure::Unreachable, None, 0, now),
+            State::Idle => {}
+        }
+        pool.refresh(store, now);
+        let outbox = Outbox::collect(pool, now);
+        self.note(store, |status| status.outbox = u32::try_from(outbox.len()).unwrap_or(u32::MAX));
+        if now < self.not_before || !self.may_call(now) {
+            return None;
+        }
+        if let Some(items) = outbox.batch() {
+            let statements = outbox::statements(&items, pool);
+            self.state = State::Writing { called: now, items };
+            return self.call(&statements, now);
+        }
+        if now < self.next_read {
+            return None;
+        }
+        self.state = State::Reading { started: now, called: now, remotes: Vec::new() };
+        self.read_page("", now)
+    }
+
+    /// Takes the answer to the call under way; what is to be called next. `random` spreads the
+    /// workers of many Envoys.
+    pub fn answered(
+        &mut self,
+        pool: &mut Pool,
+        store: &dyn Store,
+        answer: &Answer,
+        random: u64,
+        now: Time,
+    ) -> Option<Call> {
+        let state = core::mem::replace(&mut self.state, State::Idle);
+        let results = match api::results(answer.status, answer.body) {
+            Ok(results) => results,
+            Err(failure) => {
+                self.failed(store, failure, answer.retry_after, random, now);
+                return None;
+            }
+        };
+        self.succeeded(store);
+        match state {
+            State::Idle => None,
+            State::Writing { items, .. } => {
+                let by_key = grouped(&items, Item::id);
+                pool.change_many(store, by_key.keys().copied(), now, |id, record| {
+                    by_key.get(&id).into_iter().flatten().for_each(|item| outbox::acknowledge(record, item, now));
+                });
+                self.tick(pool, store, now)
+            }
+            State::Reading { started, mut remotes, .. } => {
+                let rows = results.into_iter().next().unwrap_or_default();
+                let last = rows.last().and_then(|row| row.get("id")).and_then(|id| id.as_str()).map(str::to_owned);
+                remotes.extend(rows.iter().filter_map(|row| self.read_row(row)));
+                match last {
+                    Some(last) if rows.len() >= api::PAGE_ROWS && remotes.len() < MAX_KEYS => {
+                        self.state = State::Reading { started, called: now, remotes };
+                        self.read_page(&last, now)
+                    }
+                    _ => {
+                        remotes.truncate(MAX_KEYS);
+                        self.apply(pool, store, &remotes, started, now);
+                        self.next_read = now.plus(jittered(self.config.d1.as_ref().map_or(Span::secs(60), |d1| d1.interval), random));
+                        None
+                    }
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, pool: &mut Pool, store: &dyn Store, remotes: &[Remote], started: Time, now: Time) {
+        let listing = Listing::new(remotes).encode();
+        if store.get(snapshot::LISTING).is_none_or(|(known, _)| known != listing) {
+            store.set(snapshot::LISTING, &listing, None);
+            pool.announce_roster(store);
+            info!("D1: the pool has {} keys", remotes.len());
+        }
+        pool.refresh(store, now);
+        let by_id: BTreeMap<KeyId, &Remote> = remotes.iter().map(|remote| (remote.id(), remote)).collect();
+        let merge = |id: KeyId, record: &mut crate::pool::record::Record| {
+            if let Some(remote) = by_id.get(&id) {
+                merge::merge(record, remote.blocked, &remote.coolings, started, now);
+            }
+        };
+        let differs = |id: &&KeyId| {
+            let before = pool.record(**id).cloned().unwrap_or_default();
+            let mut after = before.clone();
+            merge(**id, &mut after);
+            after != before
+        };
+        let changed: Vec<KeyId> = by_id.keys().filter(differs).copied().collect();
+        pool.change_many(store, changed.into_iter(), now, merge);
+        self.note(store, |status| status.snapshot = started);
+    }
+
+    fn read_row(&mut self, row: &serde_json::Value) -> Option<Remote> {
+        match Remote::read(row, &self.config) {
+            Ok(remote) => Some(remote),
+            Err((id, what)) => {
+                if self.warned.len() < MAX_WARNED && self.warned.insert(id.clone()) {
+                    let shown: String = id.chars().filter(|char| !char.is_control()).take(64).collect();
+                    warn!("D1: row {shown} is passed over: {what}");
+                }
+                None
+            }
+        }
+    }
+
+    fn read_page(&mut self, after: &str, now: Time) -> Option<Call> {
+        let providers = self.config.d1.as_ref().map(|d1| d1.providers.clone()).unwrap_or_default();
+        self.call(&[api::select(after, &providers)], now)
+    }
+
+    fn call(&mut self, statements: &[api::Statement], now: Time) -> Option<Call> {
+        let path = self.config.d1.as_ref().map(D1::path)?;
+        self.calls.push_back(now);
+        Some(Call { path, body: api::body(statements) })
+    }
+
+    fn may_call(&mut self, now: Time) -> bool {
+        while self.calls.front().is_some_and(|called| called.plus(CALLS_WINDOW) <= now) {
+            self.calls.pop_front();
+        }
+        self.calls.len() < CALLS
+    }
+
+    fn failed(&mut self, store: &dyn Store, failure: Failure, retry_after: Option<u64>, random: u64, now: Time) {
+        self.state = State::Idle;
+        self.failures = self.failures.saturating_add(1);
+        let backoff = Span::secs(1 << self.failures.min(7)).min(MAX_BACKOFF);
+        // `retry-after` is honoured up to an hour; it is at most five minutes as documented.
+        let stated = retry_after.map(|secs| Span::secs(secs.min(3600)));
+        self.not_before = now.plus(stated.unwrap_or_default().max(jittered(backoff, random)));
+        // One line when it begins and when it changes, not one a minute.
+        if self.status.failure != Some(failure) {
+            error!("D1: {}; what was learned waits, and the keys of the last snapshot go on ({})", failure.advice(), failure.name());
+        }
+        self.note(store, |status| status.failure = Some(failure));
+    }
+
+    fn succeeded(&mut self, store: &dyn Store) {
+        self.failures = 0;
+        if self.status.failure.is_some() {
+            info!("D1: is back");
+        }
+        self.note(store, |status| status.failure = None);
+    }
+
+    /// Changes the status, and writes it if it is another one now.
+    fn note(&mut self, store: &dyn Store, change: impl FnOnce(&mut Status)) {
+        let before = self.status.clone();
+        change(&mut self.status);
+        if self.status != before {
+            self.status.write(store);
+        }
+    }
+}
+
+/// Between 90 % and 110 % of a span: many Envoys that started together drift apart.
+fn jittered(span: Span, random: u64) -> Span {
+    let tenth = span.0 / 10;
+    Span((span.0 - tenth).saturating_add(random.checked_rem(2 * tenth + 1).unwrap_or_default()))
+}
+
+fn grouped<T, K: Ord>(items: &[T], key: impl Fn(&T) -> K) -> BTreeMap<K, Vec<&T>> {
+    let mut groups: BTreeMap<K, Vec<&T>> = BTreeMap::new();
+    for item in items {
+        groups.entry(key(item)).or_default().push(item);
+    }
+    groups
+}

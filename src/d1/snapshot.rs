@@ -1,0 +1,162 @@
+//! What D1 says: its rows, read with tolerance for what is really in them.
+//!
+//! D1 binds every number of the Worker as REAL, so `end_at` is `1795406903.0`; `model_coolings` may
+//! be NULL, empty or odd; people write rows by hand. A row that cannot be used is passed over with a
+//! warning that names it, and never keeps the others from being used.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::pool::{KeyId, Row};
+use crate::secret::Secret;
+use crate::time::Time;
+
+/// One key as D1 has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// The provider's slug, as this configuration calls it.
+    pub slug: String,
+    /// The key.
+    pub key: Secret,
+    /// Its row.
+    pub row: Row,
+    /// `status = 'blocked'`.
+    pub blocked: bool,
+    /// The end of each cooldown, past ones among them.
+    pub coolings: BTreeMap<String, Time>,
+}
+
+impl Remote {
+    /// The key's id.
+    #[must_use]
+    pub fn id(&self) -> KeyId {
+        KeyId::of(&self.slug, &self.key)
+    }
+
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// The row's id as far as it is known, and what is wrong; never the key.
+    pub fn read(row: &Value, config: &Config) -> Result<Remote, (String, &'static str)> {
+        let text = |name: &str| row.get(name).and_then(Value::as_str);
+        let id = text("id").unwrap_or_default();
+        let wrong = |what| (id.to_owned(), what);
+        let key = text("key").map(str::trim).filter(|key| !key.is_empty()).ok_or_else(|| wrong("it has no key"))?;
+        if id.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(wrong("its id or key cannot be used"));
+        }
+        let provider = text("provider").unwrap_or_default().trim();
+        let (slug, _) = config.upstream(provider).ok_or_else(|| wrong("its provider is not known here"))?;
+        let blocked = match text("status") {
+            Some("active") => false,
+            Some("blocked") => true,
+            _ => return Err(wrong("its status is neither active nor blocked")),
+        };
+        Ok(Remote {
+            slug: slug.to_owned(),
+            key: Secret::new(key),
+            row: Row { id: id.to_owned(), remark: text("remark").map(str::to_owned) },
+            blocked,
+            coolings: text("model_coolings").map(read_coolings).unwrap_or_default(),
+        })
+    }
+}
+
+/// The ends that can be read; the Worker's `{"<model>":{"end_at":1795406903.0,"total_seconds":65.0}}`.
+fn read_coolings(text: &str) -> BTreeMap<String, Time> {
+    let Ok(Value::Object(models)) = serde_json::from_str(text) else { return BTreeMap::new() };
+    let ends = models.into_iter().filter_map(|(model, entry)| {
+        let end = entry.get("end_at")?.as_f64().filter(|end| *end > 0.0)?;
+        // The cast saturates.
+        Some((model, Time::from_secs(end as u64)))
+    });
+    ends.collect()
+}
+
+/// The list of keys from D1 as it lies in shared data, for all workers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    rows: Vec<(String, Box<str>, Row)>,
+}
+
+/// The listing's name in shared data.
+pub const LISTING: &str = "one-balance/1/d1-keys";
+const VERSION: u8 = 1;
+
+impl Listing {
+    /// The listing of a snapshot.
+    #[must_use]
+    pub fn new(remotes: &[Remote]) -> Self {
+        let rows = remotes.iter().map(|remote| (remote.slug.clone(), remote.key.expose().into(), remote.row.clone()));
+        Listing { rows: rows.collect() }
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_extend(self, vec![VERSION]).unwrap_or_default()
+    }
+
+    /// The keys; `None` if D1 has not been read yet.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Vec<(String, Secret, Row)>> {
+        let (&VERSION, rest) = bytes.split_first()? else { return None };
+        let listing: Listing = postcard::from_bytes(rest).ok()?;
+        Some(listing.rows.into_iter().map(|(slug, key, row)| (slug, Secret::new(key), row)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn config() -> Config {
+        Config::parse(b"", |name| (name == "AUTH_KEY").then(|| "a".to_owned())).unwrap()
+    }
+
+    #[test]
+    fn what_is_really_in_the_rows() {
+        for (coolings, expected) in [
+            (json!(null), vec![]),
+            (json!(""), vec![]),
+            (json!("{}"), vec![]),
+            (json!("[1]"), vec![]),
+            (json!("{\"m\":{\"end_at\":1795406903.0,\"total_seconds\":65.0}}"), vec![("m", 1_795_406_903)]),
+            (json!("{\"m\":{\"end_at\":5},\"n\":{\"end_at\":\"x\"},\"o\":7,\"p\":{\"end_at\":-1}}"), vec![("m", 5)]),
+            (json!("{\"m\":"), vec![]),
+            (json!(7), vec![]),
+        ] {
+            let row = json!({"id": "r", "key": "k", "provider": "perplexity", "status": "active", "model_coolings": coolings});
+            let remote = Remote::read(&row, &config()).unwrap();
+            let ends: Vec<_> = remote.coolings.iter().map(|(model, end)| (model.as_str(), end.as_secs())).collect();
+            assert_eq!((remote.slug.as_str(), ends), ("perplexity-ai", expected), "{row}");
+        }
+    }
+
+    #[test]
+    fn rows_that_cannot_be_used() {
+        let row = json!({"id": "r", "key": "sk-secret", "provider": "openai", "status": "active"});
+        for (field, value) in [("key", json!(null)), ("key", json!("a b")), ("provider", json!("nobody")), ("status", json!("paused"))] {
+            let mut row = row.clone();
+            row[field] = value;
+            let (id, what) = Remote::read(&row, &config()).unwrap_err();
+            assert_eq!(id, "r", "{field}");
+            assert!(!what.contains("sk-secret"));
+        }
+        assert!(Remote::read(&json!("text"), &config()).is_err());
+    }
+
+    #[test]
+    fn listings_survive_the_way_through_bytes() {
+        let row = json!({"id": "r", "key": "k", "provider": "openai", "status": "blocked", "remark": "mine"});
+        let remote = Remote::read(&row, &config()).unwrap();
+        let keys = Listing::decode(&Listing::new(&[remote.clone()]).encode()).unwrap();
+        assert_eq!(keys, [("openai".to_owned(), Secret::new("k"), remote.row)]);
+        assert_eq!(Listing::decode(&[]), None);
+        assert_eq!(Listing::decode(&[9, 9]), None);
+    }
+}

@@ -1,0 +1,147 @@
+//! Selection policies: where the search for the next key begins.
+//!
+//! A policy only names a place among the provider's keys; the pool takes the first usable key from
+//! there on, so every policy composes with failover.
+
+use std::cmp::Ordering;
+
+/// How keys are picked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Selection {
+    /// In turn, over all workers.
+    #[default]
+    RoundRobin,
+    /// By chance.
+    Random,
+    /// Of two by chance, the one that was used less (this minute, then this day): close to the
+    /// least used of all, at the cost of two reads whatever the size of the pool.
+    LeastUsed,
+    /// Requests of one conversation get the same key while it is healthy, so that the provider's
+    /// prompt cache pays; others are served in turn.
+    Sticky,
+}
+
+/// Where a search begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the shared cursor, which moves on.
+    Cursor,
+    /// At this turn of the ring.
+    At(u32),
+    /// At the less used of the keys at these two turns.
+    LessUsed(u32, u32),
+}
+
+impl Selection {
+    /// Where the search begins among `turns` turns.
+    #[must_use]
+    pub fn start(self, conversation: u64, random: u64, turns: u32) -> Start {
+        let turn = |number: u64| u32::try_from(number.checked_rem(u64::from(turns)).unwrap_or_default()).unwrap_or(0);
+        match self {
+            Selection::RoundRobin => Start::Cursor,
+            Selection::Random => Start::At(turn(random)),
+            Selection::LeastUsed => Start::LessUsed(turn(random), turn(random >> 32)),
+            Selection::Sticky if conversation == 0 => Start::Cursor,
+            Selection::Sticky => Start::At(turn(conversation)),
+        }
+    }
+}
+
+/// The turns of a provider's keys: one each, or as many as its weight.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ring {
+    /// Where the turns of each key end; empty if every key has one.
+    ends: Vec<u32>,
+    count: u32,
+}
+
+impl Ring {
+    /// The ring of no keys.
+    pub const EMPTY: Ring = Ring { ends: Vec::new(), count: 0 };
+
+    /// The ring of keys with these weights.
+    #[must_use]
+    pub fn new(weights: &[u32]) -> Self {
+        let count = u32::try_from(weights.len()).unwrap_or(u32::MAX);
+        if weights.iter().all(|weight| *weight == 1) {
+            return Ring { ends: Vec::new(), count };
+        }
+        let ends = weights.iter().scan(0u32, |end, weight| {
+            *end = end.saturating_add((*weight).max(1));
+            Some(*end)
+        });
+        Ring { ends: ends.collect(), count }
+    }
+
+    /// How many turns there are.
+    #[must_use]
+    pub fn turns(&self) -> u32 {
+        self.ends.last().copied().unwrap_or(self.count)
+    }
+
+    /// The place of the key whose turn it is.
+    #[must_use]
+    pub fn place(&self, turn: u32) -> u32 {
+        if self.ends.is_empty() {
+            return turn;
+        }
+        let place = self.ends.binary_search_by(|end| if *end > turn { Ordering::Greater } else { Ordering::Less });
+        place.unwrap_or_else(|place| place) as u32
+    }
+
+    /// The turn after the one that was asked for, if its key was found; else the one after the
+    /// first turn of the key that was.
+    #[must_use]
+    pub fn after(&self, turn: u32, found: u32) -> u32 {
+        if self.place(turn) == found {
+            return turn + 1;
+        }
+        match found.checked_sub(1) {
+            _ if self.ends.is_empty() => found + 1,
+            None => 1,
+            Some(before) => self.ends.get(before as usize).map_or(0, |end| end + 1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts() {
+        assert_eq!(Selection::RoundRobin.start(7, 9, 5), Start::Cursor);
+        assert_eq!(Selection::Random.start(7, 9, 5), Start::At(4));
+        assert_eq!(Selection::Sticky.start(7, 9, 5), Start::At(2));
+        assert_eq!(Selection::Sticky.start(0, 9, 5), Start::Cursor);
+        // 2^32 is 1 modulo 5, so the first is (9 + 6) % 5.
+        assert_eq!(Selection::LeastUsed.start(0, 9 << 32 | 6, 5), Start::LessUsed(0, 4));
+        assert_eq!(Selection::Random.start(0, 9, 0), Start::At(0));
+    }
+
+    #[test]
+    fn turns_by_weight() {
+        let ring = Ring::new(&[1, 3, 2]);
+        assert_eq!(ring.turns(), 6);
+        assert_eq!((0..6).map(|turn| ring.place(turn)).collect::<Vec<_>>(), [0, 1, 1, 1, 2, 2]);
+        // Around the ring as the pool goes, with all keys usable.
+        let mut turn = 0;
+        let mut picked = [0; 3];
+        for _ in 0..12 {
+            let turn_now = turn % ring.turns();
+            let place = ring.place(turn_now);
+            picked[place as usize] += 1;
+            turn = ring.after(turn_now, place);
+        }
+        assert_eq!(picked, [2, 6, 4]);
+        assert_eq!(ring.after(1, 2), 5, "key 1 was skipped, so the turns go on behind the first one of key 2");
+        assert_eq!(ring.after(4, 0), 1);
+    }
+
+    #[test]
+    fn without_weights_turns_are_places() {
+        let ring = Ring::new(&[1, 1, 1]);
+        assert_eq!((ring.turns(), ring.place(2), ring.after(2, 2), ring.after(1, 0)), (3, 2, 3, 1));
+        assert_eq!(Ring::new(&[]).turns(), 0);
+    }
+}
