@@ -1,0 +1,152 @@
+//! What an answer's headers state about limits: how much, how much is left, and until when.
+//!
+//! Providers spell one idea many ways: `x-ratelimit-remaining-tokens`, `…-tokens-minute`,
+//! `anthropic-ratelimit-input-tokens-remaining`. The names are read word by word, so that a new
+//! combination of known words needs no new code, and an unknown word makes the header unknown.
+
+use super::{Answer, Exhausted, What, Window, reset};
+use crate::time::{Span, Time};
+
+/// One limit as an answer states it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatedLimit {
+    /// What is counted.
+    pub what: What,
+    /// Over which time.
+    pub window: Window,
+    /// How much the window allows; some answers state the rest only.
+    pub limit: Option<u64>,
+    /// How much is left.
+    pub remaining: Option<u64>,
+    /// When the window starts anew (or the bucket is full again), clamped.
+    pub reset: Option<Time>,
+}
+
+impl StatedLimit {
+    /// No answer states more limits than this; what exceeds it is dropped.
+    pub const MOST: usize = 8;
+
+    fn of(name: Name) -> Self {
+        StatedLimit { what: name.what, window: name.window, limit: None, remaining: None, reset: None }
+    }
+
+    /// Whether nothing is left. A rest of 0 counts only where the answer also tells when that ends or
+    /// over which window it counts: Azure sends a lone 0 that means nothing.
+    pub fn is_exhausted(&self) -> bool {
+        let dated = self.reset.is_some() || self.window != Window::Unstated;
+        self.remaining == Some(0) && self.limit != Some(0) && dated
+    }
+}
+
+/// What a header says of a limit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Limit,
+    Remaining,
+    Reset,
+}
+
+/// A header's name, understood.
+#[derive(Clone, Copy)]
+struct Name {
+    field: Field,
+    what: What,
+    window: Window,
+}
+
+/// A window without a name that starts anew later than this is no minute.
+const BEYOND_A_MINUTE: Span = Span::secs(90);
+
+/// The limits that the answer's headers state.
+pub fn from_headers(answer: &Answer) -> Vec<StatedLimit> {
+    let mut limits = Vec::new();
+    for (name, value) in &answer.headers.0 {
+        if let (Some(name), Ok(value)) = (understand(name), core::str::from_utf8(value)) {
+            note(&mut limits, name, value, answer);
+        }
+    }
+    name_windows(&mut limits, answer);
+    limits
+}
+
+/// Adds the limits of headers that stand inside a body (OpenRouter's `metadata.headers`).
+pub fn note_header(limits: &mut Vec<StatedLimit>, name: &str, value: &str, answer: &Answer) {
+    if let Some(name) = understand(&name.to_ascii_lowercase()) {
+        note(limits, name, value, answer);
+    }
+}
+
+fn note(limits: &mut Vec<StatedLimit>, name: Name, value: &str, answer: &Answer) {
+    let value = value.trim();
+    // A negative rest or limit is no number here, and so is not noted.
+    let number = value.parse::<u64>().ok();
+    let end = reset::parse(value, answer.now).map(|at| reset::clamp(answer.now, at, reset::LONGEST));
+    let usable = if name.field == Field::Reset { end.is_some() } else { number.is_some() };
+    if !usable {
+        return;
+    }
+    let same = |limit: &StatedLimit| (limit.what, limit.window) == (name.what, name.window);
+    if !limits.iter().any(same) && limits.len() < StatedLimit::MOST {
+        limits.push(StatedLimit::of(name));
+    }
+    let Some(limit) = limits.iter_mut().find(|limit| same(limit)) else { return };
+    match name.field {
+        Field::Limit => limit.limit = number,
+        Field::Remaining => limit.remaining = number,
+        Field::Reset => limit.reset = end,
+    }
+}
+
+/// Gives the windows that the names leave open. Groq's requests are per day and its tokens per
+/// minute; elsewhere a reset tells: a bucket of a minute is full within a minute, one of a day
+/// (OpenAI's lowest tiers: 200 a day, one each 7m12s) is not.
+fn name_windows(limits: &mut [StatedLimit], answer: &Answer) {
+    for limit in limits.iter_mut().filter(|limit| limit.window == Window::Unstated) {
+        let far = limit.reset.is_some_and(|at| answer.now.until(at) > BEYOND_A_MINUTE);
+        limit.window = match (answer.provider.slug, limit.what) {
+            ("groq", What::Requests) => Window::Day,
+            // OpenRouter's names leave it to the message whether it is the minute's or the day's.
+            ("openrouter", _) => Window::Unstated,
+            _ if far => Window::Day,
+            _ if limit.reset.is_some() => Window::Minute,
+            _ => Window::Unstated,
+        };
+    }
+}
+
+fn understand(name: &str) -> Option<Name> {
+    let words = ["x-ratelimit-", "anthropic-ratelimit-", "ratelimit-", "x-trial-endpoint-call-"]
+        .iter()
+        .find_map(|prefix| name.strip_prefix(prefix))?;
+    let (mut field, mut what, mut window) = (None, What::Requests, Window::Unstated);
+    for word in words.split('-') {
+        match word {
+            "limit" => field = Some(Field::Limit),
+            "remaining" => field = Some(Field::Remaining),
+            "reset" => field = Some(Field::Reset),
+            "requests" | "req" => what = What::Requests,
+            "input" => what = What::InputTokens,
+            "output" => what = What::OutputTokens,
+            "tokens" if what == What::Requests => what = What::Tokens,
+            "tokens" => {}
+            "second" => window = Window::Second,
+            "minute" => window = Window::Minute,
+            "hour" => window = Window::Hour,
+            "day" => window = Window::Day,
+            "month" => window = Window::Month,
+            _ => return None,
+        }
+    }
+    // Cohere counts a trial key's calls per minute.
+    if name.starts_with("x-trial") {
+        window = Window::Minute;
+    }
+    field.map(|field| Name { field, what, window })
+}
+
+/// The used-up limit that ends last.
+pub fn exhausted(limits: &[StatedLimit]) -> Option<Exhausted> {
+    let spent = limits.iter().filter(|limit| limit.is_exhausted());
+    let last = spent.max_by_key(|limit| (limit.reset, limit.window as u8))?;
+    Some(Exhausted { what: last.what, window: last.window, until: last.reset })
+}

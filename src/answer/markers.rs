@@ -1,0 +1,234 @@
+//! The words by which answers are told apart, all in this one place and in lower case.
+//!
+//! `codes` must equal a code, type, status or reason of the body; `texts` may stand anywhere in its
+//! message. Where a provider's name stands behind an entry, it was seen there; the goldens show where.
+
+use super::body::ErrorBody;
+use super::evidence::Sign;
+
+/// Words that mean the same.
+pub struct Markers {
+    codes: &'static [&'static str],
+    texts: &'static [&'static str],
+}
+
+impl Markers {
+    /// The first of these words that the error uses.
+    pub fn find(&self, error: &ErrorBody) -> Option<Sign> {
+        let code = self.codes.iter().find(|code| error.has_code(code)).copied().map(Sign::Code);
+        code.or_else(|| self.texts.iter().find(|text| error.message.contains(*text)).copied().map(Sign::Text))
+    }
+}
+
+/// Credit is spent or billing is off: somebody has to pay.
+pub const CREDIT: Markers = Markers {
+    codes: &[
+        "insufficient_quota",
+        "blocked_api_access",      // Groq
+        "organization_restricted", // Groq
+        "billing_error",           // Anthropic
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "openrouter_credits", // OpenRouter's limit_source
+        "insufficient_balance",
+    ],
+    texts: &[
+        "credit balance",
+        "spend limit",
+        "api usage limits",
+        "prepayment credits",
+        "credits are depleted",
+        "spending cap",
+        "requires billing to be enabled",
+        "key limit exceeded",
+        "account is not active",
+        "spending limit", // xAI
+        "used all available credits",
+        "run out of credits",
+        "doesn't have any credits",
+        "insufficient balance", // DeepSeek
+        "insufficient credit",
+    ],
+};
+
+/// A month's quota is spent.
+pub const MONTHLY: Markers = Markers {
+    codes: &["quota_exceeded"], // ElevenLabs
+    texts: &[
+        "regain access on",         // Anthropic's monthly spend limit
+        "/ month",                  // Cohere
+        "monthly included credits", // Hugging Face
+        "out of call volume quota", // Azure's free tier
+    ],
+};
+
+/// A day's quota is spent. Only looked for in a 429.
+pub const DAILY: Markers = Markers {
+    codes: &["openrouter_free_tier_daily"],
+    texts: &["per-day", "per day", "/ day", "(tpd)", "(rpd)", "daily limit", "daily quota"],
+};
+
+/// The model has no quota in the key's tier.
+pub const NOT_IN_TIER: Markers = Markers { codes: &[], texts: &["doesn't have a free quota tier"] };
+
+/// The provider has no room for anybody.
+pub const OVERLOADED: Markers = Markers {
+    codes: &[
+        "overloaded_error",               // Anthropic
+        "upstream_provider_shared_pool",  // OpenRouter's limit_source
+        "service_tier_capacity_exceeded", // Mistral
+        "queue_exceeded",                 // Cerebras
+        "system_busy",                    // ElevenLabs
+        "modelnotreadyexception",         // Bedrock
+    ],
+    texts: &[
+        "overloaded",
+        "temporarily rate-limited upstream",
+        "currently experiencing high",
+        "experiencing high traffic",
+        "is currently loading", // Hugging Face
+    ],
+};
+
+/// Too much at once, with whatever status.
+pub const RATE_LIMIT: Markers = Markers {
+    codes: &[
+        "rate_limit_exceeded",
+        "rate_limit_error",
+        "rate_limited",
+        "too_many_requests",
+        "too_many_requests_error",
+        "too_many_concurrent_requests",
+        "concurrency_limited",
+        "throttlingexception",
+        "servicequotaexceededexception",
+    ],
+    texts: &[],
+};
+
+/// The limit counts requests under way.
+pub const CONCURRENCY: Markers = Markers {
+    codes: &["concurrency_limited", "too_many_concurrent_requests"],
+    texts: &["concurrent request", "concurrency limit"],
+};
+
+/// The limit counts tokens.
+pub const TOKENS: Markers = Markers {
+    codes: &["tokens", "token_quota_exceeded"],
+    texts: &["tokens per min", "tokens per day", "token rate limit", "too many tokens", "(tpm)", "(tpd)"],
+};
+
+/// The limit counts tokens of prompts.
+pub const INPUT_TOKENS: Markers = Markers { codes: &["input_tokens"], texts: &["input tokens per min"] };
+
+/// The limit counts tokens of completions.
+pub const OUTPUT_TOKENS: Markers = Markers { codes: &["output_tokens"], texts: &["output tokens per min"] };
+
+/// The limit counts requests.
+pub const REQUESTS: Markers = Markers {
+    codes: &["requests", "request_quota_exceeded"],
+    texts: &[
+        "requests per min",
+        "requests per day",
+        "requests rate limit",
+        "call rate limit",
+        "api calls /",
+        "free-models-per",
+        "(rpm)",
+        "(rpd)",
+    ],
+};
+
+/// The limit counts over a minute.
+pub const PER_MINUTE: Markers = Markers { codes: &[], texts: &["per min", "per-min", "/ minute", "(tpm)", "(rpm)"] };
+
+/// The request is larger than the limit.
+pub const OVERSIZED: Markers = Markers { codes: &[], texts: &["request too large"] };
+
+/// Our region is not served.
+pub const REGION: Markers = Markers {
+    codes: &["unsupported_country_region_territory"],
+    texts: &[
+        "unsupported countries",
+        "location is not supported",
+        "not available in your country",
+        "country, region, or territory not supported",
+    ],
+};
+
+/// The key itself is at fault.
+pub const CREDENTIAL: Markers = Markers {
+    codes: &[
+        "api_key_invalid", // Google
+        "api_key_expired",
+        "invalid_api_key",
+        "consumer_suspended", // Google
+        "account_deactivated",
+        "unrecognizedclientexception", // Bedrock
+        "invalidsignatureexception",
+        "expiredtokenexception",
+    ],
+    texts: &[
+        "api key not valid",
+        "api key expired",
+        "reported as leaked",
+        "has been suspended",
+        "project has been denied access",
+        "incorrect api key provided", // xAI says it with a 400
+        "organization has been disabled",
+    ],
+};
+
+/// A refusal of the address or the browser we come from, or of a key that was not sent: ours.
+pub const OURS: Markers = Markers {
+    codes: &[
+        "ip_not_authorized",
+        "api_key_ip_address_blocked",
+        "api_key_http_referrer_blocked",
+        "detected_unusual_activity", // ElevenLabs, of proxies and VPNs
+        "missing_api_key",
+    ],
+    texts: &[
+        "allow-list",
+        "allowlist",
+        "ip address is not",
+        "ip not authorized",
+        "must be a member of an organization",
+        "cors requests are not allowed",
+        "didn't provide an api key",
+        "virtual network/firewall",
+        "public access is disabled",
+        "error code: 1010", // Cloudflare's firewall before the provider
+    ],
+};
+
+/// This key may not use this model.
+pub const MODEL: Markers = Markers {
+    codes: &[
+        "model_not_found",
+        "model_not_available",
+        "model_permission_blocked_org", // Groq
+        "model_permission_blocked_project",
+        "model_terms_required",
+        "permission_error", // Anthropic
+        "service_disabled", // Google: the API is off in the key's project
+        "api_key_service_blocked",
+        "accessdeniedexception", // Bedrock
+        "deploymentnotfound",    // Azure
+        "missing_permissions",   // ElevenLabs
+    ],
+    texts: &[
+        "you do not have access to",
+        "does not have access to",
+        "don't have access to the model",
+        "insufficient permissions for this operation", // OpenAI's restricted keys
+        "sufficient permissions to call inference providers", // Hugging Face
+        "is not found for api version",                // Google
+    ],
+};
+
+/// The request was refused for what it says.
+pub const MODERATION: Markers = Markers {
+    codes: &["content_policy_violation", "content_filter", "moderation"],
+    texts: &["requires moderation", "flagged"],
+};

@@ -1,0 +1,206 @@
+//! When does a limit end? Reads every way in which providers say so.
+//!
+//! What yields nothing: negative numbers, 0 (Azure sends both to say "unknown"), times more than
+//! [`STALE`] in the past, text that is no time. What is too near or too far is clamped.
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
+
+use crate::time::{DAY, MINUTE, Span, Time};
+
+/// The shortest end of a limit that is believed.
+pub const SHORTEST: Span = Span::secs(1);
+/// The longest one: a Pacific day with the hour of the daylight-saving switch.
+pub const LONGEST: Span = Span::secs(25 * 3600);
+/// The longest one of a monthly quota.
+pub const LONGEST_MONTHLY: Span = Span::secs(31 * 24 * 3600);
+
+/// A stated time may lie this much in the past, for clocks differ; then it is as good as now.
+const STALE: Span = MINUTE;
+/// Numbers from here on are Unix seconds (September 2001); below, they are a length in seconds.
+const EPOCH_SECS: f64 = 1e9;
+/// Numbers from here on are Unix milliseconds (March 1973; as seconds it would be the year 5138).
+const EPOCH_MILLIS: f64 = 1e11;
+/// The first number that is no time at all (the year 5138 in milliseconds).
+const NO_TIME: f64 = 1e14;
+/// No stated time is longer than this; more is not looked at.
+const TEXT_LIMIT: usize = 64;
+
+/// `at`, but not sooner than [`SHORTEST`] and not later than `longest` from `now`.
+pub fn clamp(now: Time, at: Time, longest: Span) -> Time {
+    at.max(now.plus(SHORTEST)).min(now.plus(longest))
+}
+
+/// The end that a header's or field's value states: seconds from now (`37`, `33011.38`), a duration
+/// (`6m0s`, `20ms`, `1h2m3s`), Unix seconds or milliseconds, RFC 3339 or an HTTP date.
+pub fn parse(text: &str, now: Time) -> Option<Time> {
+    let text = text.trim();
+    if text.len() > TEXT_LIMIT {
+        return None;
+    }
+    match text.parse::<f64>() {
+        Ok(number) => from_number(number, now),
+        Err(_) => duration(text).map(|span| now.plus(span)).or_else(|| fresh(date(text)?, now)),
+    }
+}
+
+/// The end that a bare number states, see [`parse`].
+pub fn from_number(number: f64, now: Time) -> Option<Time> {
+    if !(number > 0.0 && number < NO_TIME) {
+        None
+    } else if number < EPOCH_SECS {
+        Span::from_secs_f64(number).map(|span| now.plus(span))
+    } else {
+        let millis = if number < EPOCH_MILLIS { number * 1000.0 } else { number };
+        fresh(Time(millis as u64), now)
+    }
+}
+
+fn fresh(at: Time, now: Time) -> Option<Time> {
+    (at.plus(STALE) >= now).then_some(at)
+}
+
+fn date(text: &str) -> Option<Time> {
+    let stamp = text.parse::<Timestamp>().or_else(|_| DateTimeParser::new().parse_timestamp(text)).ok()?;
+    u64::try_from(stamp.as_millisecond()).ok().map(Time)
+}
+
+/// The length that `text` begins with, in Go's and in plain words: `1h2m3.5s`, `20ms`,
+/// `37 seconds`. A number without a unit counts seconds. `None` if it is 0 or no length.
+pub fn duration(text: &str) -> Option<Span> {
+    let mut rest = text.get(..text.len().min(TEXT_LIMIT)).unwrap_or(text).trim_start();
+    let mut millis = 0.0;
+    loop {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, tail) = rest.split_at(digits);
+        // A full stop ends a sentence, too: "in 20s." and "in 20."
+        let Ok(number) = number.trim_end_matches('.').parse::<f64>() else { break };
+        let tail = tail.trim_start();
+        let letters = tail.find(|c: char| !c.is_alphabetic()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(letters);
+        let Some(factor) = unit_millis(unit) else {
+            // A bare number before a foreign word, at the very beginning only.
+            if millis == 0.0 {
+                millis = number * 1000.0;
+            }
+            break;
+        };
+        millis += number * factor;
+        rest = tail.trim_start();
+    }
+    Span::from_secs_f64(millis / 1000.0).filter(|span| span.0 > 0)
+}
+
+fn unit_millis(unit: &str) -> Option<f64> {
+    Some(match unit {
+        "us" | "µs" | "μs" => 0.001,
+        "ms" | "millisecond" | "milliseconds" => 1.0,
+        "s" | "sec" | "secs" | "second" | "seconds" => 1000.0,
+        "m" | "min" | "mins" | "minute" | "minutes" => MINUTE.0 as f64,
+        "h" | "hr" | "hrs" | "hour" | "hours" => 60.0 * MINUTE.0 as f64,
+        "d" | "day" | "days" => DAY.0 as f64,
+        _ => return None,
+    })
+}
+
+/// Phrases (in lower case) after which a message names the time to wait.
+const WAIT_PHRASES: &[&str] =
+    &["try again in ", "retry after ", "retry in ", "resets in ~", "resets in ", "replenished in "];
+/// Anthropic's and its words for the end of a spend limit: "…on 2026-12-01 at 00:00 UTC".
+const REGAIN: &str = "regain access on ";
+
+/// The wait that a message (in lower case) asks for: "Please retry after 37 seconds".
+pub fn in_message(message: &str, now: Time) -> Option<Time> {
+    let wait = WAIT_PHRASES.iter().find_map(|phrase| duration(message.split_once(phrase)?.1));
+    wait.map(|span| now.plus(span)).or_else(|| regained(message, now))
+}
+
+fn regained(message: &str, now: Time) -> Option<Time> {
+    let words: Vec<&str> = message.split_once(REGAIN)?.1.split_ascii_whitespace().take(3).collect();
+    match *words.as_slice() {
+        [day, "at", hour] => fresh(date(&format!("{day}T{hour}:00Z"))?, now),
+        [day, ..] => fresh(date(&format!("{}T00:00:00Z", day.trim_end_matches('.')))?, now),
+        [] => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Time {
+        Time(text.parse::<Timestamp>().unwrap().as_millisecond() as u64)
+    }
+
+    #[test]
+    fn values() {
+        let now = at("2026-11-24T12:00:00Z");
+        let after = |millis| Some(now.plus(Span(millis)));
+        for (text, expected) in [
+            ("37", after(37_000)),
+            (" 37 ", after(37_000)),
+            ("0.5", after(500)),
+            ("33011.38", after(33_011_380)),
+            ("6m0s", after(360_000)),
+            ("20ms", after(20)),
+            ("1h2m3s", after(3_723_000)),
+            ("2m59.56s", after(179_560)),
+            ("1s", after(1_000)),
+            ("1d", after(86_400_000)),
+            ("36000s", after(36_000_000)),
+            ("1795564800", Some(at("2026-11-25T00:00:00Z"))),
+            ("1795564800000", Some(at("2026-11-25T00:00:00Z"))),
+            ("2026-11-24T12:00:30Z", after(30_000)),
+            ("2026-11-24T13:00:30+01:00", after(30_000)),
+            ("Tue, 24 Nov 2026 12:01:00 GMT", after(60_000)),
+            // Half a minute ago by another clock.
+            ("2026-11-24T11:59:30Z", Some(at("2026-11-24T11:59:30Z"))),
+            // Not usable.
+            ("", None),
+            ("0", None),
+            ("-1", None),
+            ("0s", None),
+            ("NaN", None),
+            ("inf", None),
+            ("1e300", None),
+            ("soon", None),
+            ("1600000000", None),
+            ("Tue, 24 Nov 2020 12:01:00 GMT", None),
+            ("Tue, 99 Nov 2026 12:01:00 GMT", None),
+        ] {
+            assert_eq!(parse(text, now), expected, "{text:?}");
+        }
+        assert_eq!(parse(&"9".repeat(65), now), None);
+    }
+
+    #[test]
+    fn messages() {
+        let now = at("2026-11-24T12:00:00Z");
+        for (message, millis) in [
+            ("rate limit reached. please try again in 6m0s. visit https://…", Some(360_000)),
+            ("please try again in 644ms.", Some(644)),
+            ("please try again in 9m38.016s. need more tokens", Some(578_016)),
+            ("please try again in 1m0.363142857s.", Some(60_363)),
+            ("please retry after 37 seconds. please go here", Some(37_000)),
+            ("please retry in 22.5s.", Some(22_500)),
+            ("your rate limit resets in ~5s.", Some(5_000)),
+            ("please retry after 20.", Some(20_000)),
+            ("please try again in a moment", None),
+            ("try again in 0s", None),
+            ("try again later", None),
+            ("you will regain access on 2026-12-01 at 00:00 utc.", Some(6 * 86_400_000 + 43_200_000)),
+            ("you will regain access on 2026-12-01.", Some(6 * 86_400_000 + 43_200_000)),
+            ("you will regain access on monday", None),
+        ] {
+            assert_eq!(in_message(message, now), millis.map(|ms| now.plus(Span(ms))), "{message}");
+        }
+    }
+
+    #[test]
+    fn clamps() {
+        let now = Time::from_secs(1_000_000);
+        assert_eq!(clamp(now, now, LONGEST), now.plus(SHORTEST));
+        assert_eq!(clamp(now, Time(0), LONGEST), now.plus(SHORTEST));
+        assert_eq!(clamp(now, Time(u64::MAX), LONGEST), now.plus(LONGEST));
+    }
+}

@@ -1,0 +1,306 @@
+//! The tests of a failed answer, in their order.
+
+use super::body::ErrorBody;
+use super::google::QuotaFailure;
+use super::markers::{self, Markers};
+use super::{Answer, Evidence, Exhausted, Outcome, Period, Quota, RateLimit, Sign, StatedLimit, Verdict};
+use super::{What, Window, limits, reset};
+use crate::time::{DailyReset, Span, Time};
+
+/// Everything that the tests look at.
+struct Failure<'a> {
+    answer: &'a Answer<'a>,
+    error: ErrorBody,
+    google: QuotaFailure,
+    limits: Vec<StatedLimit>,
+    exhausted: Option<Exhausted>,
+}
+
+type Finding = (Outcome, Sign);
+
+/// The verdict on an answer that is no success.
+pub fn failure(answer: &Answer) -> Verdict {
+    let error = ErrorBody::read(answer);
+    let google = QuotaFailure::read(&error);
+    let limits = stated_limits(answer, &error, &google);
+    let failure = Failure { answer, exhausted: limits::exhausted(&limits), limits, error, google };
+    let (outcome, sign) = failure
+        .gateway()
+        .or_else(|| failure.quota())
+        .or_else(|| failure.overloaded())
+        .or_else(|| failure.rate_limit())
+        .or_else(|| failure.transient())
+        .or_else(|| failure.region())
+        .or_else(|| failure.ours())
+        .or_else(|| failure.credential())
+        .or_else(|| failure.model_access())
+        .or_else(|| failure.forbidden())
+        .unwrap_or((Outcome::Caller, Sign::Status));
+    Verdict { outcome, evidence: Evidence { status: answer.status, sign }, limits: failure.limits }
+}
+
+/// What the headers, OpenRouter's `metadata.headers` and Google's violations state.
+fn stated_limits(answer: &Answer, error: &ErrorBody, google: &QuotaFailure) -> Vec<StatedLimit> {
+    let mut limits = limits::from_headers(answer);
+    let inner = error.error().and_then(|error| error.get("metadata")?.get("headers")?.as_object());
+    for (name, value) in inner.into_iter().flatten().take(2 * StatedLimit::MOST) {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        limits::note_header(&mut limits, name, &text, answer);
+    }
+    limits.extend(google.limits());
+    limits.truncate(StatedLimit::MOST);
+    // A name that leaves the window open, beside a message that tells it: "free-models-per-day".
+    for limit in limits.iter_mut().filter(|limit| limit.window == Window::Unstated) {
+        limit.window = window_of(error);
+    }
+    limits
+}
+
+impl Failure<'_> {
+    fn has(&self, markers: &Markers) -> Option<Sign> {
+        markers.find(&self.error)
+    }
+
+    /// Cloudflare AI Gateway's own errors, and answers of which only it can be the author.
+    fn gateway(&self) -> Option<Finding> {
+        let answer = self.answer;
+        let code = self.gateway_code();
+        if self.error.has_code("aigatewayerror") || (answer.through_ai_gateway && code.is_some()) {
+            let code = code.unwrap_or(0);
+            // Guardrails refuse a prompt (2016) or an answer (2017) for what it says.
+            let outcome = match code {
+                2016 | 2017 => Outcome::Caller,
+                _ => Outcome::Gateway { until: self.wait(reset::LONGEST) },
+            };
+            return Some((outcome, Sign::AiGateway(code)));
+        }
+        // Whose 401 this is cannot be told without its body, and a key must not die of doubt.
+        let unreadable = answer.through_ai_gateway && answer.status == 401 && self.error.is_empty();
+        (unreadable || answer.status == 407).then_some((Outcome::Gateway { until: None }, Sign::NoBody))
+    }
+
+    /// The code of Cloudflare's envelope: `internalCode`, or that of the first error beside
+    /// `"success":false`.
+    fn gateway_code(&self) -> Option<u32> {
+        let json = self.error.json.as_ref()?;
+        let envelope = (json.get("success")?.as_bool() == Some(false)).then_some(json);
+        let first = || ["error", "errors"].iter().find_map(|list| envelope?.get(*list)?.get(0)?.get("code"));
+        json.get("internalCode").or_else(first).and_then(serde_json::Value::as_u64)?.try_into().ok()
+    }
+
+    fn quota(&self) -> Option<Finding> {
+        if !matches!(self.answer.status, 400..=499) {
+            return None;
+        }
+        self.google_quota()
+            .or_else(|| self.has(&markers::MONTHLY).map(|sign| self.spent(Period::Monthly, sign)))
+            .or_else(|| self.has(&markers::CREDIT).map(|sign| self.spent(Period::Credit, sign)))
+            .or_else(|| self.has(&markers::NOT_IN_TIER).map(|sign| self.spent(Period::NotInTier, sign)))
+            .or_else(|| (self.answer.status == 402).then(|| self.spent(Period::Credit, Sign::Status)))
+            .or_else(|| self.daily_or_monthly())
+    }
+
+    fn google_quota(&self) -> Option<Finding> {
+        let (period, id, ..) = self.google.longest()?;
+        let now = self.answer.now;
+        let retry = self.google.retry.map(|delay| reset::clamp(now, now.plus(delay), reset::LONGEST));
+        let until = match period? {
+            Period::Daily => self.next_day(),
+            _ => None,
+        };
+        Some((Outcome::Quota(Quota { period: period?, until, retry, id: Some(id) }), Sign::QuotaId(id)))
+    }
+
+    /// A 429 of which message or headers say that a day's or a month's quota is spent.
+    fn daily_or_monthly(&self) -> Option<Finding> {
+        if self.answer.status != 429 {
+            return None;
+        }
+        if let Some(sign) = self.has(&markers::DAILY) {
+            return Some(self.spent(Period::Daily, sign));
+        }
+        let spent = self.exhausted?;
+        let sign = Sign::Remaining(spent.what, spent.window);
+        match spent.window {
+            Window::Day => Some(self.spent(Period::Daily, sign)),
+            Window::Month => Some(self.spent(Period::Monthly, sign)),
+            _ => None,
+        }
+    }
+
+    fn spent(&self, period: Period, sign: Sign) -> Finding {
+        let longest = if period == Period::Monthly { reset::LONGEST_MONTHLY } else { reset::LONGEST };
+        let until = match period {
+            Period::Daily => self.wait(longest).or_else(|| self.next_day()),
+            Period::Monthly | Period::Credit => self.wait(longest),
+            Period::NotInTier => None,
+        };
+        (Outcome::Quota(Quota { period, until, retry: None, id: None }), sign)
+    }
+
+    /// The end of the provider's day, where that is known.
+    fn next_day(&self) -> Option<Time> {
+        let (now, day) = (self.answer.now, self.answer.provider.daily_reset);
+        (day != DailyReset::After24Hours).then(|| reset::clamp(now, day.next(now), reset::LONGEST))
+    }
+
+    fn overloaded(&self) -> Option<Finding> {
+        let sign = match self.answer.status {
+            529 => Some(Sign::Status),
+            // DeepSeek documents its 503 as "Server Overloaded".
+            503 if self.answer.provider.slug == "deepseek" => Some(Sign::Status),
+            429 | 500..=599 => self.has(&markers::OVERLOADED),
+            _ => None,
+        }?;
+        Some((Outcome::Overloaded { until: self.wait(reset::LONGEST) }, sign))
+    }
+
+    fn rate_limit(&self) -> Option<Finding> {
+        let by_code = || self.has(&markers::RATE_LIMIT).filter(|_| matches!(self.answer.status, 400..=499));
+        let sign = match self.answer.status {
+            // "Request too large … on tokens per minute": no key's limit takes this request.
+            413 => None,
+            429 => Some(by_code().or(self.remaining()).unwrap_or(Sign::Status)),
+            _ => by_code(),
+        }?;
+        let (what, window) = self.limited();
+        let oversized = self.has(&markers::OVERSIZED).is_some();
+        Some((Outcome::RateLimit(RateLimit { what, window, until: self.wait(reset::LONGEST), oversized }), sign))
+    }
+
+    fn remaining(&self) -> Option<Sign> {
+        self.exhausted.map(|spent| Sign::Remaining(spent.what, spent.window))
+    }
+
+    /// What there was too much of: Google's quotaId, a rest of 0, or the error's words tell.
+    fn limited(&self) -> (What, Window) {
+        if let Some((_, _, what, window)) = self.google.longest() {
+            return (what, window);
+        }
+        if let Some(spent) = self.exhausted {
+            return (spent.what, spent.window);
+        }
+        let whats = [
+            (&markers::CONCURRENCY, What::Concurrency),
+            (&markers::INPUT_TOKENS, What::InputTokens),
+            (&markers::OUTPUT_TOKENS, What::OutputTokens),
+            (&markers::TOKENS, What::Tokens),
+            (&markers::REQUESTS, What::Requests),
+        ];
+        let what = whats.iter().find(|(words, _)| self.has(words).is_some()).map_or(What::Unstated, |(_, what)| *what);
+        (what, window_of(&self.error))
+    }
+
+    fn transient(&self) -> Option<Finding> {
+        matches!(self.answer.status, 408 | 424 | 425 | 500..=599)
+            .then(|| (Outcome::Transient { until: self.wait(reset::LONGEST) }, Sign::Status))
+    }
+
+    fn region(&self) -> Option<Finding> {
+        let sign = match self.answer.status {
+            451 => Some(Sign::Status),
+            400..=404 => self.has(&markers::REGION),
+            _ => None,
+        };
+        // Anthropic's words for an address that it does not serve.
+        let anthropic = || {
+            let text = "request not allowed";
+            let refused = self.answer.provider.slug == "anthropic" && self.error.message.contains(text);
+            (refused && self.answer.status == 403).then_some(Sign::Text(text))
+        };
+        sign.or_else(anthropic).map(|sign| (Outcome::Region, sign))
+    }
+
+    /// Refusals of our address, of a browser's `Origin`, or of a key that we did not send.
+    fn ours(&self) -> Option<Finding> {
+        let sign = match self.answer.status {
+            401 | 403 => self.has(&markers::OURS),
+            _ => None,
+        };
+        // A web page with a 403 is a firewall's. (Perplexity's 401 for a bad key is a page, too.)
+        let page = || (self.answer.status == 403 && self.error.is_html()).then_some(Sign::NoBody);
+        sign.or_else(page).map(|sign| (Outcome::Gateway { until: None }, sign))
+    }
+
+    fn credential(&self) -> Option<Finding> {
+        let sign = match self.answer.status {
+            400 | 401 | 403 => self.has(&markers::CREDENTIAL),
+            _ => None,
+        };
+        // ElevenLabs' 401 has many reasons, of which only `invalid_api_key` is the key; restricted keys
+        // of OpenAI get a 401 for what they may not do.
+        let other = || self.answer.provider.slug == "elevenlabs" || self.has(&markers::MODEL).is_some();
+        let bare = || (self.answer.status == 401 && !other()).then_some(Sign::Status);
+        sign.or_else(bare).map(|sign| (Outcome::Credential, sign))
+    }
+
+    fn model_access(&self) -> Option<Finding> {
+        let sign = match self.answer.status {
+            400 | 401 | 403 | 404 => self.has(&markers::MODEL),
+            _ => None,
+        };
+        // Anthropic's 404 says no more than `not_found_error` and "model: claude-…".
+        let named = || {
+            let missing = self.error.has_code("not_found_error") && self.error.message.starts_with("model:");
+            (missing && self.answer.status == 404).then_some(Sign::Code("not_found_error"))
+        };
+        sign.or_else(named).map(|sign| (Outcome::ModelAccess, sign))
+    }
+
+    fn forbidden(&self) -> Option<Finding> {
+        match self.answer.status {
+            403 => match self.has(&markers::MODERATION) {
+                Some(sign) => Some((Outcome::Caller, sign)),
+                None => Some((Outcome::Forbidden, Sign::Status)),
+            },
+            // A 401 that is neither the key's nor a model's (ElevenLabs).
+            401 => Some((Outcome::Forbidden, Sign::Status)),
+            _ => None,
+        }
+    }
+
+    /// When the answer says to try again: the longer of the used-up limit's reset and of the first
+    /// explicit wait; without either, the one reset that is stated.
+    fn wait(&self, longest: Span) -> Option<Time> {
+        let spent = self.exhausted.and_then(|spent| spent.until);
+        let explicit = self.explicit_wait();
+        let at = spent.max(explicit).or_else(|| self.only_reset())?;
+        Some(reset::clamp(self.answer.now, at, longest))
+    }
+
+    fn explicit_wait(&self) -> Option<Time> {
+        let now = self.answer.now;
+        let headers = self.answer.headers;
+        let millis = || {
+            let millis: f64 = headers.text("retry-after-ms")?.parse().ok()?;
+            Span::from_secs_f64(millis / 1000.0).filter(|span| span.0 > 0).map(|span| now.plus(span))
+        };
+        let fields = || self.error.number(&["retry_after_seconds", "retry_after", "estimated_time"]);
+        millis()
+            .or_else(|| reset::parse(headers.text("retry-after")?, now))
+            .or_else(|| self.google.retry.map(|delay| now.plus(delay)))
+            .or_else(|| fields().and_then(|number| reset::from_number(number, now)))
+            .or_else(|| reset::in_message(&self.error.message, now))
+    }
+
+    /// The one reset that is stated, or the one of what the message complains about, if its rest is
+    /// not stated. Of several others none can be told to count.
+    fn only_reset(&self) -> Option<Time> {
+        let unsure = |limit: &&StatedLimit| limit.reset.is_some() && limit.remaining.is_none();
+        let mut limits = self.limits.iter().filter(unsure);
+        match (limits.next(), limits.next()) {
+            (Some(only), None) => only.reset,
+            _ => self.limits.iter().filter(unsure).find(|limit| limit.what == self.limited().0)?.reset,
+        }
+    }
+}
+
+fn window_of(error: &ErrorBody) -> Window {
+    if markers::DAILY.find(error).is_some() {
+        Window::Day
+    } else if markers::PER_MINUTE.find(error).is_some() {
+        Window::Minute
+    } else {
+        Window::Unstated
+    }
+}

@@ -1,0 +1,429 @@
+//! Sees a successful answer's body pass: errors that come after the 200, and token usage.
+//!
+//! OpenRouter, Gemini and Anthropic report an error that comes after the start inside the body, and
+//! every provider states the tokens somewhere in it. A body can be of any length and arrive in any
+//! pieces, so it is not kept: a [`Scanner`] follows the JSON's structure byte by byte and copies out
+//! only the values of the keys that matter, where they stand at the top (or one level down, in
+//! `message` and `response`). An `"error"` in a model's text is inside a string and never looks like a
+//! key. Searching the text for words instead would need whole lines in memory and a parser for each.
+
+use memchr::memchr2;
+use serde_json::Value;
+
+use super::body::number;
+use super::{Answer, Verdict, classify};
+use crate::headers::Headers;
+use crate::provider::Provider;
+use crate::time::Time;
+
+/// Tokens as the answer last stated them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub input: u64,
+    /// Tokens of the answer, thoughts included.
+    pub output: u64,
+}
+
+/// Watches one answer's body. Needs no more memory than [`VALUE_LIMIT`], whatever passes.
+#[derive(Debug)]
+pub struct Watcher {
+    format: Format,
+    scanner: Scanner,
+    line: Line,
+    usage: Option<Usage>,
+    thoughts: u64,
+    failed: bool,
+}
+
+/// What is looked for must not be longer than this many bytes; of a longer error the beginning counts.
+pub const VALUE_LIMIT: usize = 16 * 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// One JSON document, an array of them, or one after the other.
+    Json,
+    /// Server-sent events, of which each `data:` line holds one JSON document.
+    Events,
+    /// Compressed, audio, or else not for us.
+    Opaque,
+}
+
+/// Where a byte of an event stream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    /// This many bytes of `data:` have been met since the line began.
+    Field(usize),
+    /// Behind `data:`.
+    Data,
+    /// In a line of no interest.
+    Other,
+}
+
+const DATA: &[u8] = b"data:";
+
+impl Watcher {
+    /// A watcher for an answer with these headers.
+    #[must_use]
+    pub fn new(headers: &Headers) -> Self {
+        Watcher {
+            format: format_of(headers),
+            scanner: Scanner::default(),
+            line: Line::Field(0),
+            usage: None,
+            thoughts: 0,
+            failed: false,
+        }
+    }
+
+    /// Whether there is anything to watch; if not, [`Self::see`] need not be called.
+    #[must_use]
+    pub fn is_watching(&self) -> bool {
+        self.format != Format::Opaque
+    }
+
+    /// Sees the next piece of the body, cut anywhere. Returns a verdict on the first error in it.
+    pub fn see(&mut self, piece: &[u8], provider: &Provider, now: Time) -> Option<Verdict> {
+        let error = match self.format {
+            Format::Opaque => None,
+            Format::Json => self.scan(piece),
+            Format::Events => self.scan_events(piece),
+        };
+        let error = error.filter(|_| !self.failed)?;
+        self.failed = true;
+        Some(verdict(&error, provider, now))
+    }
+
+    /// The tokens stated so far.
+    #[must_use]
+    pub fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+
+    fn scan_events(&mut self, piece: &[u8]) -> Option<Vec<u8>> {
+        let mut error = None;
+        for line in piece.split_inclusive(|byte| *byte == b'\n' || *byte == b'\r') {
+            let (text, ends) = match line.split_last() {
+                Some((b'\n' | b'\r', text)) => (text, true),
+                _ => (line, false),
+            };
+            let text = self.behind_field(text);
+            error = error.or(self.scan(text));
+            if ends {
+                self.line = Line::Field(0);
+                self.scanner.start();
+            }
+        }
+        error
+    }
+
+    /// The part of a line's piece that lies behind `data:`.
+    fn behind_field<'a>(&mut self, mut text: &'a [u8]) -> &'a [u8] {
+        while let (Line::Field(met), Some((byte, rest))) = (self.line, text.split_first()) {
+            self.line = match DATA.get(met) {
+                Some(expected) if expected == byte && met + 1 == DATA.len() => Line::Data,
+                Some(expected) if expected == byte => Line::Field(met + 1),
+                _ => Line::Other,
+            };
+            text = rest;
+        }
+        if self.line == Line::Data { text } else { &[] }
+    }
+
+    fn scan(&mut self, text: &[u8]) -> Option<Vec<u8>> {
+        let mut error = None;
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (read, found) = self.scanner.step(rest);
+            rest = rest.get(read..).unwrap_or_default();
+            match found {
+                Some((Key::Usage, value)) => self.note_usage(&value),
+                Some((_, value)) if is_error(&value) => error = error.or(Some(value)),
+                _ => {}
+            }
+        }
+        error
+    }
+
+    fn note_usage(&mut self, value: &[u8]) {
+        let Ok(value) = serde_json::from_slice::<Value>(value) else { return };
+        let count = |names: &[&str]| names.iter().find_map(|name| number(value.get(name)?)).map(|count| count as u64);
+        let input = count(&["prompt_tokens", "input_tokens", "promptTokenCount"]);
+        let output = count(&["completion_tokens", "output_tokens", "candidatesTokenCount"]);
+        let thoughts = count(&["thoughtsTokenCount"]);
+        if input.is_none() && output.is_none() && thoughts.is_none() {
+            return;
+        }
+        let last = self.usage.unwrap_or_default();
+        let answer = output.unwrap_or(last.output.saturating_sub(self.thoughts));
+        self.thoughts = thoughts.unwrap_or(self.thoughts);
+        self.usage = Some(Usage { input: input.unwrap_or(last.input), output: answer.saturating_add(self.thoughts) });
+    }
+}
+
+fn format_of(headers: &Headers) -> Format {
+    let encoding = headers.text("content-encoding").unwrap_or("identity");
+    let kind = headers.text("content-type").unwrap_or_default().to_ascii_lowercase();
+    if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") {
+        Format::Opaque
+    } else if kind.starts_with("text/event-stream") {
+        Format::Events
+    } else if kind.contains("json") {
+        Format::Json
+    } else {
+        Format::Opaque
+    }
+}
+
+/// Whether the value of an `error` key is one: an object that says something. (`null` stands in good
+/// answers, and a text is how a failed prediction of Replicate reports its model.)
+fn is_error(value: &[u8]) -> bool {
+    let says = |word: &[u8]| memchr::memmem::find(value, word).is_some();
+    value.first() == Some(&b'{') && (says(b"\"message\"") || says(b"\"code\"") || says(b"\"type\""))
+}
+
+/// Classifies an error met inside a 200, with the status that it stands for.
+fn verdict(error: &[u8], provider: &Provider, now: Time) -> Verdict {
+    let body = [b"{\"error\":", error, b"}"].concat();
+    let status = status_of(&body);
+    let headers = Headers::default();
+    classify(&Answer { provider, through_ai_gateway: false, status, headers: &headers, body: &body, now })
+}
+
+/// The status that an error stands for: its own number, or the one its type usually comes with.
+fn status_of(body: &[u8]) -> u16 {
+    let json = serde_json::from_slice::<Value>(body).unwrap_or_default();
+    let field = |name: &str| json.get("error").and_then(|error| error.get(name));
+    let code = ["code", "status"].iter().find_map(|name| number(field(name)?));
+    if let Some(code) = code.filter(|code| (400.0..600.0).contains(code)) {
+        return code as u16;
+    }
+    let names = ["type", "code", "status"].into_iter().filter_map(|name| field(name)?.as_str());
+    names.into_iter().find_map(status_of_name).unwrap_or(500)
+}
+
+fn status_of_name(name: &str) -> Option<u16> {
+    Some(match name.to_ascii_lowercase().as_str() {
+        "rate_limit_error" | "rate_limit_exceeded" | "resource_exhausted" | "insufficient_quota" => 429,
+        "overloaded_error" => 529,
+        "authentication_error" | "invalid_api_key" | "unauthenticated" => 401,
+        "billing_error" => 402,
+        "permission_error" | "permission_denied" => 403,
+        "not_found_error" | "not_found" | "model_not_found" => 404,
+        "request_too_large" => 413,
+        "invalid_request_error" | "invalid_argument" | "failed_precondition" | "invalid_prompt" => 400,
+        "unavailable" => 503,
+        _ => return None,
+    })
+}
+
+/// A key whose value is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    Error,
+    Usage,
+    /// `message` (Anthropic's first event), `response` (OpenAI's Responses) and `x_groq`: their own
+    /// `error` and `usage` count.
+    Parent,
+}
+
+impl Key {
+    fn of(name: &[u8]) -> Option<Key> {
+        Some(match name {
+            b"error" => Key::Error,
+            b"usage" | b"usageMetadata" => Key::Usage,
+            b"message" | b"response" | b"x_groq" => Key::Parent,
+            _ => return None,
+        })
+    }
+}
+
+/// The longest key that matters, and one byte by which a longer one is known.
+const NAME_LIMIT: usize = b"usageMetadata".len() + 1;
+
+/// Follows the structure of JSON text in any pieces. What is no JSON makes it find nothing.
+#[derive(Debug, Default)]
+struct Scanner {
+    /// Open brackets.
+    depth: usize,
+    /// 1 if the document is an array of objects (Gemini without `alt=sse`), else 0.
+    base: usize,
+    /// Whether the bracket below the document, and the one below that, is an object's.
+    objects: [bool; 2],
+    /// The next string in an object is a key, for after `{` or `,`.
+    expects_key: bool,
+    string: Text,
+    /// The string's beginning, if it may be a key.
+    name: Vec<u8>,
+    /// The key before the colon at the top and one level down.
+    keys: [Option<Key>; 2],
+    /// Where the value being copied stands, and which key it has.
+    copying: Option<(usize, Key)>,
+    value: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Text {
+    #[default]
+    Outside,
+    Key,
+    Value,
+    /// Behind a backslash; the flag is whether the string is a key.
+    Escape(bool),
+}
+
+impl Scanner {
+    /// Begins a new document.
+    fn start(&mut self) {
+        let (mut name, mut value) = (core::mem::take(&mut self.name), core::mem::take(&mut self.value));
+        name.clear();
+        value.clear();
+        *self = Scanner { name, value, ..Scanner::default() };
+    }
+
+    /// Reads on, up to the end of one value that matters. Returns how many bytes were read.
+    fn step(&mut self, text: &[u8]) -> (usize, Option<(Key, Vec<u8>)>) {
+        let mut at = 0;
+        while let Some(byte) = text.get(at) {
+            if self.string == Text::Value {
+                // Most of a body is long strings: hop to what can end them.
+                let rest = text.get(at..).unwrap_or_default();
+                let hop = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+                self.copy(rest.get(..hop).unwrap_or_default());
+                at += hop;
+                if let Some(byte) = text.get(at) {
+                    self.in_string(*byte);
+                    at += 1;
+                }
+                continue;
+            }
+            at += 1;
+            match self.string {
+                Text::Outside => {
+                    if let Some(found) = self.outside(*byte) {
+                        return (at, Some(found));
+                    }
+                }
+                _ => self.in_string(*byte),
+            }
+        }
+        (at, None)
+    }
+
+    fn in_string(&mut self, byte: u8) {
+        self.copy(&[byte]);
+        match (self.string, byte) {
+            (Text::Escape(true), _) => {
+                // No key that matters has an escape; the backslash stays in the name and spoils it.
+                self.string = Text::Key;
+            }
+            (Text::Escape(false), _) => self.string = Text::Value,
+            (Text::Key, b'"') => {
+                self.string = Text::Outside;
+                self.end_key();
+            }
+            (_, b'"') => self.string = Text::Outside,
+            (Text::Key, b'\\') => {
+                self.name.push(byte);
+                self.string = Text::Escape(true);
+            }
+            (_, b'\\') => self.string = Text::Escape(false),
+            (Text::Key, _) if self.name.len() < NAME_LIMIT => self.name.push(byte),
+            _ => {}
+        }
+    }
+
+    /// The level of the innermost bracket: 0 is the document's own object.
+    fn level(&self) -> Option<usize> {
+        self.depth.checked_sub(self.base + 1)
+    }
+
+    fn in_object(&self) -> bool {
+        self.level().and_then(|level| self.objects.get(level)).copied().unwrap_or(false)
+    }
+
+    fn end_key(&mut self) {
+        let key = Key::of(&self.name);
+        // One level down counts only below a parent.
+        let under = matches!(self.keys, [Some(Key::Parent), _]);
+        match (self.level(), &mut self.keys) {
+            (Some(0), [top, _]) => *top = key,
+            (Some(1), [_, inner]) => *inner = key.filter(|key| under && *key != Key::Parent),
+            _ => {}
+        }
+        self.expects_key = false;
+    }
+
+    fn outside(&mut self, byte: u8) -> Option<(Key, Vec<u8>)> {
+        let found = match byte {
+            b',' | b'}' | b']' => self.end_value(),
+            _ => None,
+        };
+        self.copy(&[byte]);
+        match byte {
+            b'"' => self.begin_string(),
+            b':' => self.begin_value(),
+            b',' => self.expects_key = self.in_object(),
+            b'{' | b'[' => self.open(byte == b'{'),
+            b'}' | b']' => self.close(),
+            _ => {}
+        }
+        found
+    }
+
+    fn begin_string(&mut self) {
+        if self.expects_key && self.in_object() {
+            self.name.clear();
+            self.string = Text::Key;
+        } else {
+            self.string = Text::Value;
+        }
+    }
+
+    fn begin_value(&mut self) {
+        let Some(level) = self.level().filter(|_| self.copying.is_none() && self.in_object()) else { return };
+        if let Some(Some(key @ (Key::Error | Key::Usage))) = self.keys.get(level) {
+            self.copying = Some((self.depth, *key));
+            self.value.clear();
+        }
+    }
+
+    fn end_value(&mut self) -> Option<(Key, Vec<u8>)> {
+        let (_, key) = self.copying.filter(|(depth, _)| *depth == self.depth)?;
+        self.copying = None;
+        Some((key, self.value.trim_ascii().to_vec()))
+    }
+
+    fn copy(&mut self, bytes: &[u8]) {
+        if self.copying.is_some() {
+            let room = VALUE_LIMIT.saturating_sub(self.value.len());
+            self.value.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+        }
+    }
+
+    fn open(&mut self, object: bool) {
+        if self.depth == 0 {
+            self.base = usize::from(!object);
+        }
+        self.depth = self.depth.saturating_add(1);
+        let level = self.level();
+        if let Some(kind) = level.and_then(|level| self.objects.get_mut(level)) {
+            *kind = object;
+        }
+        if let (Some(0), [top, _]) = (level, &mut self.keys) {
+            *top = None;
+        }
+        if let (Some(0 | 1), [_, inner]) = (level, &mut self.keys) {
+            *inner = None;
+        }
+        self.expects_key = object;
+    }
+
+    fn close(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+        self.expects_key = false;
+        if self.depth == 0 {
+            self.start();
+        }
+    }
+}
