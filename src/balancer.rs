@@ -84,7 +84,13 @@ impl Balancer {
     ///
     /// # Errors
     /// The answer when there is none any more.
-    pub fn attempt(&mut self, store: &dyn Store, ticket: &mut Ticket, random: u64, now: Time) -> Result<Attempt, Reply> {
+    pub fn attempt(
+        &mut self,
+        store: &dyn Store,
+        ticket: &mut Ticket,
+        random: u64,
+        now: Time,
+    ) -> Result<Attempt, Reply> {
         if ticket.unanswered {
             let config = self.config.clone();
             if let Some(subject) = subject(&config, ticket, now) {
@@ -125,22 +131,25 @@ impl Balancer {
     ) -> Next {
         ticket.unanswered = false;
         let config = self.config.clone();
-        let Some(subject) = subject(&config, ticket, now) else { return Next::Deliver(self.marks(ticket)) };
+        let Some((_, upstream)) = config.upstream(&ticket.slug) else { return Next::Deliver(self.marks(ticket)) };
         let status = headers.text(":status").and_then(|text| text.parse().ok()).unwrap_or(502);
         let encoded = headers.text("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
         let verdict = answer::classify(&Answer {
-            provider: subject.upstream.provider,
+            provider: upstream.provider,
             through_ai_gateway: ticket.through_ai_gateway,
             status,
             headers,
             body: if encoded { &[] } else { body },
             now,
         });
-        let walk = lifecycle::learn(&mut self.pool, store, subject, &verdict);
+        let walk = match subject(&config, ticket, now) {
+            Some(subject) => lifecycle::learn(&mut self.pool, store, subject, &verdict),
+            None => Walk::Deliver,
+        };
         let goes_on = goes_on(ticket, walk, &verdict) && ticket.tried.len() <= self.config.max_retries as usize;
         let another = match walk {
             Walk::Deliver => Err(NoKey::Tried),
-            _ => self.pool.has_another(store, ask(&config, subject.upstream, ticket, random, now)),
+            _ => self.pool.has_another(store, ask(&config, upstream, ticket, random, now)),
         };
         if goes_on && another.is_ok() {
             return Next::Retry;
@@ -148,8 +157,32 @@ impl Balancer {
         self.last(ticket, status, &verdict, walk, another, now)
     }
 
+    /// Upstream: an error that came inside an answer after its start, which cannot be retried.
+    pub fn failed_late(&mut self, store: &dyn Store, ticket: &Ticket, verdict: &Verdict, now: Time) {
+        let config = self.config.clone();
+        if let Some(subject) = subject(&config, ticket, now) {
+            lifecycle::learn(&mut self.pool, store, subject, verdict);
+        }
+    }
+
+    /// Upstream: a successful answer has ended, with so many tokens if it said so.
+    pub fn served(&mut self, store: &dyn Store, ticket: &Ticket, tokens: Option<u64>, now: Time) {
+        let config = self.config.clone();
+        if let Some(subject) = subject(&config, ticket, now) {
+            lifecycle::served(&self.pool, store, subject, tokens);
+        }
+    }
+
     /// The answer that ends the request.
-    fn last(&self, ticket: &Ticket, status: u16, verdict: &Verdict, walk: Walk, another: Result<(), NoKey>, now: Time) -> Next {
+    fn last(
+        &self,
+        ticket: &Ticket,
+        status: u16,
+        verdict: &Verdict,
+        walk: Walk,
+        another: Result<(), NoKey>,
+        now: Time,
+    ) -> Next {
         let slug = &ticket.slug;
         match verdict.outcome {
             // The provider's own text may hold the key.
@@ -159,7 +192,10 @@ impl Balancer {
             }
             // Not the client's credential: a 401 would send it looking for the fault at the wrong place.
             Outcome::Gateway { .. } if matches!(status, 401 | 403) => {
-                let message = format!("The way to {slug} is refused ({}); check AI_GATEWAY_TOKEN and what the provider allows.", verdict.evidence);
+                let message = format!(
+                    "The way to {slug} is refused ({}); check AI_GATEWAY_TOKEN and what the provider allows.",
+                    verdict.evidence
+                );
                 return Next::Replace(Reply::new(502, "gateway_refused", message));
             }
             _ => {}
@@ -191,7 +227,9 @@ impl Balancer {
         let config = self.config.clone();
         let Some((_, upstream)) = config.upstream(&ticket.slug) else { return Err(no_key(ticket, NoKey::Empty, now)) };
         self.pool.lease(store, ask(&config, upstream, ticket, random, now)).or_else(|reason| match reason {
-            NoKey::Cooling(_, id) if config.when_all_cooling == WhenAllCooling::TryEarliest && !ticket.tried.contains(&id) => {
+            NoKey::Cooling(_, id)
+                if config.when_all_cooling == WhenAllCooling::TryEarliest && !ticket.tried.contains(&id) =>
+            {
                 Ok(Lease { id, ..Lease::default() })
             }
             NoKey::Empty if config.d1.is_some() && !self.pool.is_loaded() => Err(not_loaded()),

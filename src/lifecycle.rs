@@ -96,6 +96,27 @@ pub fn unanswered(pool: &mut Pool, store: &dyn Store, subject: Subject) {
     give_back(store, subject);
 }
 
+/// A request was served: counts it, if the lease has not, and its tokens. Without any known limit
+/// they are counted all the same, so that the first 429 finds counts that the others can be held to.
+pub fn served(pool: &Pool, store: &dyn Store, subject: Subject, tokens: Option<u64>) {
+    let Subject { slug, upstream, model, lease, leased_at, now, .. } = subject;
+    let learned = pool.provider(slug).map(|state| state.learned(model)).unwrap_or_default();
+    let quota = upstream.quota(model).or(learned);
+    let tokens = tokens.filter(|_| !lease.counted || quota.counts_tokens());
+    if lease.counted && tokens.is_none() {
+        return;
+    }
+    let windows = upstream.provider.windows();
+    usage::change(store, lease.id, model, now, |usage| {
+        if !lease.counted {
+            usage.add_request(windows, leased_at, now);
+        }
+        if let Some(tokens) = tokens {
+            usage.add_tokens(windows, tokens, leased_at, now);
+        }
+    });
+}
+
 struct Lesson<'a> {
     subject: Subject<'a>,
     verdict: &'a Verdict,
@@ -104,7 +125,8 @@ struct Lesson<'a> {
 impl Lesson<'_> {
     fn success(&self, pool: &mut Pool, store: &dyn Store, exhausted: Option<Exhausted>) -> Walk {
         let Subject { slug, model, lease, leased_at, now, .. } = self.subject;
-        let held = pool.record(lease.id).is_some_and(|record| record.resting.is_some() || record.model(model).is_some());
+        let held =
+            pool.record(lease.id).is_some_and(|record| record.resting.is_some() || record.model(model).is_some());
         if held {
             pool.change(store, lease.id, now, |record| record.succeeded(model, leased_at));
         }
@@ -138,7 +160,8 @@ impl Lesson<'_> {
                 }
             }
             Period::Monthly => {
-                let (until, trial) = quota.until.map_or((now.plus(DAY), Trial::Needed), |until| (until, Trial::Believed));
+                let (until, trial) =
+                    quota.until.map_or((now.plus(DAY), Trial::Needed), |until| (until, Trial::Believed));
                 self.cool(pool, store, Reason::MonthlyQuota, until, trial);
             }
             Period::NotInTier => self.cool(pool, store, Reason::ModelAccess, now.plus(DAY), Trial::Needed),
@@ -256,7 +279,9 @@ impl Lesson<'_> {
     /// Learns a limit, for the model or, if it differs from what other keys have said, for the key.
     fn limit(&self, pool: &mut Pool, store: &dyn Store, stated: &StatedLimit) {
         let Subject { slug, model, lease, upstream, now, .. } = self.subject;
-        let (Some(dimension), Some(limit)) = (dimension(stated), stated.limit.filter(|limit| *limit > 0)) else { return };
+        let (Some(dimension), Some(limit)) = (dimension(stated), stated.limit.filter(|limit| *limit > 0)) else {
+            return;
+        };
         if upstream.quota(model).get(dimension).is_some() {
             return;
         }
@@ -266,7 +291,9 @@ impl Lesson<'_> {
             // Every answer of some providers repeats it; what is known need not be written.
             Some(known) if known == limit && succeeded => return,
             Some(known) if known != limit => false,
-            _ => pool.change_provider(store, slug, |state| state.state_limit(model, dimension, limit, now)) == Some(true),
+            _ => {
+                pool.change_provider(store, slug, |state| state.state_limit(model, dimension, limit, now)) == Some(true)
+            }
         };
         usage::change(store, lease.id, model, now, |usage| match usage.own.get(dimension) {
             None if common => {}

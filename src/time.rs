@@ -39,7 +39,7 @@ impl Span {
     #[must_use]
     pub fn from_secs_f64(secs: f64) -> Option<Self> {
         // The cast saturates, which is what a ridiculously large number deserves.
-        (secs.is_finite() && secs >= 0.0).then_some(Span((secs * 1000.0) as u64))
+        (secs.is_finite() && secs >= 0.0).then_some(Span((secs * 1000.0).round() as u64))
     }
 }
 

@@ -116,7 +116,9 @@ impl Failure {
     pub fn advice(self) -> &'static str {
         match self {
             Failure::Unreachable => "D1 gives no answer; check the d1 cluster and the network",
-            Failure::Token => "D1 refuses the token; D1_API_TOKEN needs the permission D1 Edit on the database's account",
+            Failure::Token => {
+                "D1 refuses the token; D1_API_TOKEN needs the permission D1 Edit on the database's account"
+            }
             Failure::Database => "D1 knows no such database; check D1_ACCOUNT_ID and D1_DATABASE_ID",
             Failure::RateLimited => "Cloudflare's API limit of this account is reached",
             Failure::Server => "D1 has a problem of its own",
@@ -155,9 +157,9 @@ struct Outcome {
 /// only "no such database" is used.
 pub fn results(status: Option<u16>, body: &[u8]) -> Result<Vec<Vec<Value>>, Failure> {
     let envelope = serde_json::from_slice::<Envelope>(body);
-    let no_database = envelope.as_ref().is_ok_and(|envelope| {
-        envelope.errors.iter().flatten().any(|problem| problem.code == Some(7404))
-    });
+    let no_database = envelope
+        .as_ref()
+        .is_ok_and(|envelope| envelope.errors.iter().flatten().any(|problem| problem.code == Some(7404)));
     match status {
         None => return Err(Failure::Unreachable),
         _ if no_database => return Err(Failure::Database),
@@ -182,7 +184,7 @@ mod tests {
     fn bodies() {
         let body = |statements: &[Statement]| serde_json::from_slice::<Value>(&body(statements)).unwrap();
         let one = select("", &["openai".to_owned(), "groq".to_owned()]);
-        assert_eq!(body(&[one.clone()])["params"], json!(["", "openai", "groq"]));
+        assert_eq!(body(core::slice::from_ref(&one))["params"], json!(["", "openai", "groq"]));
         assert!(one.sql.contains("WHERE id > ?1 AND provider IN (?2, ?3) ORDER BY id LIMIT 1000"));
         assert!(!select("x", &[]).sql.contains("provider IN"));
         let two = body(&[block("r1"), cool("r2", "we\"ird.[mod]el", 1, 2)]);

@@ -55,7 +55,7 @@ mod tests {
     fn one_holds_it_and_the_next_takes_over() {
         let store = Memory::default();
         create_state(&store);
-        let at = |secs| Time::from_secs(1000 + secs);
+        let at = |secs: u64| Time::from_secs(1000 + secs);
         assert!(hold(&store, 1, at(0)));
         assert!(!hold(&store, 2, at(1)));
         assert!(hold(&store, 1, at(8)), "renewed");

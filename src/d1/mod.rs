@@ -205,7 +205,8 @@ impl Syncer {
                     _ => {
                         remotes.truncate(MAX_KEYS);
                         self.apply(pool, store, &remotes, started, now);
-                        self.next_read = now.plus(jittered(self.config.d1.as_ref().map_or(Span::secs(60), |d1| d1.interval), random));
+                        self.next_read = now
+                            .plus(jittered(self.config.d1.as_ref().map_or(Span::secs(60), |d1| d1.interval), random));
                         None
                     }
                 }
@@ -278,7 +279,11 @@ impl Syncer {
         self.not_before = now.plus(stated.unwrap_or_default().max(jittered(backoff, random)));
         // One line when it begins and when it changes, not one a minute.
         if self.status.failure != Some(failure) {
-            error!("D1: {}; what was learned waits, and the keys of the last snapshot go on ({})", failure.advice(), failure.name());
+            error!(
+                "D1: {}; what was learned waits, and the keys of the last snapshot go on ({})",
+                failure.advice(),
+                failure.name()
+            );
         }
         self.note(store, |status| status.failure = Some(failure));
     }

@@ -43,7 +43,8 @@ impl Outbox {
     #[must_use]
     pub fn collect(pool: &Pool, now: Time) -> Self {
         let mut outbox = Outbox::default();
-        for (id, record) in pool.records().filter(|(id, _)| pool.roster().key(*id).is_some_and(|key| key.row.is_some())) {
+        for (id, record) in pool.records().filter(|(id, _)| pool.roster().key(*id).is_some_and(|key| key.row.is_some()))
+        {
             outbox.add(id, record, now);
         }
         outbox

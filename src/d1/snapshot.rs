@@ -140,7 +140,9 @@ mod tests {
     #[test]
     fn rows_that_cannot_be_used() {
         let row = json!({"id": "r", "key": "sk-secret", "provider": "openai", "status": "active"});
-        for (field, value) in [("key", json!(null)), ("key", json!("a b")), ("provider", json!("nobody")), ("status", json!("paused"))] {
+        for (field, value) in
+            [("key", json!(null)), ("key", json!("a b")), ("provider", json!("nobody")), ("status", json!("paused"))]
+        {
             let mut row = row.clone();
             row[field] = value;
             let (id, what) = Remote::read(&row, &config()).unwrap_err();
@@ -154,7 +156,7 @@ mod tests {
     fn listings_survive_the_way_through_bytes() {
         let row = json!({"id": "r", "key": "k", "provider": "openai", "status": "blocked", "remark": "mine"});
         let remote = Remote::read(&row, &config()).unwrap();
-        let keys = Listing::decode(&Listing::new(&[remote.clone()]).encode()).unwrap();
+        let keys = Listing::decode(&Listing::new(core::slice::from_ref(&remote)).encode()).unwrap();
         assert_eq!(keys, [("openai".to_owned(), Secret::new("k"), remote.row)]);
         assert_eq!(Listing::decode(&[]), None);
         assert_eq!(Listing::decode(&[9, 9]), None);

@@ -4,13 +4,12 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::{Shared, host, random};
+use crate::answer::BODY_LIMIT;
+use crate::answer::stream::Watcher;
 use crate::balancer::{ATTEMPTS_HEADER, Next, RETRY_HEADER};
 use crate::headers::Headers;
 use crate::reply::Reply;
 use crate::ticket::Ticket;
-
-/// How much of an error's body is read.
-const MAX_ERROR_BYTES: usize = 64 << 10;
 
 /// One attempt.
 pub struct Upstream {
@@ -26,6 +25,8 @@ enum State {
     Reading(Headers),
     /// The answer passes.
     Passing,
+    /// A successful answer passes, and is watched for errors and token counts.
+    Watching(Box<Watcher>),
     /// Ours takes the place of the answer, whose body is being swallowed.
     Replacing(Vec<u8>),
 }
@@ -54,6 +55,9 @@ impl Upstream {
             host::remove_header(map, "set-cookie");
         }
         self.state = State::Passing;
+        if matches!(next, Next::Deliver(_)) && succeeded(headers) {
+            self.state = State::Watching(Box::new(Watcher::new(headers)));
+        }
         let marks = match next {
             Next::Deliver(marks) => marks,
             Next::Retry => {
@@ -76,13 +80,36 @@ impl Upstream {
         Action::Continue
     }
 
-    fn swallow(&mut self, size: usize, end_of_stream: bool) -> Action {
+    /// A piece of a successful answer passes.
+    fn watch(&mut self, size: usize) {
+        let (State::Watching(watcher), Some(balancer)) = (&mut self.state, &self.balancer) else { return };
+        if size == 0 || !watcher.is_watching() {
+            return;
+        }
+        let provider = balancer.borrow().config.upstream(&self.ticket.slug).map(|(_, upstream)| upstream.provider);
+        let Some(provider) = provider else { return };
+        let piece = host::body(BufferType::HttpResponseBody, size);
+        let now = host::now();
+        if let Some(verdict) = watcher.see(&piece, provider, now) {
+            balancer.borrow_mut().failed_late(&host::SharedData, &self.ticket, &verdict, now);
+        }
+    }
+
+    /// A successful answer has ended, in whatever way.
+    fn ended(&mut self) {
+        if let (State::Watching(watcher), Some(balancer)) = (&self.state, &self.balancer) {
+            let tokens = watcher.usage().map(|usage| usage.input.saturating_add(usage.output));
+            balancer.borrow_mut().served(&host::SharedData, &self.ticket, tokens, host::now());
+            self.state = State::Passing;
+        }
+    }
+
+    /// Puts our body in the place of the first piece of the provider's, and nothing in that of all others.
+    fn swallow(&mut self, size: usize) -> Action {
         if let State::Replacing(body) = &mut self.state {
-            // The first piece becomes ours, every later one nothing.
             let ours = core::mem::take(body);
             host::set_body(BufferType::HttpResponseBody, size, &ours);
         }
-        let _ = end_of_stream;
         Action::Continue
     }
 }
@@ -116,25 +143,35 @@ impl HttpContext for Upstream {
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         let headers = host::headers(MapType::HttpResponseHeaders);
-        let failed = headers.text(":status").is_none_or(|status| !status.starts_with(['1', '2', '3']));
-        if failed && !end_of_stream {
+        if is_error(&headers) && !end_of_stream {
             self.state = State::Reading(headers);
             return Action::Pause;
         }
-        self.answered(&headers, &[])
+        self.answered(&headers, &[]);
+        if end_of_stream {
+            self.ended();
+        }
+        Action::Continue
     }
 
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         match &self.state {
-            State::Reading(_) if !end_of_stream && size < MAX_ERROR_BYTES => Action::Pause,
+            State::Reading(_) if !end_of_stream && size < BODY_LIMIT => Action::Pause,
             State::Reading(headers) => {
                 let headers = headers.clone();
-                let body = host::body(BufferType::HttpResponseBody, size.min(MAX_ERROR_BYTES));
+                let body = host::body(BufferType::HttpResponseBody, size.min(BODY_LIMIT));
                 self.answered(&headers, &body);
-                self.swallow(size, end_of_stream)
+                self.swallow(size)
             }
-            State::Replacing(_) => self.swallow(size, end_of_stream),
-            _ => Action::Continue,
+            State::Replacing(_) => self.swallow(size),
+            State::Watching(_) => {
+                self.watch(size);
+                if end_of_stream {
+                    self.ended();
+                }
+                Action::Continue
+            }
+            State::Waiting | State::Passing => Action::Continue,
         }
     }
 
@@ -142,10 +179,28 @@ impl HttpContext for Upstream {
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
         if let State::Reading(headers) = &self.state {
             let headers = headers.clone();
-            let body = host::body(BufferType::HttpResponseBody, MAX_ERROR_BYTES);
+            let body = host::body(BufferType::HttpResponseBody, BODY_LIMIT);
             self.answered(&headers, &body);
-            return self.swallow(MAX_ERROR_BYTES, true);
+            return self.swallow(BODY_LIMIT);
         }
+        self.ended();
         Action::Continue
     }
+
+    /// Also when the client has gone before the end.
+    fn on_log(&mut self) {
+        self.ended();
+    }
+}
+
+fn status_class(headers: &Headers) -> Option<char> {
+    headers.text(":status").and_then(|status| status.chars().next())
+}
+
+fn succeeded(headers: &Headers) -> bool {
+    status_class(headers) == Some('2')
+}
+
+fn is_error(headers: &Headers) -> bool {
+    !matches!(status_class(headers), Some('1' | '2' | '3'))
 }

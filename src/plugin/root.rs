@@ -1,0 +1,146 @@
+//! The root context: the configuration, and the clock that drives the sync with D1.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use log::{error, info};
+use proxy_wasm::hostcalls;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{BufferType, ContextType, MapType};
+
+use super::{BALANCER, balancer, downstream, host, random, upstream};
+use crate::balancer::Balancer;
+use crate::config::{Config, D1};
+use crate::d1::{self, Answer, CALL_TIMEOUT, Call, Syncer};
+use crate::pool;
+
+/// How often the sync looks what is to be done.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Where in Envoy a plugin sits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Placement {
+    Downstream,
+    Upstream,
+}
+
+/// A plugin's root.
+pub struct Root {
+    placement: Placement,
+    syncer: Option<Syncer>,
+    d1: Option<Rc<Config>>,
+    /// The token of the call under way; an answer to another one is late and not wanted.
+    under_way: Option<u32>,
+}
+
+impl Root {
+    pub fn new() -> Self {
+        Root { placement: Placement::Downstream, syncer: None, d1: None, under_way: None }
+    }
+
+    fn start(&mut self, config: Config) {
+        pool::create_state(&host::SharedData);
+        d1::create_state(&host::SharedData);
+        info!("configured: {}", config.summary());
+        let config = Rc::new(config);
+        if config.d1.is_some() {
+            self.syncer = Some(Syncer::new(config.clone(), random()));
+            self.d1 = Some(config.clone());
+            let _ = hostcalls::set_tick_period(TICK);
+        }
+        let balancer = Rc::new(RefCell::new(Balancer::new(config)));
+        BALANCER.with(|slot| *slot.borrow_mut() = Some(balancer));
+    }
+
+    /// Sends a call. One that cannot be sent is answered by its absence.
+    fn send(&mut self, call: Call) {
+        let Some(d1) = self.d1.as_ref().and_then(|config| config.d1.as_ref()) else { return };
+        match dispatch(d1, &call) {
+            Some(token) => self.under_way = Some(token),
+            None => self.answered(&Answer::default()),
+        }
+    }
+
+    fn answered(&mut self, answer: &Answer) {
+        let (Some(syncer), Some(balancer)) = (&mut self.syncer, balancer()) else { return };
+        let next = {
+            let pool = &mut balancer.borrow_mut().pool;
+            syncer.answered(pool, &host::SharedData, answer, random(), host::now())
+        };
+        if let Some(call) = next {
+            self.send(call);
+        }
+    }
+}
+
+fn dispatch(d1: &D1, call: &Call) -> Option<u32> {
+    let authorization = format!("Bearer {}", d1.token.expose());
+    let headers = vec![
+        (":method", "POST"),
+        (":scheme", d1.url.scheme()),
+        (":authority", d1.url.authority.as_str()),
+        (":path", call.path.as_str()),
+        ("authorization", authorization.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let timeout = Duration::from_millis(CALL_TIMEOUT.0);
+    hostcalls::dispatch_http_call(&d1.cluster, headers, Some(&call.body), vec![], timeout).ok()
+}
+
+impl Context for Root {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
+        if self.under_way != Some(token) {
+            return;
+        }
+        self.under_way = None;
+        // A call that has failed has no headers at all.
+        let map = if headers > 0 { host::headers(MapType::HttpCallResponseHeaders) } else { Default::default() };
+        let body = if body_size > 0 { host::body(BufferType::HttpCallResponseBody, body_size) } else { Vec::new() };
+        self.answered(&Answer {
+            status: map.text(":status").and_then(|text| text.parse().ok()),
+            retry_after: map.text("retry-after").and_then(|text| text.parse().ok()),
+            body: &body,
+        });
+    }
+}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, size: usize) -> bool {
+        let root_id = hostcalls::get_property(vec!["plugin_root_id"]).ok().flatten();
+        if root_id.as_deref() == Some(b"upstream") {
+            self.placement = Placement::Upstream;
+            return true;
+        }
+        let json = host::body(BufferType::PluginConfiguration, size);
+        match Config::parse(&json, |name| std::env::var(name).ok()) {
+            Ok(config) => {
+                self.start(config);
+                true
+            }
+            Err(problems) => {
+                problems.iter().for_each(|problem| error!("configuration: {problem}"));
+                false
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let (Some(syncer), Some(balancer)) = (&mut self.syncer, balancer()) else { return };
+        let call = syncer.tick(&mut balancer.borrow_mut().pool, &host::SharedData, host::now());
+        if let Some(call) = call {
+            self.send(call);
+        }
+    }
+
+    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
+        Some(match self.placement {
+            Placement::Downstream => Box::new(downstream::Downstream::new(balancer())),
+            Placement::Upstream => Box::new(upstream::Upstream::new(balancer())),
+        })
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
