@@ -13,6 +13,7 @@
 
 use std::rc::Rc;
 
+use crate::answer::stream::Usage;
 use crate::answer::{self, Answer, Outcome, Verdict};
 use crate::config::{Config, Upstream, WhenAllCooling};
 use crate::headers::Headers;
@@ -165,8 +166,8 @@ impl Balancer {
         }
     }
 
-    /// Upstream: a successful answer has ended, with so many tokens if it said so.
-    pub fn served(&mut self, store: &dyn Store, ticket: &Ticket, tokens: Option<u64>, now: Time) {
+    /// Upstream: a successful answer has ended, with so many tokens.
+    pub fn served(&mut self, store: &dyn Store, ticket: &Ticket, tokens: Usage, now: Time) {
         let config = self.config.clone();
         if let Some(subject) = subject(&config, ticket, now) {
             lifecycle::served(&self.pool, store, subject, tokens);
@@ -252,6 +253,7 @@ fn ask<'a>(config: &Config, upstream: &'a Upstream, ticket: &'a Ticket, random: 
         tried: &ticket.tried,
         selection: config.policy.selection,
         conversation: ticket.conversation,
+        tokens: ticket.tokens,
         random,
         now,
     }

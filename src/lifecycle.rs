@@ -19,12 +19,14 @@
 
 use log::info;
 
+use crate::answer::stream::Usage;
 use crate::answer::{Exhausted, Outcome, Period, Quota, RateLimit, StatedLimit, Verdict, What, Window};
 use crate::config::{DailyQuota, Escalate, Policy, Upstream};
 use crate::pool::quota::{Dimension, UNLIMITED};
 use crate::pool::record::{Block, Pause, Reason, Record, Sync, Trial};
 use crate::pool::store::Store;
 use crate::pool::{Lease, Pool, usage};
+use crate::provider::Api;
 use crate::time::{DAY, MINUTE, Span, Time};
 
 /// How long a key is left alone by more requests than it takes at a time.
@@ -96,25 +98,18 @@ pub fn unanswered(pool: &mut Pool, store: &dyn Store, subject: Subject) {
     give_back(store, subject);
 }
 
-/// A request was served: counts it, if the lease has not, and its tokens. Without any known limit
-/// they are counted all the same, so that the first 429 finds counts that the others can be held to.
-pub fn served(pool: &Pool, store: &dyn Store, subject: Subject, tokens: Option<u64>) {
+/// A request was served with so many tokens: they take the place of those that were expected, if
+/// tokens are limited at all.
+pub fn served(pool: &Pool, store: &dyn Store, subject: Subject, tokens: Usage) {
     let Subject { slug, upstream, model, lease, leased_at, now, .. } = subject;
     let learned = pool.provider(slug).map(|state| state.learned(model)).unwrap_or_default();
-    let quota = upstream.quota(model).or(learned);
-    let tokens = tokens.filter(|_| !lease.counted || quota.counts_tokens());
-    if lease.counted && tokens.is_none() {
-        return;
-    }
-    let windows = upstream.provider.windows();
-    usage::change(store, lease.id, model, now, |usage| {
-        if !lease.counted {
-            usage.add_request(windows, leased_at, now);
-        }
-        if let Some(tokens) = tokens {
-            usage.add_tokens(windows, tokens, leased_at, now);
-        }
-    });
+    let (Some(expected), true) = (lease.counted, upstream.quota(model).or(learned).counts_tokens()) else { return };
+    let tokens = match upstream.provider.api {
+        // Google's token quotas count what goes in.
+        Api::Gemini => tokens.input,
+        _ => tokens.input.saturating_add(tokens.output),
+    };
+    usage::change(store, lease.id, model, now, |usage| usage.correct(expected, tokens, leased_at, now));
 }
 
 struct Lesson<'a> {
@@ -279,7 +274,8 @@ impl Lesson<'_> {
     /// Learns a limit, for the model or, if it differs from what other keys have said, for the key.
     fn limit(&self, pool: &mut Pool, store: &dyn Store, stated: &StatedLimit) {
         let Subject { slug, model, lease, upstream, now, .. } = self.subject;
-        let (Some(dimension), Some(limit)) = (dimension(stated), stated.limit.filter(|limit| *limit > 0)) else {
+        let api = upstream.provider.api;
+        let (Some(dimension), Some(limit)) = (dimension(stated, api), stated.limit.filter(|limit| *limit > 0)) else {
             return;
         };
         if upstream.quota(model).get(dimension).is_some() {
@@ -349,13 +345,17 @@ fn release_trial(pool: &mut Pool, store: &dyn Store, subject: Subject) {
 
 fn give_back(store: &dyn Store, subject: Subject) {
     let Subject { lease, model, leased_at, now, .. } = subject;
-    if lease.counted {
-        usage::change(store, lease.id, model, now, |usage| usage.give_back(leased_at, now));
+    if let Some(tokens) = lease.counted {
+        usage::change(store, lease.id, model, now, |usage| usage.give_back(tokens, leased_at, now));
     }
 }
 
-fn dimension(limit: &StatedLimit) -> Option<Dimension> {
-    match (limit.what, limit.window) {
+fn dimension(limit: &StatedLimit, api: Api) -> Option<Dimension> {
+    let what = match limit.what {
+        What::InputTokens if api == Api::Gemini => What::Tokens,
+        what => what,
+    };
+    match (what, limit.window) {
         (What::Requests, Window::Minute) => Some(Dimension::RequestsPerMinute),
         (What::Requests, Window::Day) => Some(Dimension::RequestsPerDay),
         (What::Tokens, Window::Minute) => Some(Dimension::TokensPerMinute),

@@ -35,6 +35,9 @@ const PRIVATE_HEADERS: &[&str] = &[
 /// The same, by how the names begin. `x-forwarded-proto` is the exception: Envoy finds no route
 /// without it, so the upstream filter takes it out.
 const PRIVATE_PREFIXES: &[&str] = &["cf-", "x-envoy-", "x-forwarded-", "x-one-balance-"];
+/// About how many bytes of a request are one token, for the quotas of tokens per minute. What an
+/// answer then says takes its place.
+const BYTES_PER_TOKEN: u64 = 4;
 /// What the upstream filter removes before the provider sees the request.
 pub const REMOVED_UPSTREAM: &str = "x-forwarded-proto";
 
@@ -237,7 +240,7 @@ impl Intake {
             None => Target::native(upstream, rest, query).map_err(nowhere)?,
         };
         let openai_auth = upstream.provider.openai.is_some_and(|openai| rest.starts_with(openai.scope));
-        self.forward(slug, model, target, upstream, gateway, openai_auth, None)
+        self.forward(slug, model, target, upstream, gateway, openai_auth, body.len(), None)
     }
 
     fn compat(
@@ -277,8 +280,8 @@ impl Intake {
             Some(_) => format!("{}/{model}", upstream.provider.compat_name()),
             None => model.to_owned(),
         };
-        let body = if sent == full { None } else { replaced(body, value, &sent) };
-        self.forward(slug, Some(model.to_owned()), target, upstream, through, true, body)
+        let new = if sent == full { None } else { replaced(body, value, &sent) };
+        self.forward(slug, Some(model.to_owned()), target, upstream, through, true, body.len(), new)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call for each way, and a struct would only name them again")]
@@ -290,6 +293,7 @@ impl Intake {
         upstream: &Upstream,
         gateway: Option<&AiGateway>,
         openai_auth: bool,
+        size: usize,
         body: Option<Vec<u8>>,
     ) -> Result<Forward, Reply> {
         let model = model.unwrap_or_default();
@@ -310,6 +314,7 @@ impl Intake {
             openai_auth,
             through_ai_gateway: gateway.is_some(),
             definition: u32::try_from(self.definition).unwrap_or(u32::MAX),
+            tokens: size as u64 / BYTES_PER_TOKEN,
             ..Ticket::default()
         };
         Ok(Forward { target, edits, body, ticket })

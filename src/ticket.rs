@@ -26,6 +26,8 @@ pub struct Ticket {
     pub definition: u32,
     /// Requests of one conversation share it; where `sticky` selection begins.
     pub conversation: u64,
+    /// About how many tokens the request will take.
+    pub tokens: u64,
     /// The keys that were tried, in order; the last one is in the attempt that is under way.
     pub tried: Vec<KeyId>,
     /// The first key, leased downstream so that a request without a key never leaves; the first

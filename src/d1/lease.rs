@@ -49,7 +49,7 @@ fn encode(held: Held) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::store::memory::Memory;
+    use crate::pool::store::Memory;
 
     #[test]
     fn one_holds_it_and_the_next_takes_over() {

@@ -98,8 +98,9 @@ impl Upstream {
     /// A successful answer has ended, in whatever way.
     fn ended(&mut self) {
         if let (State::Watching(watcher), Some(balancer)) = (&self.state, &self.balancer) {
-            let tokens = watcher.usage().map(|usage| usage.input.saturating_add(usage.output));
-            balancer.borrow_mut().served(&host::SharedData, &self.ticket, tokens, host::now());
+            if let Some(tokens) = watcher.usage() {
+                balancer.borrow_mut().served(&host::SharedData, &self.ticket, tokens, host::now());
+            }
             self.state = State::Passing;
         }
     }

@@ -110,7 +110,7 @@ fn write_u32(bytes: &mut [u8], place: usize, number: u32) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::store::memory::Memory;
+    use super::super::store::Memory;
     use super::*;
 
     #[test]

@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::index::Index;
-use super::quota::{Dimension, Quota};
+use super::quota::Dimension;
 use super::select::{Selection, Start};
 use super::store::{MAX_RACES, Store};
 use super::{KeyId, ModelIndex, NoKey, Pool, usage};
 use crate::config::Upstream;
-use crate::time::Time;
+use crate::time::{Span, Time};
 
 /// How many (provider, model) pairs a worker keeps an index of; the one used longest ago goes.
 const MAX_INDEXES: usize = 64;
@@ -28,6 +28,8 @@ pub struct Ask<'a> {
     pub selection: Selection,
     /// What requests of one conversation share; 0 if nothing.
     pub conversation: u64,
+    /// About how many tokens the request will take.
+    pub tokens: u64,
     /// A random number.
     pub random: u64,
     /// The time.
@@ -39,8 +41,8 @@ pub struct Ask<'a> {
 pub struct Lease {
     /// The key.
     pub id: KeyId,
-    /// The request counts already, for there is a quota.
-    pub counted: bool,
+    /// The request is counted, with so many tokens.
+    pub counted: Option<u64>,
     /// It goes beyond this learned limit, to see whether the limit still holds.
     pub beyond: Option<Dimension>,
 }
@@ -114,31 +116,43 @@ impl Pool {
         }
     }
 
-    /// Counts the request, if it fits into the key's quota.
+    /// Counts the request, if it fits into the key's quota. Without any known limit it is counted all
+    /// the same, so that the first 429 finds counts that the other keys can be held to.
     ///
     /// # Errors
     /// When the key has room again.
     fn reserve(&mut self, store: &dyn Store, id: KeyId, ask: Ask) -> Result<Lease, Time> {
-        let Ask { model, now, .. } = ask;
+        let Ask { model, tokens, now, .. } = ask;
         let configured = ask.upstream.quota(model);
         let learned = self.provider(ask.slug).map(|state| state.learned(model)).unwrap_or_default();
-        if configured.is_empty() && learned.is_empty() {
-            return Ok(Lease { id, counted: false, beyond: None });
-        }
         let windows = ask.upstream.provider.windows();
         let fits = usage::change(store, id, model, now, |usage| {
-            usage.room(quota_of(configured, usage.own, learned), windows, now)?;
-            usage.add_request(windows, now, now);
-            Ok(())
+            let room = usage.room(configured.or(usage.own).or(learned), windows, tokens, now);
+            match room {
+                Ok(()) => {
+                    usage.add(windows, tokens, now, now);
+                    Ok(())
+                }
+                Err((until, full)) => Err((until, full, usage.own.get(full).is_some())),
+            }
         });
-        let Some(Err((until, full))) = fits else { return Ok(Lease { id, counted: fits.is_some(), beyond: None }) };
-        let may_try = configured.get(full).is_none()
-            && self.provider(ask.slug).is_some_and(|state| state.limit_trial_due(model, now));
-        if may_try && self.change_provider(store, ask.slug, |state| state.claim_limit_trial(model, now)) == Some(true) {
-            usage::change(store, id, model, now, |usage| usage.add_request(windows, now, now));
-            return Ok(Lease { id, counted: true, beyond: Some(full) });
+        match fits {
+            Some(Ok(())) => Ok(Lease { id, counted: Some(tokens), beyond: None }),
+            // A page too busy to be written: the request goes uncounted.
+            None => Ok(Lease { id, counted: None, beyond: None }),
+            Some(Err((until, full, known))) => {
+                let wait = limit_trial(full, known);
+                let may_try = configured.get(full).is_none()
+                    && self.provider(ask.slug).is_some_and(|state| state.limit_trial_due(model, wait, now))
+                    && self.change_provider(store, ask.slug, |state| state.claim_limit_trial(model, wait, now))
+                        == Some(true);
+                if !may_try {
+                    return Err(until);
+                }
+                usage::change(store, id, model, now, |usage| usage.add(windows, tokens, now, now));
+                Ok(Lease { id, counted: Some(tokens), beyond: Some(full) })
+            }
         }
-        Err(until)
     }
 
     fn less_used(&self, store: &dyn Store, ask: Ask, one: u32, other: u32) -> u32 {
@@ -186,9 +200,16 @@ impl Pool {
     }
 }
 
-/// The configured limits win; then what the key's own answers have stated.
-pub(super) fn quota_of(configured: Quota, own: Quota, learned: Quota) -> Quota {
-    configured.or(own).or(learned)
+/// How often one request of a model may go beyond a learned limit, to see whether it holds for the
+/// key at hand. A key that has stated nothing of its own may be of another tier, which is worth one
+/// 429 soon; one that has, and every daily quota, which a 429 would not teach much about, is tried
+/// seldom.
+fn limit_trial(full: Dimension, known: bool) -> Span {
+    match full {
+        Dimension::RequestsPerDay | Dimension::TokensPerDay => Span::secs(6 * 3600),
+        _ if known => Span::secs(600),
+        _ => Span::secs(10),
+    }
 }
 
 /// The cursor of a provider's model (FNV-1a).

@@ -20,13 +20,14 @@ const EGRESS_KEYS: usize = 4;
 /// ... within this time, without a success between, are not at fault: the address is that all of
 /// them come from. With good keys in the pool, round robin brings a success between.
 const EGRESS_WINDOW: Span = Span::secs(5);
-/// How long the provider rests then.
-pub const EGRESS_REST: Span = Span::secs(15);
+/// How long the provider rests then. Only the next request can tell whether it is over, so the rest
+/// is short, and the next unexplained 429 begins another one.
+pub const EGRESS_REST: Span = Span::secs(2);
+/// How long the address stays suspect without a success.
+const SUSPECT: Span = Span::secs(120);
 /// More refused keys than this within a minute, without a success between: the provider's login is
 /// broken rather than every key. A block is for good, and D1 would pass it on to the Worker.
 const REFUSED_KEYS: usize = 4;
-/// How often a learned limit is tried out by one request beyond it.
-pub const LIMIT_TRIAL: Span = Span::secs(600);
 
 /// All providers about which there is something to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,23 +111,26 @@ impl ProviderState {
         let Some((_, learned)) = self.models.iter_mut().find(|(name, _)| name == model) else { return false };
         learned.stated = now;
         match learned.quota.get(dimension) {
-            None => learned.quota.set(dimension, limit),
+            None => {
+                learned.quota.set(dimension, limit);
+                learned.tried = now;
+            }
             Some(known) => return known == limit,
         }
         true
     }
 
-    /// Lets one request go beyond a model's learned limits, once in [`LIMIT_TRIAL`].
-    pub fn claim_limit_trial(&mut self, model: &str, now: Time) -> bool {
+    /// Lets one request go beyond a model's learned limits, if the last one was so long ago.
+    pub fn claim_limit_trial(&mut self, model: &str, wait: Span, now: Time) -> bool {
         let found = self.models.iter_mut().find(|(name, _)| name == model);
-        let due = found.map(|(_, learned)| learned).filter(|learned| learned.trial_due(now));
+        let due = found.map(|(_, learned)| learned).filter(|learned| learned.tried.plus(wait) <= now);
         due.map(|learned| learned.tried = now).is_some()
     }
 
     /// Whether such a request may go.
     #[must_use]
-    pub fn limit_trial_due(&self, model: &str, now: Time) -> bool {
-        self.model(model).is_some_and(|learned| learned.trial_due(now))
+    pub fn limit_trial_due(&self, model: &str, wait: Span, now: Time) -> bool {
+        self.model(model).is_some_and(|learned| learned.tried.plus(wait) <= now)
     }
 
     /// A request beyond the limits was served: the next key may be tried out at once.
@@ -140,7 +144,8 @@ impl ProviderState {
     /// the keys that got one are returned, for they are not at fault.
     pub fn unexplained(&mut self, id: KeyId, now: Time) -> Option<Vec<KeyId>> {
         note(&mut self.unexplained, id, now, EGRESS_WINDOW);
-        if self.unexplained.len() < EGRESS_KEYS {
+        let suspect = self.rests_until != Time(0) && self.rests_until.plus(SUSPECT) > now;
+        if self.unexplained.len() < EGRESS_KEYS && !suspect {
             return None;
         }
         self.rests_until = self.rests_until.max(now.plus(EGRESS_REST));
@@ -163,17 +168,11 @@ impl ProviderState {
     /// Whether a success would change anything.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
-        !self.unexplained.is_empty() || !self.refused.is_empty()
+        !self.unexplained.is_empty() || !self.refused.is_empty() || self.rests_until != Time(0)
     }
 
     fn model(&self, model: &str) -> Option<&Learned> {
         self.models.iter().find(|(name, _)| name == model).map(|(_, learned)| learned)
-    }
-}
-
-impl Learned {
-    fn trial_due(&self, now: Time) -> bool {
-        self.tried.plus(LIMIT_TRIAL) <= now && self.stated.plus(LIMIT_TRIAL) <= now
     }
 }
 
@@ -201,6 +200,9 @@ mod tests {
         state.unexplained(KeyId(7), at(8));
         assert_eq!(state.unexplained(KeyId(8), at(8)), Some(vec![KeyId(5), KeyId(6), KeyId(7), KeyId(8)]));
         assert_eq!(state.rests_until, at(8).plus(EGRESS_REST));
+        assert_eq!(state.unexplained(KeyId(9), at(20)), Some(vec![KeyId(9)]), "still the address");
+        state.succeeded();
+        assert_eq!(state.unexplained(KeyId(9), at(21)), None, "it is over");
     }
 
     #[test]
@@ -219,12 +221,13 @@ mod tests {
         assert!(state.state_limit("m", rpm, 15, at(1)));
         assert!(!state.state_limit("m", rpm, 1000, at(2)), "another tier");
         assert_eq!(state.learned("m").rpm, Some(15));
-        assert!(!state.claim_limit_trial("m", at(500)), "it was stated just now");
-        assert!(state.claim_limit_trial("m", at(700)));
-        assert!(!state.claim_limit_trial("m", at(701)));
+        let wait = Span::secs(600);
+        assert!(!state.claim_limit_trial("m", wait, at(500)), "it was stated just now");
+        assert!(state.claim_limit_trial("m", wait, at(700)));
+        assert!(!state.claim_limit_trial("m", wait, at(701)));
         state.limit_trial_succeeded("m");
-        assert!(state.claim_limit_trial("m", at(702)));
-        assert!(!state.claim_limit_trial("other", at(702)));
+        assert!(state.claim_limit_trial("m", wait, at(702)));
+        assert!(!state.claim_limit_trial("other", wait, at(702)));
     }
 
     #[test]

@@ -138,32 +138,30 @@ impl Slot {
 }
 
 impl Usage {
-    /// Whether one more request fits.
+    /// Whether one more request fits that will take about so many tokens.
     ///
     /// # Errors
     /// When it does not: the time at which it will, and the dimension that is full.
-    pub fn room(&self, quota: Quota, windows: Windows, now: Time) -> Result<(), (Time, Dimension)> {
+    pub fn room(&self, quota: Quota, windows: Windows, tokens: u64, now: Time) -> Result<(), (Time, Dimension)> {
         let full = DIMENSIONS.into_iter().filter_map(|dimension| {
             let limit = quota.get(dimension)?;
-            self.full_until(dimension, limit, windows, now).map(|until| (until, dimension))
+            self.full_until(dimension, limit, windows, tokens, now).map(|until| (until, dimension))
         });
         full.max().map_or(Ok(()), Err)
     }
 
-    fn full_until(&self, dimension: Dimension, limit: u64, windows: Windows, now: Time) -> Option<Time> {
+    fn full_until(&self, dimension: Dimension, limit: u64, windows: Windows, tokens: u64, now: Time) -> Option<Time> {
         let today = now < self.day_ends;
         match dimension {
             Dimension::RequestsPerDay => (today && self.day_requests >= limit).then_some(self.day_ends),
             Dimension::TokensPerDay => {
-                let next = self.day_tokens.saturating_add(self.tokens_per_request());
+                let next = self.day_tokens.saturating_add(tokens);
                 (today && self.day_tokens > 0 && next > limit).then_some(self.day_ends)
             }
             Dimension::RequestsPerMinute => {
                 self.minute_full(windows.minute, now, limit, 1, |slot| u64::from(slot.requests))
             }
-            Dimension::TokensPerMinute => {
-                self.minute_full(windows.minute, now, limit, self.tokens_per_request(), |slot| slot.tokens)
-            }
+            Dimension::TokensPerMinute => self.minute_full(windows.minute, now, limit, tokens, |slot| slot.tokens),
         }
     }
 
@@ -184,32 +182,33 @@ impl Usage {
         None
     }
 
-    /// Tokens of an average request of the last minute.
-    fn tokens_per_request(&self) -> u64 {
-        let (tokens, requests) = self.slots.iter().filter(|slot| slot.tokens > 0).fold((0u64, 0u64), |sum, slot| {
-            (sum.0.saturating_add(slot.tokens), sum.1.saturating_add(u64::from(slot.requests.max(1))))
+    /// Counts a request that was leased at `leased` and will take about so many tokens.
+    pub fn add(&mut self, windows: Windows, tokens: u64, leased: Time, now: Time) {
+        self.roll(windows, now);
+        self.slot(leased, now, |slot| {
+            slot.requests = slot.requests.saturating_add(1);
+            slot.tokens = slot.tokens.saturating_add(tokens);
         });
-        tokens.checked_div(requests).unwrap_or_default()
-    }
-
-    /// Counts a request that was leased at `leased`.
-    pub fn add_request(&mut self, windows: Windows, leased: Time, now: Time) {
-        self.roll(windows, now);
-        self.slot(leased, now, |slot| slot.requests = slot.requests.saturating_add(1));
         self.day_requests = self.day_requests.saturating_add(1);
-    }
-
-    /// Counts the tokens of a request that was leased at `leased`.
-    pub fn add_tokens(&mut self, windows: Windows, tokens: u64, leased: Time, now: Time) {
-        self.roll(windows, now);
-        self.slot(leased, now, |slot| slot.tokens = slot.tokens.saturating_add(tokens));
         self.day_tokens = self.day_tokens.saturating_add(tokens);
     }
 
+    /// Puts the tokens that a request took in the place of those that were expected.
+    pub fn correct(&mut self, expected: u64, tokens: u64, leased: Time, now: Time) {
+        let corrected = |count: u64| count.saturating_sub(expected).saturating_add(tokens);
+        self.slot(leased, now, |slot| slot.tokens = corrected(slot.tokens));
+        self.day_tokens = corrected(self.day_tokens);
+    }
+
     /// A request that was counted has not been served: it does not count after all.
-    pub fn give_back(&mut self, leased: Time, now: Time) {
-        self.slot(leased, now, |slot| slot.requests = slot.requests.saturating_sub(1));
+    pub fn give_back(&mut self, tokens: u64, leased: Time, now: Time) {
+        self.slot(leased, now, |slot| {
+            slot.requests = slot.requests.saturating_sub(1);
+            slot.tokens = slot.tokens.saturating_sub(tokens);
+        });
+        self.slots.retain(|slot| slot.requests > 0 || slot.tokens > 0);
         self.day_requests = self.day_requests.saturating_sub(1);
+        self.day_tokens = self.day_tokens.saturating_sub(tokens);
     }
 
     /// How much a key is in use: requests of this minute, then of this day.
@@ -219,9 +218,12 @@ impl Usage {
         (live.map(|slot| u64::from(slot.requests)).fold(0, u64::saturating_add), self.requests_today(now))
     }
 
-    /// Whether nothing of it matters any more.
+    /// Whether there is nothing in it that is worth keeping.
     #[must_use]
     pub fn is_over(&self, now: Time) -> bool {
+        if self.day_requests == 0 && self.day_tokens == 0 && self.own.is_empty() {
+            return true;
+        }
         self.day_ends <= now && self.slots.iter().all(|slot| leaves(Minute::Rolling, slot.time()) <= now)
     }
 
@@ -299,54 +301,66 @@ mod tests {
     fn a_rolling_minute() {
         let mut usage = Usage::default();
         for secs in [0, 10, 20] {
-            assert_eq!(usage.room(rpm(3), ROLLING, after(secs)), Ok(()));
-            usage.add_request(ROLLING, after(secs), after(secs));
+            assert_eq!(usage.room(rpm(3), ROLLING, 0, after(secs)), Ok(()));
+            usage.add(ROLLING, 0, after(secs), after(secs));
         }
         let full = (after(60), Dimension::RequestsPerMinute);
-        assert_eq!(usage.room(rpm(3), ROLLING, after(20)), Err(full));
-        assert_eq!(usage.room(rpm(3), ROLLING, after(60)), Ok(()), "the first has left");
-        assert_eq!(usage.room(rpm(2), ROLLING, after(60)), Err((after(70), Dimension::RequestsPerMinute)));
-        usage.give_back(after(20), after(60));
-        assert_eq!(usage.room(rpm(2), ROLLING, after(60)), Ok(()));
+        assert_eq!(usage.room(rpm(3), ROLLING, 0, after(20)), Err(full));
+        assert_eq!(usage.room(rpm(3), ROLLING, 0, after(60)), Ok(()), "the first has left");
+        assert_eq!(usage.room(rpm(2), ROLLING, 0, after(60)), Err((after(70), Dimension::RequestsPerMinute)));
+        usage.give_back(0, after(20), after(60));
+        assert_eq!(usage.room(rpm(2), ROLLING, 0, after(60)), Ok(()));
     }
 
     #[test]
     fn a_calendar_minute() {
         let mut usage = Usage::default();
-        usage.add_request(CALENDAR, after(59), after(59));
-        assert_eq!(usage.room(rpm(1), CALENDAR, after(59)), Err((after(60), Dimension::RequestsPerMinute)));
-        assert_eq!(usage.room(rpm(1), CALENDAR, after(60)), Ok(()));
-        usage.add_request(CALENDAR, Time(after(120).0 - 100), Time(after(120).0 - 100));
-        assert_eq!(usage.room(rpm(1), CALENDAR, after(120)), Ok(()), "a slot that ends with the minute belongs to it");
+        usage.add(CALENDAR, 0, after(59), after(59));
+        assert_eq!(usage.room(rpm(1), CALENDAR, 0, after(59)), Err((after(60), Dimension::RequestsPerMinute)));
+        assert_eq!(usage.room(rpm(1), CALENDAR, 0, after(60)), Ok(()));
+        usage.add(CALENDAR, 0, Time(after(120).0 - 100), Time(after(120).0 - 100));
+        assert_eq!(
+            usage.room(rpm(1), CALENDAR, 0, after(120)),
+            Ok(()),
+            "a slot that ends with the minute belongs to it"
+        );
     }
 
     #[test]
     fn a_day() {
         let quota = Quota { rpd: Some(2), ..Quota::default() };
         let mut usage = Usage::default();
-        usage.add_request(ROLLING, START, START);
-        usage.add_request(ROLLING, START, START);
+        usage.add(ROLLING, 0, START, START);
+        usage.add(ROLLING, 0, START, START);
         let midnight = after(14 * 3600);
-        assert_eq!(usage.room(quota, ROLLING, START), Err((midnight, Dimension::RequestsPerDay)));
-        assert_eq!(usage.room(quota, ROLLING, midnight), Ok(()));
-        usage.add_request(ROLLING, midnight, midnight);
+        assert_eq!(usage.room(quota, ROLLING, 0, START), Err((midnight, Dimension::RequestsPerDay)));
+        assert_eq!(usage.room(quota, ROLLING, 0, midnight), Ok(()));
+        usage.add(ROLLING, 0, midnight, midnight);
         assert_eq!(usage.requests_today(midnight), 1);
     }
 
     #[test]
-    fn tokens_expect_an_average_request() {
+    fn tokens() {
         let quota = Quota { tpm: Some(1000), ..Quota::default() };
         let mut usage = Usage::default();
-        assert_eq!(usage.room(quota, ROLLING, START), Ok(()));
-        for secs in [1, 2] {
-            usage.add_request(ROLLING, after(secs), after(secs));
-            usage.add_tokens(ROLLING, 400, after(secs), after(secs));
-        }
-        assert_eq!(usage.room(quota, ROLLING, after(2)), Err((after(61), Dimension::TokensPerMinute)));
-        let mut large = Usage::default();
-        large.add_request(ROLLING, START, START);
-        large.add_tokens(ROLLING, 5000, START, START);
-        assert_eq!(large.room(quota, ROLLING, after(60)), Ok(()), "an empty minute takes any request");
+        usage.add(ROLLING, 400, after(1), after(1));
+        usage.add(ROLLING, 400, after(2), after(2));
+        assert_eq!(usage.room(quota, ROLLING, 200, after(2)), Ok(()));
+        assert_eq!(usage.room(quota, ROLLING, 201, after(2)), Err((after(61), Dimension::TokensPerMinute)));
+        usage.correct(400, 300, after(1), after(3));
+        assert_eq!(usage.room(quota, ROLLING, 300, after(3)), Ok(()));
+        usage.give_back(400, after(2), after(3));
+        assert_eq!(usage.room(quota, ROLLING, 700, after(3)), Ok(()));
+        assert_eq!(usage.room(quota, ROLLING, 5000, after(61)), Ok(()), "an empty minute takes any request");
+    }
+
+    #[test]
+    fn nothing_is_left_of_requests_that_were_given_back() {
+        let mut usage = Usage::default();
+        usage.add(ROLLING, 5, START, START);
+        assert!(!usage.is_over(START));
+        usage.give_back(5, START, START);
+        assert!(usage.is_over(START));
     }
 
     proptest! {
@@ -357,8 +371,8 @@ mod tests {
             let mut served: Vec<Time> = Vec::new();
             for gap in gaps {
                 now = now.plus(Span(gap));
-                if usage.room(rpm(limit), ROLLING, now).is_ok() {
-                    usage.add_request(ROLLING, now, now);
+                if usage.room(rpm(limit), ROLLING, 0, now).is_ok() {
+                    usage.add(ROLLING, 0, now, now);
                     served.push(now);
                 }
                 let in_minute = served.iter().filter(|time| time.plus(MINUTE) > now).count();

@@ -7,6 +7,9 @@
 //! is an empty one. So all values are created once, empty of content but not of bytes, before there
 //! is traffic ([`create`]), and none is ever removed.
 
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
 /// Access to shared data. Errors of the host look like absent values and lost races: the callers
 /// have an answer for both.
 pub trait Store {
@@ -44,54 +47,43 @@ pub fn create(store: &dyn Store, name: &str, value: &[u8]) {
     }
 }
 
-#[cfg(test)]
-pub(crate) mod memory {
-    //! Shared data for tests, with the host's quirks.
+/// Shared data in memory, with the host's quirks, for tests and the simulation.
+#[derive(Debug, Default)]
+pub struct Memory {
+    values: RefCell<BTreeMap<String, (Vec<u8>, u32)>>,
+    next_cas: Cell<u32>,
+    /// Reads and writes so far.
+    pub calls: Cell<usize>,
+    /// Writes that shall lose their race.
+    pub lose: Cell<usize>,
+}
 
-    use std::cell::{Cell, RefCell};
-    use std::collections::BTreeMap;
-
-    use super::Store;
-
-    /// A store in memory that counts calls.
-    #[derive(Default)]
-    pub struct Memory {
-        values: RefCell<BTreeMap<String, (Vec<u8>, u32)>>,
-        next_cas: Cell<u32>,
-        /// Reads and writes so far.
-        pub calls: Cell<usize>,
-        /// Writes that shall lose their race.
-        pub lose: Cell<usize>,
+impl Store for Memory {
+    fn get(&self, name: &str) -> Option<(Vec<u8>, u32)> {
+        self.calls.set(self.calls.get() + 1);
+        self.values.borrow().get(name).cloned()
     }
 
-    impl Store for Memory {
-        fn get(&self, name: &str) -> Option<(Vec<u8>, u32)> {
-            self.calls.set(self.calls.get() + 1);
-            self.values.borrow().get(name).cloned()
+    fn set(&self, name: &str, value: &[u8], cas: Option<u32>) -> bool {
+        self.calls.set(self.calls.get() + 1);
+        if self.lose.get() > 0 {
+            self.lose.set(self.lose.get() - 1);
+            return false;
         }
-
-        fn set(&self, name: &str, value: &[u8], cas: Option<u32>) -> bool {
-            self.calls.set(self.calls.get() + 1);
-            if self.lose.get() > 0 {
-                self.lose.set(self.lose.get() - 1);
-                return false;
-            }
-            let mut values = self.values.borrow_mut();
-            if let (Some((_, current)), Some(cas)) = (values.get(name), cas)
-                && *current != cas
-            {
-                return false;
-            }
-            self.next_cas.set(self.next_cas.get() + 1);
-            values.insert(name.to_owned(), (value.to_vec(), self.next_cas.get()));
-            true
+        let mut values = self.values.borrow_mut();
+        if let (Some((_, current)), Some(cas)) = (values.get(name), cas)
+            && *current != cas
+        {
+            return false;
         }
+        self.next_cas.set(self.next_cas.get().wrapping_add(1));
+        values.insert(name.to_owned(), (value.to_vec(), self.next_cas.get()));
+        true
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::memory::Memory;
     use super::*;
 
     #[test]

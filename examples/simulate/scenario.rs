@@ -1,0 +1,183 @@
+//! The scenarios: who asks how much, of which keys, at what time.
+
+use fastrand::Rng;
+use one_balance::pool::quota::Minute;
+use one_balance::time::{DAY, DailyReset, MINUTE, Span, Time};
+
+use crate::provider::{Key, Limits, Provider, Style, UNLIMITED};
+
+pub struct Scenario {
+    pub name: &'static str,
+    pub slug: &'static str,
+    pub style: Style,
+    pub start: Time,
+    pub length: Span,
+    pub per_second: f64,
+    /// Whether each key is valid, and its limits.
+    pub keys: Vec<(bool, Limits)>,
+    pub tokens: u64,
+    pub outage: Option<(Time, Time)>,
+    pub egress: Option<(Time, Time)>,
+}
+
+const FREE: Limits = Limits { rpm: 15, rpd: UNLIMITED, tpm: UNLIMITED };
+
+fn keys(good: usize, bad: usize, limits: Limits) -> Vec<(bool, Limits)> {
+    (0..good + bad).map(|number| (number % 10 != 3 || number / 10 >= bad, limits)).collect()
+}
+
+impl Scenario {
+    fn known(&self) -> &'static one_balance::provider::Provider {
+        one_balance::provider::find(self.slug).expect("a provider of the table")
+    }
+
+    pub fn day(&self) -> DailyReset {
+        self.known().daily_reset
+    }
+
+    pub fn provider(&self) -> Provider {
+        Provider {
+            style: self.style,
+            minute: self.known().minute,
+            day: self.day(),
+            keys: self.keys.iter().map(|&(valid, limits)| Key::new(valid, limits)).collect(),
+            outages: self.outage.into_iter().collect(),
+            egress: self.egress.into_iter().collect(),
+        }
+    }
+
+    pub fn tokens(&self, rng: &mut Rng) -> u64 {
+        if self.tokens == 0 { 0 } else { rng.u64(self.tokens / 2..self.tokens * 3 / 2) }
+    }
+
+    /// How many of so many requests the quotas allow. Days and calendar minutes are counted one by
+    /// one; a rolling minute gives its quota once at the start and then at its pace.
+    pub fn allowed(&self, requests: u64) -> u64 {
+        let end = self.start.plus(self.length);
+        let closed =
+            [self.outage, self.egress].into_iter().flatten().map(|(from, until)| from.until(until).0).sum::<u64>();
+        let open = Span(self.length.0 - closed);
+        let minutes = match self.known().minute {
+            Minute::Rolling => open.0 as f64 / MINUTE.0 as f64 + if open.0 % MINUTE.0 == 0 { 0.0 } else { 1.0 },
+            Minute::Calendar => (open.0 as f64 / MINUTE.0 as f64).ceil(),
+        };
+        let mut days = 1;
+        let mut day = self.day().next(self.start);
+        while day < end {
+            days += 1;
+            day = self.day().next(day);
+        }
+        let worth = |limits: &Limits| {
+            let by_minute = (limits.rpm as f64 * minutes).min(limits.tpm as f64 / self.tokens.max(1) as f64 * minutes);
+            by_minute.min(limits.rpd as f64 * f64::from(days))
+        };
+        let capacity: f64 = self.keys.iter().filter(|(valid, _)| *valid).map(|(_, limits)| worth(limits)).sum();
+        let asked = requests as f64 * open.0 as f64 / self.length.0 as f64;
+        capacity.min(asked) as u64
+    }
+}
+
+/// A Unix time in seconds, on a full minute.
+const fn at(secs: u64) -> Time {
+    Time::from_secs(secs)
+}
+
+/// 24 November 2026, 15:00 UTC.
+const NOW: Time = at(1_795_532_400);
+/// 7 March 2026, 20:00 UTC: the next Pacific day has 23 hours.
+const SPRING: Time = at(1_772_913_600);
+/// 31 October 2026, 20:00 UTC: the next Pacific day has 25 hours.
+const AUTUMN: Time = at(1_793_476_800);
+
+pub fn all() -> Vec<Scenario> {
+    let minutes = |count: u64| Span(MINUTE.0 * count);
+    let base = || Scenario {
+        name: "",
+        slug: "google-ai-studio",
+        style: Style::Google,
+        start: NOW,
+        length: minutes(10),
+        per_second: 7.5,
+        keys: keys(20, 2, FREE),
+        tokens: 0,
+        outage: None,
+        egress: None,
+    };
+    let daily = Limits { rpm: 15, rpd: 50, tpm: UNLIMITED };
+    let tokens = Limits { rpm: UNLIMITED, rpd: UNLIMITED, tpm: 40_000 };
+    let openai = Limits { rpm: 30, rpd: UNLIMITED, tpm: UNLIMITED };
+    let mixed =
+        || (0..20).map(|number| (true, if number % 5 == 0 { Limits { rpm: 60, ..FREE } } else { FREE })).collect();
+    vec![
+        Scenario { name: "Gemini free tier, 1.5 x the minute quota", ..base() },
+        Scenario { name: "the same at half the quota", per_second: 2.5, ..base() },
+        Scenario { name: "the same at five times the quota", per_second: 25.0, ..base() },
+        Scenario { name: "one key, twice its quota", keys: keys(1, 0, FREE), per_second: 0.5, ..base() },
+        Scenario {
+            name: "daily quota, 26 hours",
+            keys: keys(20, 2, daily),
+            length: Span(DAY.0 / 24 * 26),
+            per_second: 0.05,
+            ..base()
+        },
+        Scenario {
+            name: "daily quota over the 23-hour day",
+            keys: keys(20, 0, daily),
+            start: SPRING,
+            length: Span(DAY.0 * 2),
+            per_second: 0.05,
+            ..base()
+        },
+        Scenario {
+            name: "daily quota over the 25-hour day",
+            keys: keys(20, 0, daily),
+            start: AUTUMN,
+            length: Span(DAY.0 * 2),
+            per_second: 0.05,
+            ..base()
+        },
+        Scenario {
+            name: "OpenAI, quotas in headers, 1.5 x",
+            slug: "openai",
+            style: Style::Headers,
+            keys: keys(10, 1, openai),
+            ..base()
+        },
+        Scenario {
+            name: "Gemini tokens per minute, 1.5 x",
+            keys: keys(10, 0, tokens),
+            tokens: 2000,
+            per_second: 5.0,
+            length: minutes(20),
+            ..base()
+        },
+        Scenario {
+            name: "an outage of 30 s",
+            per_second: 3.0,
+            outage: Some((at(1_795_532_520), at(1_795_532_550))),
+            ..base()
+        },
+        Scenario {
+            name: "the address is limited for 20 s",
+            per_second: 3.0,
+            egress: Some((at(1_795_532_520), at(1_795_532_540))),
+            ..base()
+        },
+        Scenario { name: "two tiers, 1.5 x", keys: mixed(), per_second: 12.0, length: minutes(60), ..base() },
+        Scenario {
+            name: "bare 429s, under the quota",
+            slug: "deepseek",
+            style: Style::Bare,
+            keys: keys(10, 1, openai),
+            per_second: 4.0,
+            ..base()
+        },
+        Scenario {
+            name: "1,000 keys, 1.5 x",
+            keys: keys(1000, 10, FREE),
+            per_second: 375.0,
+            length: minutes(3),
+            ..base()
+        },
+    ]
+}
