@@ -54,8 +54,8 @@ struct Name {
     window: Window,
 }
 
-/// A window without a name that starts anew later than this is no minute.
-const BEYOND_A_MINUTE: Span = Span::secs(90);
+/// A window without a name that starts anew within this is a minute, with some slack for clocks.
+const WITHIN_A_MINUTE: Span = Span::secs(65);
 
 /// The limits that the answer's headers state.
 pub fn from_headers(answer: &Answer) -> Vec<StatedLimit> {
@@ -98,17 +98,16 @@ fn note(limits: &mut Vec<StatedLimit>, name: Name, value: &str, answer: &Answer)
 }
 
 /// Gives the windows that the names leave open. Groq's requests are per day and its tokens per
-/// minute; elsewhere a reset tells: a bucket of a minute is full within a minute, one of a day
-/// (OpenAI's lowest tiers: 200 a day, one each 7m12s) is not.
+/// minute; elsewhere a near reset tells a minute, for its bucket is full again within a minute. A far
+/// one stays open: it may be a day's bucket (OpenAI's lowest tiers refill 200 a day, one each 7m12s).
 fn name_windows(limits: &mut [StatedLimit], answer: &Answer) {
     for limit in limits.iter_mut().filter(|limit| limit.window == Window::Unstated) {
-        let far = limit.reset.is_some_and(|at| answer.now.until(at) > BEYOND_A_MINUTE);
+        let near = limit.reset.is_some_and(|at| answer.now.until(at) <= WITHIN_A_MINUTE);
         limit.window = match (answer.provider.slug, limit.what) {
             ("groq", What::Requests) => Window::Day,
             // OpenRouter's names leave it to the message whether it is the minute's or the day's.
             ("openrouter", _) => Window::Unstated,
-            _ if far => Window::Day,
-            _ if limit.reset.is_some() => Window::Minute,
+            _ if near => Window::Minute,
             _ => Window::Unstated,
         };
     }

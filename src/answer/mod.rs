@@ -18,6 +18,7 @@ mod limits;
 mod markers;
 mod reset;
 mod rules;
+mod scanner;
 pub mod stream;
 
 pub use evidence::{Evidence, Sign};

@@ -50,7 +50,8 @@ fn stated_limits(answer: &Answer, error: &ErrorBody, google: &QuotaFailure) -> V
     limits.extend(google.limits());
     limits.truncate(StatedLimit::MOST);
     // A name that leaves the window open, beside a message that tells it: "free-models-per-day".
-    for limit in limits.iter_mut().filter(|limit| limit.window == Window::Unstated) {
+    let spent = |limit: &&mut StatedLimit| limit.window == Window::Unstated && limit.is_exhausted();
+    for limit in limits.iter_mut().filter(spent) {
         limit.window = window_of(error);
     }
     limits
@@ -83,7 +84,8 @@ impl Failure<'_> {
     /// `"success":false`.
     fn gateway_code(&self) -> Option<u32> {
         let json = self.error.json.as_ref()?;
-        let envelope = (json.get("success")?.as_bool() == Some(false)).then_some(json);
+        let failed = json.get("success").and_then(serde_json::Value::as_bool) == Some(false);
+        let envelope = failed.then_some(json);
         let first = || ["error", "errors"].iter().find_map(|list| envelope?.get(*list)?.get(0)?.get("code"));
         json.get("internalCode").or_else(first).and_then(serde_json::Value::as_u64)?.try_into().ok()
     }
@@ -156,29 +158,28 @@ impl Failure<'_> {
     }
 
     fn rate_limit(&self) -> Option<Finding> {
-        let by_code = || self.has(&markers::RATE_LIMIT).filter(|_| matches!(self.answer.status, 400..=499));
-        let sign = match self.answer.status {
+        let code = self.has(&markers::RATE_LIMIT);
+        let hit = match self.answer.status {
+            429 => true,
             // "Request too large … on tokens per minute": no key's limit takes this request.
-            413 => None,
-            429 => Some(by_code().or(self.remaining()).unwrap_or(Sign::Status)),
-            _ => by_code(),
-        }?;
-        let (what, window) = self.limited();
+            413 => false,
+            400..=499 => code.is_some(),
+            _ => false,
+        };
+        let (what, window, sign) = self.limited();
+        let sign = sign.or(code).unwrap_or(Sign::Status);
         let oversized = self.has(&markers::OVERSIZED).is_some();
-        Some((Outcome::RateLimit(RateLimit { what, window, until: self.wait(reset::LONGEST), oversized }), sign))
-    }
-
-    fn remaining(&self) -> Option<Sign> {
-        self.exhausted.map(|spent| Sign::Remaining(spent.what, spent.window))
+        let until = self.wait(reset::LONGEST);
+        hit.then_some((Outcome::RateLimit(RateLimit { what, window, until, oversized }), sign))
     }
 
     /// What there was too much of: Google's quotaId, a rest of 0, or the error's words tell.
-    fn limited(&self) -> (What, Window) {
-        if let Some((_, _, what, window)) = self.google.longest() {
-            return (what, window);
+    fn limited(&self) -> (What, Window, Option<Sign>) {
+        if let Some((_, id, what, window)) = self.google.longest() {
+            return (what, window, Some(Sign::QuotaId(id)));
         }
         if let Some(spent) = self.exhausted {
-            return (spent.what, spent.window);
+            return (spent.what, spent.window, Some(Sign::Remaining(spent.what, spent.window)));
         }
         let whats = [
             (&markers::CONCURRENCY, What::Concurrency),
@@ -187,8 +188,9 @@ impl Failure<'_> {
             (&markers::TOKENS, What::Tokens),
             (&markers::REQUESTS, What::Requests),
         ];
-        let what = whats.iter().find(|(words, _)| self.has(words).is_some()).map_or(What::Unstated, |(_, what)| *what);
-        (what, window_of(&self.error))
+        let said = whats.iter().find_map(|(words, what)| Some((*what, self.has(words)?)));
+        let (what, sign) = said.map_or((What::Unstated, None), |(what, sign)| (what, Some(sign)));
+        (what, window_of(&self.error), sign)
     }
 
     fn transient(&self) -> Option<Finding> {
