@@ -18,6 +18,14 @@ impl Markers {
         let code = self.codes.iter().find(|code| error.has_code(code)).copied().map(Sign::Code);
         code.or_else(|| self.texts.iter().find(|text| error.message.contains(*text)).copied().map(Sign::Text))
     }
+
+    /// Where in the message the first of these words stands; 0 if it is a code.
+    pub fn place(&self, error: &ErrorBody) -> Option<usize> {
+        if self.codes.iter().any(|code| error.has_code(code)) {
+            return Some(0);
+        }
+        self.texts.iter().filter_map(|text| error.message.find(text)).min()
+    }
 }
 
 /// Credit is spent or billing is off: somebody has to pay.

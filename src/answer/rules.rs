@@ -118,7 +118,7 @@ impl Failure<'_> {
         if self.answer.status != 429 {
             return None;
         }
-        if let Some(sign) = self.has(&markers::DAILY) {
+        if let Some(sign) = self.has(&markers::DAILY).filter(|_| window_of(&self.error) == Window::Day) {
             return Some(self.spent(Period::Daily, sign));
         }
         let spent = self.exhausted?;
@@ -133,11 +133,16 @@ impl Failure<'_> {
     fn spent(&self, period: Period, sign: Sign) -> Finding {
         let longest = if period == Period::Monthly { reset::LONGEST_MONTHLY } else { reset::LONGEST };
         let until = match period {
-            Period::Daily => self.wait(longest).or_else(|| self.next_day()),
+            Period::Daily => self.day_reset().or_else(|| self.next_day()).or_else(|| self.wait(longest)),
             Period::Monthly | Period::Credit => self.wait(longest),
             Period::NotInTier => None,
         };
         (Outcome::Quota(Quota { period, until, retry: None, id: None }), sign)
+    }
+
+    /// The stated end of a used-up limit of the day.
+    fn day_reset(&self) -> Option<Time> {
+        self.exhausted.filter(|spent| spent.window == Window::Day)?.until
     }
 
     /// The end of the provider's day, where that is known.
@@ -166,11 +171,14 @@ impl Failure<'_> {
             400..=499 => code.is_some(),
             _ => false,
         };
+        if !hit {
+            return None;
+        }
         let (what, window, sign) = self.limited();
         let sign = sign.or(code).unwrap_or(Sign::Status);
         let oversized = self.has(&markers::OVERSIZED).is_some();
         let until = self.wait(reset::LONGEST);
-        hit.then_some((Outcome::RateLimit(RateLimit { what, window, until, oversized }), sign))
+        Some((Outcome::RateLimit(RateLimit { what, window, until, oversized }), sign))
     }
 
     /// What there was too much of: Google's quotaId, a rest of 0, or the error's words tell.
@@ -219,8 +227,10 @@ impl Failure<'_> {
             401 | 403 => self.has(&markers::OURS),
             _ => None,
         };
-        // A web page with a 403 is a firewall's. (Perplexity's 401 for a bad key is a page, too.)
-        let page = || (self.answer.status == 403 && self.error.is_html()).then_some(Sign::NoBody);
+        // A web page is a firewall's on the way, but for Perplexity's 401, which is the key's.
+        let keys = self.answer.status == 401 && self.answer.provider.slug == "perplexity-ai";
+        let refused = matches!(self.answer.status, 401 | 403) && !keys;
+        let page = || (refused && self.error.is_html()).then_some(Sign::NoBody);
         sign.or_else(page).map(|sign| (Outcome::Gateway { until: None }, sign))
     }
 
@@ -297,12 +307,13 @@ impl Failure<'_> {
     }
 }
 
+/// The window that the error's words name; of several the first, for advice follows the complaint:
+/// "free-models-per-min. Add 10 credits to unlock 1000 free model requests per day".
 fn window_of(error: &ErrorBody) -> Window {
-    if markers::DAILY.find(error).is_some() {
-        Window::Day
-    } else if markers::PER_MINUTE.find(error).is_some() {
-        Window::Minute
-    } else {
-        Window::Unstated
+    match (markers::DAILY.place(error), markers::PER_MINUTE.place(error)) {
+        (Some(day), Some(minute)) if minute < day => Window::Minute,
+        (Some(_), _) => Window::Day,
+        (None, Some(_)) => Window::Minute,
+        (None, None) => Window::Unstated,
     }
 }
