@@ -62,6 +62,22 @@ fn openai_whole() {
 }
 
 #[test]
+fn keys_with_escapes() {
+    let body = r#"{"a\"b":1,"\\":2,"\"error\":":{"code":1},"usage":{"prompt_tokens":3,"completion_tokens":4}}"#;
+    assert_eq!(seen("openai", JSON, body), (None, tokens(3, 4)));
+}
+
+/// The last statement counts, one by one; documents may follow each other (NDJSON).
+#[test]
+fn usage_wins_late() {
+    let body = concat!(
+        "{\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}\n{\"usage\":null}\n",
+        "{\"usage\":{\"completion_tokens\":\"6\"}}\n{\"usage\":{\"seconds\":1}}\n[]\n",
+    );
+    assert_eq!(seen("openai", "application/x-ndjson", body), (None, tokens(3, 6)));
+}
+
+#[test]
 fn openai_responses() {
     let done = concat!(
         "event: response.completed\n",

@@ -149,3 +149,75 @@ pub fn exhausted(limits: &[StatedLimit]) -> Option<Exhausted> {
     let last = spent.max_by_key(|limit| (limit.reset, limit.window as u8))?;
     Some(Exhausted { what: last.what, window: last.window, until: last.reset })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::headers::Headers;
+    use crate::provider::find;
+
+    fn read(slug: &str, headers: &[(&str, &str)]) -> Vec<StatedLimit> {
+        let headers: Headers = headers.iter().copied().collect();
+        let provider = find(slug).unwrap();
+        let now = Time::from_secs(1_000_000);
+        from_headers(&Answer { provider, through_ai_gateway: false, status: 200, headers: &headers, body: b"", now })
+    }
+
+    #[test]
+    fn names() {
+        use What::{InputTokens, OutputTokens, Requests, Tokens};
+        use Window::{Day, Minute, Month, Unstated};
+        for (slug, name, what, window) in [
+            ("openai", "x-ratelimit-remaining-requests", Requests, Unstated),
+            ("openai", "x-ratelimit-remaining-tokens", Tokens, Unstated),
+            ("groq", "x-ratelimit-remaining-requests", Requests, Day),
+            ("cerebras", "x-ratelimit-remaining-requests-day", Requests, Day),
+            ("cerebras", "x-ratelimit-remaining-tokens-minute", Tokens, Minute),
+            ("mistral", "x-ratelimit-remaining-req-minute", Requests, Minute),
+            ("mistral", "x-ratelimit-remaining-tokens-month", Tokens, Month),
+            ("anthropic", "anthropic-ratelimit-requests-remaining", Requests, Unstated),
+            ("anthropic", "anthropic-ratelimit-input-tokens-remaining", InputTokens, Unstated),
+            ("anthropic", "anthropic-ratelimit-output-tokens-remaining", OutputTokens, Unstated),
+            ("openrouter", "x-ratelimit-remaining", Requests, Unstated),
+            ("replicate", "ratelimit-remaining", Requests, Unstated),
+            ("cohere", "x-trial-endpoint-call-remaining", Requests, Minute),
+        ] {
+            let expected = StatedLimit { what, window, limit: None, remaining: Some(7), reset: None };
+            assert_eq!(read(slug, &[(name, "7")]), [expected], "{name}");
+        }
+        for name in
+            ["x-ratelimit-cost", "x-ratelimit-", "x-ratelimit-requests", "anthropic-ratelimit-unified-remaining"]
+        {
+            assert_eq!(read("openai", &[(name, "7")]), [], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_rest_of_zero() {
+        for (headers, spent) in [
+            (&[("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "6s")][..], true),
+            (&[("x-ratelimit-remaining-tokens-minute", "0")], true),
+            // Azure's nonsense.
+            (&[("x-ratelimit-remaining-tokens", "0")], false),
+            (&[("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "0")], false),
+            (&[("x-ratelimit-remaining-tokens", "-1"), ("x-ratelimit-reset-tokens", "6")], false),
+            // No such limit.
+            (&[("x-ratelimit-limit-tokens-minute", "0"), ("x-ratelimit-remaining-tokens-minute", "0")], false),
+        ] {
+            assert_eq!(exhausted(&read("azure-openai", headers)).is_some(), spent, "{headers:?}");
+        }
+    }
+
+    /// A client's or provider's flood of headers stays bounded.
+    #[test]
+    fn bounded() {
+        let names: Vec<String> = ["requests", "tokens", "input-tokens", "output-tokens"]
+            .iter()
+            .flat_map(|what| {
+                ["second", "minute", "hour", "day"].map(|window| format!("x-ratelimit-limit-{what}-{window}"))
+            })
+            .collect();
+        let headers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
+        assert_eq!(read("openai", &headers).len(), StatedLimit::MOST);
+    }
+}

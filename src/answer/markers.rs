@@ -32,9 +32,10 @@ impl Markers {
 pub const CREDIT: Markers = Markers {
     codes: &[
         "insufficient_quota",
-        "blocked_api_access",      // Groq
-        "organization_restricted", // Groq
-        "billing_error",           // Anthropic
+        "blocked_api_access",           // Groq
+        "organization_restricted",      // Groq
+        "billing_error",                // Anthropic
+        "enforced_spend_limit_reached", // Anthropic, in the details of a 429
         "billing_hard_limit_reached",
         "billing_not_active",
         "openrouter_credits", // OpenRouter's limit_source

@@ -43,7 +43,7 @@ pub struct Scanner {
     base: usize,
     /// Whether the bracket below the document, and the one below that, is an object's.
     objects: [bool; 2],
-    /// The next string in an object is a key, for after `{` or `,`.
+    /// The next string in an object is a key, for it follows `{` or `,`; a value is hopped over.
     expects_key: bool,
     string: Text,
     /// The string's beginning, if it may be a key.
@@ -215,8 +215,5 @@ impl Scanner {
     fn close(&mut self) {
         self.depth = self.depth.saturating_sub(1);
         self.expects_key = false;
-        if self.depth == 0 {
-            self.start();
-        }
     }
 }
