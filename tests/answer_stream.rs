@@ -193,6 +193,7 @@ fn long_bodies() {
         format!(": {long}\ndata: {{{usage}}}\n"),
         format!("{long}\ndata: {{{usage}}}\n"),
         format!("data: {{\"{long}\":1,{usage}}}\n"),
+        format!("data: {{\"{}\":1,{usage}}}\n", "\\\\".repeat(1 << 20)),
         format!("data: {}\ndata: {{{usage}}}\n", "[{\"a\":".repeat(100_000)),
     ] {
         let pieces: Vec<&[u8]> = body.as_bytes().chunks(4096).collect();

@@ -71,7 +71,9 @@ impl Failure<'_> {
             // Guardrails refuse a prompt (2016) or an answer (2017) for what it says.
             let outcome = match code {
                 2016 | 2017 => Outcome::Caller,
-                _ => Outcome::Gateway { until: self.wait(reset::LONGEST) },
+                // It did not reach the provider, or stumbled: the next try may pass.
+                _ if answer.status >= 500 => Outcome::Transient { until: self.wait() },
+                _ => Outcome::Gateway { until: self.wait() },
             };
             return Some((outcome, Sign::AiGateway(code)));
         }
@@ -131,18 +133,22 @@ impl Failure<'_> {
     }
 
     fn spent(&self, period: Period, sign: Sign) -> Finding {
-        let longest = if period == Period::Monthly { reset::LONGEST_MONTHLY } else { reset::LONGEST };
+        let now = self.answer.now;
         let until = match period {
-            Period::Daily => self.day_reset().or_else(|| self.next_day()).or_else(|| self.wait(longest)),
-            Period::Monthly | Period::Credit => self.wait(longest),
-            Period::NotInTier => None,
+            Period::Daily => self.reset_of(Window::Day).or_else(|| self.next_day()).or_else(|| self.wait()),
+            Period::Monthly => {
+                let end = self.reset_of(Window::Month).or_else(|| self.explicit_wait());
+                end.map(|at| reset::clamp(now, at, reset::LONGEST_MONTHLY))
+            }
+            // Nobody knows when somebody pays, whatever `retry-after` says.
+            Period::Credit | Period::NotInTier => None,
         };
         (Outcome::Quota(Quota { period, until, retry: None, id: None }), sign)
     }
 
-    /// The stated end of a used-up limit of the day.
-    fn day_reset(&self) -> Option<Time> {
-        self.exhausted.filter(|spent| spent.window == Window::Day)?.until
+    /// The stated end of a used-up limit over this window.
+    fn reset_of(&self, window: Window) -> Option<Time> {
+        self.exhausted.filter(|spent| spent.window == window)?.until
     }
 
     /// The end of the provider's day, where that is known.
@@ -159,7 +165,7 @@ impl Failure<'_> {
             429 | 500..=599 => self.has(&markers::OVERLOADED),
             _ => None,
         }?;
-        Some((Outcome::Overloaded { until: self.wait(reset::LONGEST) }, sign))
+        Some((Outcome::Overloaded { until: self.wait() }, sign))
     }
 
     fn rate_limit(&self) -> Option<Finding> {
@@ -177,7 +183,7 @@ impl Failure<'_> {
         let (what, window, sign) = self.limited();
         let sign = sign.or(code).unwrap_or(Sign::Status);
         let oversized = self.has(&markers::OVERSIZED).is_some();
-        let until = self.wait(reset::LONGEST);
+        let until = self.wait();
         Some((Outcome::RateLimit(RateLimit { what, window, until, oversized }), sign))
     }
 
@@ -203,7 +209,7 @@ impl Failure<'_> {
 
     fn transient(&self) -> Option<Finding> {
         matches!(self.answer.status, 408 | 424 | 425 | 500..=599)
-            .then(|| (Outcome::Transient { until: self.wait(reset::LONGEST) }, Sign::Status))
+            .then(|| (Outcome::Transient { until: self.wait() }, Sign::Status))
     }
 
     fn region(&self) -> Option<Finding> {
@@ -273,11 +279,11 @@ impl Failure<'_> {
 
     /// When the answer says to try again: the longer of the used-up limit's reset and of the first
     /// explicit wait; without either, the one reset that is stated.
-    fn wait(&self, longest: Span) -> Option<Time> {
+    fn wait(&self) -> Option<Time> {
         let spent = self.exhausted.and_then(|spent| spent.until);
         let explicit = self.explicit_wait();
         let at = spent.max(explicit).or_else(|| self.only_reset())?;
-        Some(reset::clamp(self.answer.now, at, longest))
+        Some(reset::clamp(self.answer.now, at, reset::LONGEST))
     }
 
     fn explicit_wait(&self) -> Option<Time> {

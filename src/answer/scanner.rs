@@ -66,7 +66,7 @@ enum Text {
 }
 
 impl Scanner {
-    /// Begins a new document.
+    /// Forgets an unfinished document, for a new one begins.
     pub fn start(&mut self) {
         let (mut name, mut value) = (core::mem::take(&mut self.name), core::mem::take(&mut self.value));
         name.clear();
@@ -106,10 +106,7 @@ impl Scanner {
     fn in_string(&mut self, byte: u8) {
         self.copy(&[byte]);
         match (self.string, byte) {
-            (Text::Escape(true), _) => {
-                // No key that matters has an escape; the backslash stays in the name and spoils it.
-                self.string = Text::Key;
-            }
+            (Text::Escape(true), _) => self.string = Text::Key,
             (Text::Escape(false), _) => self.string = Text::Value,
             (Text::Key, b'"') => {
                 self.string = Text::Outside;
@@ -117,12 +114,19 @@ impl Scanner {
             }
             (_, b'"') => self.string = Text::Outside,
             (Text::Key, b'\\') => {
-                self.name.push(byte);
+                // No key that matters has an escape; the backslash stays in the name and spoils it.
+                self.note_name(byte);
                 self.string = Text::Escape(true);
             }
             (_, b'\\') => self.string = Text::Escape(false),
-            (Text::Key, _) if self.name.len() < NAME_LIMIT => self.name.push(byte),
+            (Text::Key, _) => self.note_name(byte),
             _ => {}
+        }
+    }
+
+    fn note_name(&mut self, byte: u8) {
+        if self.name.len() < NAME_LIMIT {
+            self.name.push(byte);
         }
     }
 
