@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use one_balance::answer::{
-    Answer, LONGEST, LONGEST_MONTHLY, Outcome, Period, SHORTEST, StatedLimit, Verdict, classify,
+    Answer, LONGEST, LONGEST_MONTHLY, Outcome, Period, SHORTEST, StatedLimit, Verdict, Window, classify,
 };
 use one_balance::headers::Headers;
 use one_balance::provider::{PROVIDERS, find};
@@ -181,6 +181,8 @@ const NAMES: &[&str] = &[
     "x-ratelimit-remaining-tokens-minute",
     "x-ratelimit-reset-tokens-minute",
     "x-ratelimit-reset",
+    "x-ratelimit-reset-tokens-month",
+    "x-ratelimit-remaining-tokens-month",
     "x-ratelimit-remaining",
     "anthropic-ratelimit-tokens-remaining",
     "anthropic-ratelimit-tokens-reset",
@@ -202,14 +204,16 @@ fn any_headers() -> impl Strategy<Value = Headers> {
 /// Every moment of a verdict with the longest time that it may lie ahead.
 fn moments(verdict: &Verdict) -> Vec<(Time, Span)> {
     let (at, longest) = match verdict.outcome {
-        Outcome::Success { exhausted } => (exhausted.and_then(|spent| spent.until), LONGEST),
+        // A used-up limit's end is one of the limits' resets, which are looked at below.
+        Outcome::Success { .. } => (None, LONGEST),
         Outcome::Quota(quota) if quota.period == Period::Monthly => (quota.until, LONGEST_MONTHLY),
         Outcome::Quota(quota) => (quota.until.max(quota.retry), LONGEST),
         Outcome::RateLimit(limit) => (limit.until, LONGEST),
         Outcome::Transient { until } | Outcome::Overloaded { until } | Outcome::Gateway { until } => (until, LONGEST),
         _ => (None, LONGEST),
     };
-    let resets = verdict.limits.iter().filter_map(|limit| Some((limit.reset?, LONGEST)));
+    let longest_of = |window| if window == Window::Month { LONGEST_MONTHLY } else { LONGEST };
+    let resets = verdict.limits.iter().filter_map(|limit| Some((limit.reset?, longest_of(limit.window))));
     at.map(|at| (at, longest)).into_iter().chain(resets).collect()
 }
 

@@ -80,7 +80,8 @@ fn note(limits: &mut Vec<StatedLimit>, name: Name, value: &str, answer: &Answer)
     let value = value.trim();
     // A negative rest or limit is no number here, and so is not noted.
     let number = value.parse::<u64>().ok();
-    let end = reset::parse(value, answer.now).map(|at| reset::clamp(answer.now, at, reset::LONGEST));
+    let longest = if name.window == Window::Month { reset::LONGEST_MONTHLY } else { reset::LONGEST };
+    let end = reset::parse(value, answer.now).map(|at| reset::clamp(answer.now, at, longest));
     let usable = if name.field == Field::Reset { end.is_some() } else { number.is_some() };
     if !usable {
         return;

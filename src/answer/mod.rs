@@ -13,6 +13,7 @@
 //! golden file with its provenance in `tests/golden/answers`.
 
 mod body;
+mod ends;
 mod evidence;
 mod google;
 mod limits;

@@ -5,15 +5,19 @@ use super::google::QuotaFailure;
 use super::markers::{self, Markers};
 use super::{Answer, Evidence, Exhausted, Outcome, Period, Quota, RateLimit, Sign, StatedLimit, Verdict};
 use super::{What, Window, limits, reset};
-use crate::time::{DailyReset, Span, Time};
 
 /// Everything that the tests look at.
-struct Failure<'a> {
-    answer: &'a Answer<'a>,
-    error: ErrorBody,
-    google: QuotaFailure,
-    limits: Vec<StatedLimit>,
-    exhausted: Option<Exhausted>,
+pub struct Failure<'a> {
+    /// The answer itself.
+    pub answer: &'a Answer<'a>,
+    /// The words of its body.
+    pub error: ErrorBody,
+    /// Google's details in it.
+    pub google: QuotaFailure,
+    /// What it states about limits.
+    pub limits: Vec<StatedLimit>,
+    /// The used-up one of these that ends last.
+    pub exhausted: Option<Exhausted>,
 }
 
 type Finding = (Outcome, Sign);
@@ -146,17 +150,6 @@ impl Failure<'_> {
         (Outcome::Quota(Quota { period, until, retry: None, id: None }), sign)
     }
 
-    /// The stated end of a used-up limit over this window.
-    fn reset_of(&self, window: Window) -> Option<Time> {
-        self.exhausted.filter(|spent| spent.window == window)?.until
-    }
-
-    /// The end of the provider's day, where that is known.
-    fn next_day(&self) -> Option<Time> {
-        let (now, day) = (self.answer.now, self.answer.provider.daily_reset);
-        (day != DailyReset::After24Hours).then(|| reset::clamp(now, day.next(now), reset::LONGEST))
-    }
-
     fn overloaded(&self) -> Option<Finding> {
         let sign = match self.answer.status {
             529 => Some(Sign::Status),
@@ -188,7 +181,7 @@ impl Failure<'_> {
     }
 
     /// What there was too much of: Google's quotaId, a rest of 0, or the error's words tell.
-    fn limited(&self) -> (What, Window, Option<Sign>) {
+    pub fn limited(&self) -> (What, Window, Option<Sign>) {
         if let Some((_, id, what, window)) = self.google.longest() {
             return (what, window, Some(Sign::QuotaId(id)));
         }
@@ -274,41 +267,6 @@ impl Failure<'_> {
             // A 401 that is neither the key's nor a model's (ElevenLabs).
             401 => Some((Outcome::Forbidden, Sign::Status)),
             _ => None,
-        }
-    }
-
-    /// When the answer says to try again: the longer of the used-up limit's reset and of the first
-    /// explicit wait; without either, the one reset that is stated.
-    fn wait(&self) -> Option<Time> {
-        let spent = self.exhausted.and_then(|spent| spent.until);
-        let explicit = self.explicit_wait();
-        let at = spent.max(explicit).or_else(|| self.only_reset())?;
-        Some(reset::clamp(self.answer.now, at, reset::LONGEST))
-    }
-
-    fn explicit_wait(&self) -> Option<Time> {
-        let now = self.answer.now;
-        let headers = self.answer.headers;
-        let millis = || {
-            let millis: f64 = headers.text("retry-after-ms")?.parse().ok()?;
-            Span::from_secs_f64(millis / 1000.0).filter(|span| span.0 > 0).map(|span| now.plus(span))
-        };
-        let fields = || self.error.number(&["retry_after_seconds", "retry_after", "estimated_time"]);
-        millis()
-            .or_else(|| reset::parse(headers.text("retry-after")?, now))
-            .or_else(|| self.google.retry.map(|delay| now.plus(delay)))
-            .or_else(|| fields().and_then(|number| reset::from_number(number, now)))
-            .or_else(|| reset::in_message(&self.error.message, now))
-    }
-
-    /// The one reset that is stated, or the one of what the message complains about, if its rest is
-    /// not stated. Of several others none can be told to count.
-    fn only_reset(&self) -> Option<Time> {
-        let unsure = |limit: &&StatedLimit| limit.reset.is_some() && limit.remaining.is_none();
-        let mut limits = self.limits.iter().filter(unsure);
-        match (limits.next(), limits.next()) {
-            (Some(only), None) => only.reset,
-            _ => self.limits.iter().filter(unsure).find(|limit| limit.what == self.limited().0)?.reset,
         }
     }
 }
