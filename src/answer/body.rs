@@ -31,6 +31,8 @@ const INNER_FIELDS: &[&str] = &["error", "errors", "detail", "details", "metadat
 const DEPTH: usize = 5;
 /// Of an array, this many elements are read.
 const ELEMENTS: usize = 16;
+/// Of a body that is no JSON this many bytes are searched: a web page says it early.
+const MESSAGE_LIMIT: usize = 16 * 1024;
 /// Longer codes are none.
 const CODE_LIMIT: usize = 100;
 
@@ -45,9 +47,15 @@ impl ErrorBody {
         match serde_json::from_slice::<Value>(bytes) {
             Ok(json) => {
                 error.collect(&json, DEPTH);
+                if let Value::String(text) = &json {
+                    error.message = text.to_lowercase();
+                }
                 error.json = Some(json);
             }
-            Err(_) => error.message = String::from_utf8_lossy(bytes).to_lowercase(),
+            Err(_) => {
+                let bytes = bytes.get(..MESSAGE_LIMIT).unwrap_or(bytes);
+                error.message = String::from_utf8_lossy(bytes).to_lowercase();
+            }
         }
         error
     }

@@ -54,8 +54,8 @@ struct Name {
     window: Window,
 }
 
-/// A window without a name that starts anew later than this is no minute.
-const BEYOND_A_MINUTE: Span = Span::secs(90);
+/// A window without a name that starts anew within this is a minute, with some slack for clocks.
+const WITHIN_A_MINUTE: Span = Span::secs(65);
 
 /// The limits that the answer's headers state.
 pub fn from_headers(answer: &Answer) -> Vec<StatedLimit> {
@@ -80,7 +80,8 @@ fn note(limits: &mut Vec<StatedLimit>, name: Name, value: &str, answer: &Answer)
     let value = value.trim();
     // A negative rest or limit is no number here, and so is not noted.
     let number = value.parse::<u64>().ok();
-    let end = reset::parse(value, answer.now).map(|at| reset::clamp(answer.now, at, reset::LONGEST));
+    let longest = if name.window == Window::Month { reset::LONGEST_MONTHLY } else { reset::LONGEST };
+    let end = reset::parse(value, answer.now).map(|at| reset::clamp(answer.now, at, longest));
     let usable = if name.field == Field::Reset { end.is_some() } else { number.is_some() };
     if !usable {
         return;
@@ -98,17 +99,16 @@ fn note(limits: &mut Vec<StatedLimit>, name: Name, value: &str, answer: &Answer)
 }
 
 /// Gives the windows that the names leave open. Groq's requests are per day and its tokens per
-/// minute; elsewhere a reset tells: a bucket of a minute is full within a minute, one of a day
-/// (OpenAI's lowest tiers: 200 a day, one each 7m12s) is not.
+/// minute; elsewhere a near reset tells a minute, for its bucket is full again within a minute. A far
+/// one stays open: it may be a day's bucket (OpenAI's lowest tiers refill 200 a day, one each 7m12s).
 fn name_windows(limits: &mut [StatedLimit], answer: &Answer) {
     for limit in limits.iter_mut().filter(|limit| limit.window == Window::Unstated) {
-        let far = limit.reset.is_some_and(|at| answer.now.until(at) > BEYOND_A_MINUTE);
+        let near = limit.reset.is_some_and(|at| answer.now.until(at) <= WITHIN_A_MINUTE);
         limit.window = match (answer.provider.slug, limit.what) {
             ("groq", What::Requests) => Window::Day,
             // OpenRouter's names leave it to the message whether it is the minute's or the day's.
             ("openrouter", _) => Window::Unstated,
-            _ if far => Window::Day,
-            _ if limit.reset.is_some() => Window::Minute,
+            _ if near => Window::Minute,
             _ => Window::Unstated,
         };
     }
@@ -149,4 +149,76 @@ pub fn exhausted(limits: &[StatedLimit]) -> Option<Exhausted> {
     let spent = limits.iter().filter(|limit| limit.is_exhausted());
     let last = spent.max_by_key(|limit| (limit.reset, limit.window as u8))?;
     Some(Exhausted { what: last.what, window: last.window, until: last.reset })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::headers::Headers;
+    use crate::provider::find;
+
+    fn read(slug: &str, headers: &[(&str, &str)]) -> Vec<StatedLimit> {
+        let headers: Headers = headers.iter().copied().collect();
+        let provider = find(slug).unwrap();
+        let now = Time::from_secs(1_000_000);
+        from_headers(&Answer { provider, through_ai_gateway: false, status: 200, headers: &headers, body: b"", now })
+    }
+
+    #[test]
+    fn names() {
+        use What::{InputTokens, OutputTokens, Requests, Tokens};
+        use Window::{Day, Minute, Month, Unstated};
+        for (slug, name, what, window) in [
+            ("openai", "x-ratelimit-remaining-requests", Requests, Unstated),
+            ("openai", "x-ratelimit-remaining-tokens", Tokens, Unstated),
+            ("groq", "x-ratelimit-remaining-requests", Requests, Day),
+            ("cerebras", "x-ratelimit-remaining-requests-day", Requests, Day),
+            ("cerebras", "x-ratelimit-remaining-tokens-minute", Tokens, Minute),
+            ("mistral", "x-ratelimit-remaining-req-minute", Requests, Minute),
+            ("mistral", "x-ratelimit-remaining-tokens-month", Tokens, Month),
+            ("anthropic", "anthropic-ratelimit-requests-remaining", Requests, Unstated),
+            ("anthropic", "anthropic-ratelimit-input-tokens-remaining", InputTokens, Unstated),
+            ("anthropic", "anthropic-ratelimit-output-tokens-remaining", OutputTokens, Unstated),
+            ("openrouter", "x-ratelimit-remaining", Requests, Unstated),
+            ("replicate", "ratelimit-remaining", Requests, Unstated),
+            ("cohere", "x-trial-endpoint-call-remaining", Requests, Minute),
+        ] {
+            let expected = StatedLimit { what, window, limit: None, remaining: Some(7), reset: None };
+            assert_eq!(read(slug, &[(name, "7")]), [expected], "{name}");
+        }
+        for name in
+            ["x-ratelimit-cost", "x-ratelimit-", "x-ratelimit-requests", "anthropic-ratelimit-unified-remaining"]
+        {
+            assert_eq!(read("openai", &[(name, "7")]), [], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_rest_of_zero() {
+        for (headers, spent) in [
+            (&[("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "6s")][..], true),
+            (&[("x-ratelimit-remaining-tokens-minute", "0")], true),
+            // Azure's nonsense.
+            (&[("x-ratelimit-remaining-tokens", "0")], false),
+            (&[("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "0")], false),
+            (&[("x-ratelimit-remaining-tokens", "-1"), ("x-ratelimit-reset-tokens", "6")], false),
+            // No such limit.
+            (&[("x-ratelimit-limit-tokens-minute", "0"), ("x-ratelimit-remaining-tokens-minute", "0")], false),
+        ] {
+            assert_eq!(exhausted(&read("azure-openai", headers)).is_some(), spent, "{headers:?}");
+        }
+    }
+
+    /// A client's or provider's flood of headers stays bounded.
+    #[test]
+    fn bounded() {
+        let names: Vec<String> = ["requests", "tokens", "input-tokens", "output-tokens"]
+            .iter()
+            .flat_map(|what| {
+                ["second", "minute", "hour", "day"].map(|window| format!("x-ratelimit-limit-{what}-{window}"))
+            })
+            .collect();
+        let headers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
+        assert_eq!(read("openai", &headers).len(), StatedLimit::MOST);
+    }
 }

@@ -18,15 +18,24 @@ impl Markers {
         let code = self.codes.iter().find(|code| error.has_code(code)).copied().map(Sign::Code);
         code.or_else(|| self.texts.iter().find(|text| error.message.contains(*text)).copied().map(Sign::Text))
     }
+
+    /// Where in the message the first of these words stands; 0 if it is a code.
+    pub fn place(&self, error: &ErrorBody) -> Option<usize> {
+        if self.codes.iter().any(|code| error.has_code(code)) {
+            return Some(0);
+        }
+        self.texts.iter().filter_map(|text| error.message.find(text)).min()
+    }
 }
 
 /// Credit is spent or billing is off: somebody has to pay.
 pub const CREDIT: Markers = Markers {
     codes: &[
         "insufficient_quota",
-        "blocked_api_access",      // Groq
-        "organization_restricted", // Groq
-        "billing_error",           // Anthropic
+        "blocked_api_access",           // Groq
+        "organization_restricted",      // Groq
+        "billing_error",                // Anthropic
+        "enforced_spend_limit_reached", // Anthropic, in the details of a 429
         "billing_hard_limit_reached",
         "billing_not_active",
         "openrouter_credits", // OpenRouter's limit_source

@@ -1,9 +1,10 @@
 //! What did this answer say about the key? Nothing of what to do about it.
 //!
 //! [`classify`] is a pure function of provider, status, headers and error body. The tests run in one
-//! order, and the first that fits wins: the gateway's own fault, spent quota, rate limit, overload,
-//! transient fault, region, credential, model access, other 403, the caller's fault. Only
-//! [`Outcome::Credential`] says that a key is dead, so every doubt goes to another class.
+//! order, and the first that fits wins: AI Gateway's own answer, spent quota, overload, rate limit,
+//! transient fault, region, a refusal of our address, credential, model access, other 403, the
+//! caller's fault. Only [`Outcome::Credential`] says that a key is dead, so every doubt goes to
+//! another class.
 //!
 //! A successful answer is read from its headers alone; [`stream::Watcher`] sees its body pass. Ends
 //! of limits are `None` where nothing stated them: guessing is policy, and policy is elsewhere.
@@ -12,12 +13,14 @@
 //! golden file with its provenance in `tests/golden/answers`.
 
 mod body;
+mod ends;
 mod evidence;
 mod google;
 mod limits;
 mod markers;
 mod reset;
 mod rules;
+mod scanner;
 pub mod stream;
 
 pub use evidence::{Evidence, Sign};

@@ -49,7 +49,7 @@ pub fn from_number(number: f64, now: Time) -> Option<Time> {
     if !(number > 0.0 && number < NO_TIME) {
         None
     } else if number < EPOCH_SECS {
-        Span::from_secs_f64(number).map(|span| now.plus(span))
+        Some(now.plus(Span((number * 1000.0).round() as u64)))
     } else {
         let millis = if number < EPOCH_MILLIS { number * 1000.0 } else { number };
         fresh(Time(millis as u64), now)
@@ -65,30 +65,40 @@ fn date(text: &str) -> Option<Time> {
     u64::try_from(stamp.as_millisecond()).ok().map(Time)
 }
 
-/// The length that `text` begins with, in Go's and in plain words: `1h2m3.5s`, `20ms`,
-/// `37 seconds`. A number without a unit counts seconds. `None` if it is 0 or no length.
+/// The length that is all of `text`, as Go and plain words write it: `1h2m3.5s`, `20ms`,
+/// `37 seconds`, or a bare number of seconds. `None` if it is 0 or no length.
 pub fn duration(text: &str) -> Option<Span> {
-    let mut rest = text.get(..text.len().min(TEXT_LIMIT)).unwrap_or(text).trim_start();
+    let (span, rest) = leading_duration(text)?;
+    rest.is_empty().then_some(span)
+}
+
+/// The length that `text` begins with, and what follows it.
+fn leading_duration(text: &str) -> Option<(Span, &str)> {
+    let mut rest = text.trim_start();
     let mut millis = 0.0;
     loop {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let (number, tail) = rest.split_at(digits);
-        // A full stop ends a sentence, too: "in 20s." and "in 20."
+        // A full stop ends a sentence, too: "in 20."
         let Ok(number) = number.trim_end_matches('.').parse::<f64>() else { break };
-        let tail = tail.trim_start();
-        let letters = tail.find(|c: char| !c.is_alphabetic()).unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(letters);
-        let Some(factor) = unit_millis(unit) else {
-            // A bare number before a foreign word, at the very beginning only.
-            if millis == 0.0 {
+        let words = tail.trim_start();
+        let letters = words.find(|c: char| !c.is_alphabetic()).unwrap_or(words.len());
+        let (unit, after) = words.split_at(letters);
+        match unit_millis(unit) {
+            Some(factor) => millis += number * factor,
+            // A bare number counts seconds, at the very beginning only.
+            None if millis == 0.0 => {
                 millis = number * 1000.0;
+                rest = tail;
+                break;
             }
-            break;
-        };
-        millis += number * factor;
-        rest = tail.trim_start();
+            None => break,
+        }
+        rest = after.trim_start();
     }
-    Span::from_secs_f64(millis / 1000.0).filter(|span| span.0 > 0)
+    // The cast saturates.
+    let span = Span(millis.round() as u64);
+    (span.0 > 0).then_some((span, rest))
 }
 
 fn unit_millis(unit: &str) -> Option<f64> {
@@ -111,8 +121,8 @@ const REGAIN: &str = "regain access on ";
 
 /// The wait that a message (in lower case) asks for: "Please retry after 37 seconds".
 pub fn in_message(message: &str, now: Time) -> Option<Time> {
-    let wait = WAIT_PHRASES.iter().find_map(|phrase| duration(message.split_once(phrase)?.1));
-    wait.map(|span| now.plus(span)).or_else(|| regained(message, now))
+    let wait = WAIT_PHRASES.iter().find_map(|phrase| leading_duration(message.split_once(phrase)?.1));
+    wait.map(|(span, _)| now.plus(span)).or_else(|| regained(message, now))
 }
 
 fn regained(message: &str, now: Time) -> Option<Time> {
@@ -164,6 +174,8 @@ mod tests {
             ("inf", None),
             ("1e300", None),
             ("soon", None),
+            ("20 seconds or so", None),
+            ("37, 38", None),
             ("1600000000", None),
             ("Tue, 24 Nov 2020 12:01:00 GMT", None),
             ("Tue, 99 Nov 2026 12:01:00 GMT", None),

@@ -5,15 +5,19 @@ use super::google::QuotaFailure;
 use super::markers::{self, Markers};
 use super::{Answer, Evidence, Exhausted, Outcome, Period, Quota, RateLimit, Sign, StatedLimit, Verdict};
 use super::{What, Window, limits, reset};
-use crate::time::{DailyReset, Span, Time};
 
 /// Everything that the tests look at.
-struct Failure<'a> {
-    answer: &'a Answer<'a>,
-    error: ErrorBody,
-    google: QuotaFailure,
-    limits: Vec<StatedLimit>,
-    exhausted: Option<Exhausted>,
+pub struct Failure<'a> {
+    /// The answer itself.
+    pub answer: &'a Answer<'a>,
+    /// The words of its body.
+    pub error: ErrorBody,
+    /// Google's details in it.
+    pub google: QuotaFailure,
+    /// What it states about limits.
+    pub limits: Vec<StatedLimit>,
+    /// The used-up one of these that ends last.
+    pub exhausted: Option<Exhausted>,
 }
 
 type Finding = (Outcome, Sign);
@@ -50,7 +54,8 @@ fn stated_limits(answer: &Answer, error: &ErrorBody, google: &QuotaFailure) -> V
     limits.extend(google.limits());
     limits.truncate(StatedLimit::MOST);
     // A name that leaves the window open, beside a message that tells it: "free-models-per-day".
-    for limit in limits.iter_mut().filter(|limit| limit.window == Window::Unstated) {
+    let spent = |limit: &&mut StatedLimit| limit.window == Window::Unstated && limit.is_exhausted();
+    for limit in limits.iter_mut().filter(spent) {
         limit.window = window_of(error);
     }
     limits
@@ -70,7 +75,9 @@ impl Failure<'_> {
             // Guardrails refuse a prompt (2016) or an answer (2017) for what it says.
             let outcome = match code {
                 2016 | 2017 => Outcome::Caller,
-                _ => Outcome::Gateway { until: self.wait(reset::LONGEST) },
+                // It did not reach the provider, or stumbled: the next try may pass.
+                _ if answer.status >= 500 => Outcome::Transient { until: self.wait() },
+                _ => Outcome::Gateway { until: self.wait() },
             };
             return Some((outcome, Sign::AiGateway(code)));
         }
@@ -83,7 +90,8 @@ impl Failure<'_> {
     /// `"success":false`.
     fn gateway_code(&self) -> Option<u32> {
         let json = self.error.json.as_ref()?;
-        let envelope = (json.get("success")?.as_bool() == Some(false)).then_some(json);
+        let failed = json.get("success").and_then(serde_json::Value::as_bool) == Some(false);
+        let envelope = failed.then_some(json);
         let first = || ["error", "errors"].iter().find_map(|list| envelope?.get(*list)?.get(0)?.get("code"));
         json.get("internalCode").or_else(first).and_then(serde_json::Value::as_u64)?.try_into().ok()
     }
@@ -116,7 +124,7 @@ impl Failure<'_> {
         if self.answer.status != 429 {
             return None;
         }
-        if let Some(sign) = self.has(&markers::DAILY) {
+        if let Some(sign) = self.has(&markers::DAILY).filter(|_| window_of(&self.error) == Window::Day) {
             return Some(self.spent(Period::Daily, sign));
         }
         let spent = self.exhausted?;
@@ -129,19 +137,17 @@ impl Failure<'_> {
     }
 
     fn spent(&self, period: Period, sign: Sign) -> Finding {
-        let longest = if period == Period::Monthly { reset::LONGEST_MONTHLY } else { reset::LONGEST };
+        let now = self.answer.now;
         let until = match period {
-            Period::Daily => self.wait(longest).or_else(|| self.next_day()),
-            Period::Monthly | Period::Credit => self.wait(longest),
-            Period::NotInTier => None,
+            Period::Daily => self.reset_of(Window::Day).or_else(|| self.next_day()).or_else(|| self.wait()),
+            Period::Monthly => {
+                let end = self.reset_of(Window::Month).or_else(|| self.explicit_wait());
+                end.map(|at| reset::clamp(now, at, reset::LONGEST_MONTHLY))
+            }
+            // Nobody knows when somebody pays, whatever `retry-after` says.
+            Period::Credit | Period::NotInTier => None,
         };
         (Outcome::Quota(Quota { period, until, retry: None, id: None }), sign)
-    }
-
-    /// The end of the provider's day, where that is known.
-    fn next_day(&self) -> Option<Time> {
-        let (now, day) = (self.answer.now, self.answer.provider.daily_reset);
-        (day != DailyReset::After24Hours).then(|| reset::clamp(now, day.next(now), reset::LONGEST))
     }
 
     fn overloaded(&self) -> Option<Finding> {
@@ -152,33 +158,35 @@ impl Failure<'_> {
             429 | 500..=599 => self.has(&markers::OVERLOADED),
             _ => None,
         }?;
-        Some((Outcome::Overloaded { until: self.wait(reset::LONGEST) }, sign))
+        Some((Outcome::Overloaded { until: self.wait() }, sign))
     }
 
     fn rate_limit(&self) -> Option<Finding> {
-        let by_code = || self.has(&markers::RATE_LIMIT).filter(|_| matches!(self.answer.status, 400..=499));
-        let sign = match self.answer.status {
+        let code = self.has(&markers::RATE_LIMIT);
+        let hit = match self.answer.status {
+            429 => true,
             // "Request too large … on tokens per minute": no key's limit takes this request.
-            413 => None,
-            429 => Some(by_code().or(self.remaining()).unwrap_or(Sign::Status)),
-            _ => by_code(),
-        }?;
-        let (what, window) = self.limited();
+            413 => false,
+            400..=499 => code.is_some(),
+            _ => false,
+        };
+        if !hit {
+            return None;
+        }
+        let (what, window, sign) = self.limited();
+        let sign = sign.or(code).unwrap_or(Sign::Status);
         let oversized = self.has(&markers::OVERSIZED).is_some();
-        Some((Outcome::RateLimit(RateLimit { what, window, until: self.wait(reset::LONGEST), oversized }), sign))
-    }
-
-    fn remaining(&self) -> Option<Sign> {
-        self.exhausted.map(|spent| Sign::Remaining(spent.what, spent.window))
+        let until = self.wait();
+        Some((Outcome::RateLimit(RateLimit { what, window, until, oversized }), sign))
     }
 
     /// What there was too much of: Google's quotaId, a rest of 0, or the error's words tell.
-    fn limited(&self) -> (What, Window) {
-        if let Some((_, _, what, window)) = self.google.longest() {
-            return (what, window);
+    pub fn limited(&self) -> (What, Window, Option<Sign>) {
+        if let Some((_, id, what, window)) = self.google.longest() {
+            return (what, window, Some(Sign::QuotaId(id)));
         }
         if let Some(spent) = self.exhausted {
-            return (spent.what, spent.window);
+            return (spent.what, spent.window, Some(Sign::Remaining(spent.what, spent.window)));
         }
         let whats = [
             (&markers::CONCURRENCY, What::Concurrency),
@@ -187,13 +195,14 @@ impl Failure<'_> {
             (&markers::TOKENS, What::Tokens),
             (&markers::REQUESTS, What::Requests),
         ];
-        let what = whats.iter().find(|(words, _)| self.has(words).is_some()).map_or(What::Unstated, |(_, what)| *what);
-        (what, window_of(&self.error))
+        let said = whats.iter().find_map(|(words, what)| Some((*what, self.has(words)?)));
+        let (what, sign) = said.map_or((What::Unstated, None), |(what, sign)| (what, Some(sign)));
+        (what, window_of(&self.error), sign)
     }
 
     fn transient(&self) -> Option<Finding> {
         matches!(self.answer.status, 408 | 424 | 425 | 500..=599)
-            .then(|| (Outcome::Transient { until: self.wait(reset::LONGEST) }, Sign::Status))
+            .then(|| (Outcome::Transient { until: self.wait() }, Sign::Status))
     }
 
     fn region(&self) -> Option<Finding> {
@@ -217,8 +226,10 @@ impl Failure<'_> {
             401 | 403 => self.has(&markers::OURS),
             _ => None,
         };
-        // A web page with a 403 is a firewall's. (Perplexity's 401 for a bad key is a page, too.)
-        let page = || (self.answer.status == 403 && self.error.is_html()).then_some(Sign::NoBody);
+        // A web page is a firewall's on the way, but for Perplexity's 401, which is the key's.
+        let keys = self.answer.status == 401 && self.answer.provider.slug == "perplexity-ai";
+        let refused = matches!(self.answer.status, 401 | 403) && !keys;
+        let page = || (refused && self.error.is_html()).then_some(Sign::NoBody);
         sign.or_else(page).map(|sign| (Outcome::Gateway { until: None }, sign))
     }
 
@@ -258,49 +269,15 @@ impl Failure<'_> {
             _ => None,
         }
     }
-
-    /// When the answer says to try again: the longer of the used-up limit's reset and of the first
-    /// explicit wait; without either, the one reset that is stated.
-    fn wait(&self, longest: Span) -> Option<Time> {
-        let spent = self.exhausted.and_then(|spent| spent.until);
-        let explicit = self.explicit_wait();
-        let at = spent.max(explicit).or_else(|| self.only_reset())?;
-        Some(reset::clamp(self.answer.now, at, longest))
-    }
-
-    fn explicit_wait(&self) -> Option<Time> {
-        let now = self.answer.now;
-        let headers = self.answer.headers;
-        let millis = || {
-            let millis: f64 = headers.text("retry-after-ms")?.parse().ok()?;
-            Span::from_secs_f64(millis / 1000.0).filter(|span| span.0 > 0).map(|span| now.plus(span))
-        };
-        let fields = || self.error.number(&["retry_after_seconds", "retry_after", "estimated_time"]);
-        millis()
-            .or_else(|| reset::parse(headers.text("retry-after")?, now))
-            .or_else(|| self.google.retry.map(|delay| now.plus(delay)))
-            .or_else(|| fields().and_then(|number| reset::from_number(number, now)))
-            .or_else(|| reset::in_message(&self.error.message, now))
-    }
-
-    /// The one reset that is stated, or the one of what the message complains about, if its rest is
-    /// not stated. Of several others none can be told to count.
-    fn only_reset(&self) -> Option<Time> {
-        let unsure = |limit: &&StatedLimit| limit.reset.is_some() && limit.remaining.is_none();
-        let mut limits = self.limits.iter().filter(unsure);
-        match (limits.next(), limits.next()) {
-            (Some(only), None) => only.reset,
-            _ => self.limits.iter().filter(unsure).find(|limit| limit.what == self.limited().0)?.reset,
-        }
-    }
 }
 
+/// The window that the error's words name; of several the first, for advice follows the complaint:
+/// "free-models-per-min. Add 10 credits to unlock 1000 free model requests per day".
 fn window_of(error: &ErrorBody) -> Window {
-    if markers::DAILY.find(error).is_some() {
-        Window::Day
-    } else if markers::PER_MINUTE.find(error).is_some() {
-        Window::Minute
-    } else {
-        Window::Unstated
+    match (markers::DAILY.place(error), markers::PER_MINUTE.place(error)) {
+        (Some(day), Some(minute)) if minute < day => Window::Minute,
+        (Some(_), _) => Window::Day,
+        (None, Some(_)) => Window::Minute,
+        (None, None) => Window::Unstated,
     }
 }

@@ -2,15 +2,15 @@
 //!
 //! OpenRouter, Gemini and Anthropic report an error that comes after the start inside the body, and
 //! every provider states the tokens somewhere in it. A body can be of any length and arrive in any
-//! pieces, so it is not kept: a [`Scanner`] follows the JSON's structure byte by byte and copies out
+//! pieces, so it is not kept: a scanner follows the JSON's structure byte by byte and copies out
 //! only the values of the keys that matter, where they stand at the top (or one level down, in
 //! `message` and `response`). An `"error"` in a model's text is inside a string and never looks like a
 //! key. Searching the text for words instead would need whole lines in memory and a parser for each.
 
-use memchr::memchr2;
 use serde_json::Value;
 
 use super::body::number;
+use super::scanner::{Key, Scanner};
 use super::{Answer, Verdict, classify};
 use crate::headers::Headers;
 use crate::provider::Provider;
@@ -25,7 +25,8 @@ pub struct Usage {
     pub output: u64,
 }
 
-/// Watches one answer's body. Needs no more memory than [`VALUE_LIMIT`], whatever passes.
+/// Watches one answer's body. Needs little memory, whatever passes: it keeps no line and no document,
+/// only the value being copied, at most 16 KiB.
 #[derive(Debug)]
 pub struct Watcher {
     format: Format,
@@ -35,9 +36,6 @@ pub struct Watcher {
     thoughts: u64,
     failed: bool,
 }
-
-/// What is looked for must not be longer than this many bytes; of a longer error the beginning counts.
-pub const VALUE_LIMIT: usize = 16 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
@@ -215,215 +213,4 @@ fn status_of_name(name: &str) -> Option<u16> {
         "unavailable" => 503,
         _ => return None,
     })
-}
-
-/// A key whose value is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Key {
-    Error,
-    Usage,
-    /// `message` (Anthropic's first event), `response` (OpenAI's Responses) and `x_groq`: their own
-    /// `error` and `usage` count.
-    Parent,
-}
-
-impl Key {
-    fn of(name: &[u8]) -> Option<Key> {
-        Some(match name {
-            b"error" => Key::Error,
-            b"usage" | b"usageMetadata" => Key::Usage,
-            b"message" | b"response" | b"x_groq" => Key::Parent,
-            _ => return None,
-        })
-    }
-}
-
-/// The longest key that matters, and one byte by which a longer one is known.
-const NAME_LIMIT: usize = b"usageMetadata".len() + 1;
-
-/// Follows the structure of JSON text in any pieces. What is no JSON makes it find nothing.
-#[derive(Debug, Default)]
-struct Scanner {
-    /// Open brackets.
-    depth: usize,
-    /// 1 if the document is an array of objects (Gemini without `alt=sse`), else 0.
-    base: usize,
-    /// Whether the bracket below the document, and the one below that, is an object's.
-    objects: [bool; 2],
-    /// The next string in an object is a key, for after `{` or `,`.
-    expects_key: bool,
-    string: Text,
-    /// The string's beginning, if it may be a key.
-    name: Vec<u8>,
-    /// The key before the colon at the top and one level down.
-    keys: [Option<Key>; 2],
-    /// Where the value being copied stands, and which key it has.
-    copying: Option<(usize, Key)>,
-    value: Vec<u8>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Text {
-    #[default]
-    Outside,
-    Key,
-    Value,
-    /// Behind a backslash; the flag is whether the string is a key.
-    Escape(bool),
-}
-
-impl Scanner {
-    /// Begins a new document.
-    fn start(&mut self) {
-        let (mut name, mut value) = (core::mem::take(&mut self.name), core::mem::take(&mut self.value));
-        name.clear();
-        value.clear();
-        *self = Scanner { name, value, ..Scanner::default() };
-    }
-
-    /// Reads on, up to the end of one value that matters. Returns how many bytes were read.
-    fn step(&mut self, text: &[u8]) -> (usize, Option<(Key, Vec<u8>)>) {
-        let mut at = 0;
-        while let Some(byte) = text.get(at) {
-            if self.string == Text::Value {
-                // Most of a body is long strings: hop to what can end them.
-                let rest = text.get(at..).unwrap_or_default();
-                let hop = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
-                self.copy(rest.get(..hop).unwrap_or_default());
-                at += hop;
-                if let Some(byte) = text.get(at) {
-                    self.in_string(*byte);
-                    at += 1;
-                }
-                continue;
-            }
-            at += 1;
-            match self.string {
-                Text::Outside => {
-                    if let Some(found) = self.outside(*byte) {
-                        return (at, Some(found));
-                    }
-                }
-                _ => self.in_string(*byte),
-            }
-        }
-        (at, None)
-    }
-
-    fn in_string(&mut self, byte: u8) {
-        self.copy(&[byte]);
-        match (self.string, byte) {
-            (Text::Escape(true), _) => {
-                // No key that matters has an escape; the backslash stays in the name and spoils it.
-                self.string = Text::Key;
-            }
-            (Text::Escape(false), _) => self.string = Text::Value,
-            (Text::Key, b'"') => {
-                self.string = Text::Outside;
-                self.end_key();
-            }
-            (_, b'"') => self.string = Text::Outside,
-            (Text::Key, b'\\') => {
-                self.name.push(byte);
-                self.string = Text::Escape(true);
-            }
-            (_, b'\\') => self.string = Text::Escape(false),
-            (Text::Key, _) if self.name.len() < NAME_LIMIT => self.name.push(byte),
-            _ => {}
-        }
-    }
-
-    /// The level of the innermost bracket: 0 is the document's own object.
-    fn level(&self) -> Option<usize> {
-        self.depth.checked_sub(self.base + 1)
-    }
-
-    fn in_object(&self) -> bool {
-        self.level().and_then(|level| self.objects.get(level)).copied().unwrap_or(false)
-    }
-
-    fn end_key(&mut self) {
-        let key = Key::of(&self.name);
-        // One level down counts only below a parent.
-        let under = matches!(self.keys, [Some(Key::Parent), _]);
-        match (self.level(), &mut self.keys) {
-            (Some(0), [top, _]) => *top = key,
-            (Some(1), [_, inner]) => *inner = key.filter(|key| under && *key != Key::Parent),
-            _ => {}
-        }
-        self.expects_key = false;
-    }
-
-    fn outside(&mut self, byte: u8) -> Option<(Key, Vec<u8>)> {
-        let found = match byte {
-            b',' | b'}' | b']' => self.end_value(),
-            _ => None,
-        };
-        self.copy(&[byte]);
-        match byte {
-            b'"' => self.begin_string(),
-            b':' => self.begin_value(),
-            b',' => self.expects_key = self.in_object(),
-            b'{' | b'[' => self.open(byte == b'{'),
-            b'}' | b']' => self.close(),
-            _ => {}
-        }
-        found
-    }
-
-    fn begin_string(&mut self) {
-        if self.expects_key && self.in_object() {
-            self.name.clear();
-            self.string = Text::Key;
-        } else {
-            self.string = Text::Value;
-        }
-    }
-
-    fn begin_value(&mut self) {
-        let Some(level) = self.level().filter(|_| self.copying.is_none() && self.in_object()) else { return };
-        if let Some(Some(key @ (Key::Error | Key::Usage))) = self.keys.get(level) {
-            self.copying = Some((self.depth, *key));
-            self.value.clear();
-        }
-    }
-
-    fn end_value(&mut self) -> Option<(Key, Vec<u8>)> {
-        let (_, key) = self.copying.filter(|(depth, _)| *depth == self.depth)?;
-        self.copying = None;
-        Some((key, self.value.trim_ascii().to_vec()))
-    }
-
-    fn copy(&mut self, bytes: &[u8]) {
-        if self.copying.is_some() {
-            let room = VALUE_LIMIT.saturating_sub(self.value.len());
-            self.value.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
-        }
-    }
-
-    fn open(&mut self, object: bool) {
-        if self.depth == 0 {
-            self.base = usize::from(!object);
-        }
-        self.depth = self.depth.saturating_add(1);
-        let level = self.level();
-        if let Some(kind) = level.and_then(|level| self.objects.get_mut(level)) {
-            *kind = object;
-        }
-        if let (Some(0), [top, _]) = (level, &mut self.keys) {
-            *top = None;
-        }
-        if let (Some(0 | 1), [_, inner]) = (level, &mut self.keys) {
-            *inner = None;
-        }
-        self.expects_key = object;
-    }
-
-    fn close(&mut self) {
-        self.depth = self.depth.saturating_sub(1);
-        self.expects_key = false;
-        if self.depth == 0 {
-            self.start();
-        }
-    }
 }
