@@ -133,7 +133,11 @@ impl Lesson<'_> {
             pool.change_provider(store, slug, |state| state.limit_trial_succeeded(model));
         }
         if let Some(exhausted) = exhausted {
-            let until = exhausted.until.unwrap_or_else(|| self.end_of(exhausted.window));
+            // The provider wrote the header when the request came, not when its answer was ready.
+            let late = leased_at.until(now);
+            let until = exhausted
+                .until
+                .map_or_else(|| self.end_of(exhausted.window), |until| Time(until.0.saturating_sub(late.0)));
             self.cool(pool, store, Reason::Exhausted, until, Trial::Believed);
         }
         Walk::Deliver

@@ -147,7 +147,8 @@ impl Pool {
                     && self.change_provider(store, ask.slug, |state| state.claim_limit_trial(model, wait, now))
                         == Some(true);
                 if !may_try {
-                    return Err(until);
+                    let smaller_may_fit = matches!(full, Dimension::TokensPerMinute | Dimension::TokensPerDay);
+                    return Err(if smaller_may_fit { until.min(now.plus(Span::secs(1))) } else { until });
                 }
                 usage::change(store, id, model, now, |usage| usage.add(windows, tokens, now, now));
                 Ok(Lease { id, counted: Some(tokens), beyond: Some(full) })
@@ -208,7 +209,7 @@ fn limit_trial(full: Dimension, known: bool) -> Span {
     match full {
         Dimension::RequestsPerDay | Dimension::TokensPerDay => Span::secs(6 * 3600),
         _ if known => Span::secs(600),
-        _ => Span::secs(10),
+        _ => Span::secs(60),
     }
 }
 

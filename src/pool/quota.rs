@@ -246,7 +246,7 @@ impl Usage {
         if leaves(Minute::Rolling, at) <= now {
             return;
         }
-        let end = at.0.div_ceil(SLOT.0);
+        let end = at.0 / SLOT.0 + 1;
         let place = self.slots.partition_point(|slot| slot.end < end);
         match self.slots.get_mut(place) {
             Some(slot) if slot.end == end => change(slot),
@@ -273,9 +273,10 @@ fn merged(pair: &[Slot]) -> Option<Slot> {
 /// When what was used at `time` does not count any more.
 fn leaves(minute: Minute, time: Time) -> Time {
     match minute {
-        Minute::Rolling => time.plus(MINUTE),
+        // The provider counted it when it got there, a moment after it was leased.
+        Minute::Rolling => time.plus(MINUTE).plus(SLOT),
         // The slot's end may be the minute's; what is in it was used before.
-        Minute::Calendar => Time((time.0.saturating_sub(1) / MINUTE.0 + 1).saturating_mul(MINUTE.0)),
+        Minute::Calendar => Time(time.0.saturating_sub(1) / MINUTE.0 * MINUTE.0).plus(MINUTE),
     }
 }
 
@@ -304,12 +305,14 @@ mod tests {
             assert_eq!(usage.room(rpm(3), ROLLING, 0, after(secs)), Ok(()));
             usage.add(ROLLING, 0, after(secs), after(secs));
         }
-        let full = (after(60), Dimension::RequestsPerMinute);
-        assert_eq!(usage.room(rpm(3), ROLLING, 0, after(20)), Err(full));
-        assert_eq!(usage.room(rpm(3), ROLLING, 0, after(60)), Ok(()), "the first has left");
-        assert_eq!(usage.room(rpm(2), ROLLING, 0, after(60)), Err((after(70), Dimension::RequestsPerMinute)));
-        usage.give_back(0, after(20), after(60));
-        assert_eq!(usage.room(rpm(2), ROLLING, 0, after(60)), Ok(()));
+        // A minute after the end of its slot, and the moment that it took to the provider.
+        let left = |secs| after(secs).plus(Span(500));
+        let full = |secs| Err((left(secs), Dimension::RequestsPerMinute));
+        assert_eq!(usage.room(rpm(3), ROLLING, 0, after(20)), full(60));
+        assert_eq!(usage.room(rpm(3), ROLLING, 0, left(60)), Ok(()), "the first has left");
+        assert_eq!(usage.room(rpm(2), ROLLING, 0, left(60)), full(70));
+        usage.give_back(0, after(20), left(60));
+        assert_eq!(usage.room(rpm(2), ROLLING, 0, left(60)), Ok(()));
     }
 
     #[test]
@@ -346,12 +349,15 @@ mod tests {
         usage.add(ROLLING, 400, after(1), after(1));
         usage.add(ROLLING, 400, after(2), after(2));
         assert_eq!(usage.room(quota, ROLLING, 200, after(2)), Ok(()));
-        assert_eq!(usage.room(quota, ROLLING, 201, after(2)), Err((after(61), Dimension::TokensPerMinute)));
+        assert_eq!(
+            usage.room(quota, ROLLING, 201, after(2)),
+            Err((after(61).plus(Span(500)), Dimension::TokensPerMinute))
+        );
         usage.correct(400, 300, after(1), after(3));
         assert_eq!(usage.room(quota, ROLLING, 300, after(3)), Ok(()));
         usage.give_back(400, after(2), after(3));
         assert_eq!(usage.room(quota, ROLLING, 700, after(3)), Ok(()));
-        assert_eq!(usage.room(quota, ROLLING, 5000, after(61)), Ok(()), "an empty minute takes any request");
+        assert_eq!(usage.room(quota, ROLLING, 5000, after(62)), Ok(()), "an empty minute takes any request");
     }
 
     #[test]
