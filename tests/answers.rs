@@ -152,6 +152,8 @@ fn quota_ids() {
     };
     assert_eq!(id("google-daily.json"), id("google-daily-in-array.json"));
     assert_eq!(id("google-daily.json"), id("google-daily-cut-off.json"));
+    // Of three quotas without a value the last one names the verdict: tokens per minute.
+    assert_ne!(id("google-daily.json"), id("google-not-in-free-tier.json"));
 }
 
 /// The hot path: a good answer without rate limit headers costs no allocation.
