@@ -49,7 +49,8 @@ static GOLDENS: LazyLock<Vec<(String, Golden)>> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/translate");
     let read = |path: PathBuf| {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let golden: Golden = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let golden: Golden =
+            serde_json::from_slice(&fs::read(&path).unwrap()).unwrap_or_else(|e| panic!("{name}: {e}"));
         (name, golden)
     };
     let mut goldens: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| read(entry.unwrap().path())).collect();
@@ -87,10 +88,7 @@ impl Golden {
 
 /// Compares in a way that shows where two values differ.
 fn expect(name: &str, what: &str, actual: &Value, expected: &Value) {
-    assert!(
-        actual == expected,
-        "{name}: {what} differs\n--- expected\n{expected:#}\n--- actual\n{actual:#}\n"
-    );
+    assert!(actual == expected, "{name}: {what} differs\n--- expected\n{expected:#}\n--- actual\n{actual:#}\n");
 }
 
 fn parse(bytes: &[u8]) -> Value {

@@ -2,8 +2,8 @@
 //! user and model that alternate.
 //!
 //! Instructions (system, developer) are collected in order, wherever they stand. A tool's result is
-//! the user's. Neighbours of one side become one turn, which is what both APIs demand of parallel
-//! results, and what the order of a merged turn is for: text first, then calls.
+//! the user's. Neighbours of one side become one turn, as both APIs demand of parallel results. Within
+//! a message of the model, text comes first and calls after it.
 
 use std::collections::HashMap;
 

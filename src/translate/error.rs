@@ -9,21 +9,24 @@ use super::completion::put;
 use crate::provider::Api;
 use crate::reply::Reply;
 
-/// The error that an answer holds, if it holds one instead of an answer: the object that goes under
-/// `error`.
+/// The error that a seeming success holds instead of an answer: the object that goes under `error`.
 pub(super) fn of(answer: &Value) -> Option<Value> {
-    // Google wraps errors in an array where the request was for a stream.
-    let answer = answer.as_array().and_then(|list| list.first()).unwrap_or(answer);
-    let error = answer.get("error").filter(|error| error.is_object())?;
+    let error = unwrapped(answer).get("error").filter(|error| error.is_object())?;
     Some(translate(status_of(error), error))
 }
 
 /// An error answer's body as OpenAI writes it.
 pub(super) fn body(status: u16, body: &[u8]) -> Value {
     let json = serde_json::from_slice::<Value>(body).unwrap_or_default();
-    let answer = json.as_array().and_then(|list| list.first()).unwrap_or(&json);
-    let error = answer.get("error").filter(|error| error.is_object());
-    json!({"error": translate(status, error.unwrap_or(&Value::Null))})
+    let answer = unwrapped(&json);
+    // Cloudflare has a list of errors there, and others have the message beside or instead of it.
+    let error = answer.get("error").map(unwrapped).filter(|error| error.is_object());
+    json!({"error": translate(status, error.unwrap_or(answer))})
+}
+
+/// Google wraps errors in an array where the request was for a stream.
+fn unwrapped(value: &Value) -> &Value {
+    value.as_array().and_then(|list| list.first()).unwrap_or(value)
 }
 
 /// An error of our own, for an answer that cannot be read.
@@ -34,6 +37,7 @@ pub(super) fn own(code: &'static str, message: &str) -> Value {
 fn translate(status: u16, error: &Value) -> Value {
     let text = |field: &str| error.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
     let message = text("message")
+        .or(text("error"))
         .map_or_else(|| format!("The provider answered {status} and said nothing readable."), without_keys);
     let kind = text("status").or(text("type")).unwrap_or_default().to_ascii_lowercase();
     let code = code(status, &kind, &message, error);
@@ -122,6 +126,20 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(without_keys(message), clean);
+        }
+    }
+
+    #[test]
+    fn messages() {
+        for (text, message) in [
+            (r#"{"error":{"message":"m"}}"#, "m"),
+            (r#"{"error":"m"}"#, "m"),
+            (r#"{"success":false,"error":[{"code":2001,"message":"m"}]}"#, "m"),
+            (r#"{"name":"AiGatewayError","message":"m","internalCode":2009}"#, "m"),
+            (r#"{"error":{"message":""}}"#, "The provider answered 500 and said nothing readable."),
+            ("{", "The provider answered 500 and said nothing readable."),
+        ] {
+            assert_eq!(body(500, text.as_bytes())["error"]["message"], message, "{text}");
         }
     }
 

@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use chat::Chat;
-use completion::{Event, Head};
+use completion::Head;
 pub use fields::Refusal;
 use fields::refuse;
 pub use stream::Stream;
@@ -112,8 +112,8 @@ pub fn request(target: Target, model: &str, body: &[u8], options: &Options) -> R
         model: chat.model.unwrap_or_else(|| model.to_owned()),
         kind: if chat.stream { Kind::ChatStream } else { Kind::Chat },
         include_usage: chat.include_usage,
-        // Anthropic is told so itself; it does no harm there.
-        single_call: chat.single_call,
+        // Anthropic has a word for it.
+        single_call: chat.single_call && target == Target::Gemini,
     };
     Ok(Translated { path, body: body.to_string().into_bytes(), answer })
 }
@@ -144,25 +144,30 @@ pub fn answer(shape: &AnswerShape, id: &str, created: u64, body: &[u8]) -> Resul
     let fail = |error: Value| Err(json!({"error": error}).to_string().into_bytes());
     let unreadable = || fail(error::own("provider_answer_unreadable", "The provider's answer cannot be read."));
     let Ok(answer) = serde_json::from_slice::<Value>(body) else { return unreadable() };
-    if !answer.is_object() {
-        return error::of(&answer).map_or_else(unreadable, fail);
+    if let Some(error) = error::of(&answer) {
+        return fail(error);
     }
+    let answer = match shape.kind {
+        Kind::Embeddings { base64 } => gemini::embeddings::answer(&shape.model, base64, &answer),
+        Kind::Chat | Kind::ChatStream => chat_answer(shape, id, created, &answer),
+    };
+    answer.map_or_else(unreadable, |answer| Ok(answer.to_string().into_bytes()))
+}
+
+/// The completion that a provider's answer is; `None` if it is none.
+fn chat_answer(shape: &AnswerShape, id: &str, created: u64, answer: &Value) -> Option<Value> {
     let mut events = Vec::new();
-    match (shape.kind, shape.target) {
-        (Kind::Embeddings { base64 }, _) => {
-            return match gemini::embeddings::answer(&shape.model, base64, &answer) {
-                Some(list) => Ok(list.to_string().into_bytes()),
-                None => error::of(&answer).map_or_else(unreadable, fail),
-            };
+    match shape.target {
+        Target::Gemini if gemini::answer::is_answer(answer) => {
+            gemini::answer::Reader::new(id).read(answer, &mut events)
         }
-        (_, Target::Gemini) => gemini::answer::Reader::new(id).read(&answer, &mut events),
-        (_, Target::Anthropic) => anthropic::answer::Reader::default().read_message(&answer, &mut events),
-    }
-    if let Some(Event::Error(error)) = events.iter().find(|event| matches!(event, Event::Error(_))) {
-        return fail(error.clone());
+        Target::Anthropic if anthropic::answer::is_answer(answer) => {
+            anthropic::answer::Reader::default().read_message(answer, &mut events);
+        }
+        Target::Gemini | Target::Anthropic => return None,
     }
     let head = Head { id: id.to_owned(), created };
-    Ok(completion::complete(shape, &head, events).to_string().into_bytes())
+    Some(completion::complete(shape, &head, events))
 }
 
 /// Translates the body of a provider's error answer.

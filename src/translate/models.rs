@@ -2,7 +2,7 @@
 //! every fact that is a model's and not an API's.
 //!
 //! Names are read for their version, so that next month's model needs no release. A name without one
-//! (`gemini-flash-latest`, a tuned model) counts as current.
+//! (`gemini-flash-latest`, a tuned model) counts as current, as far as older models would take the same.
 
 /// Major and minor version of the first `3`, `2.5` or `4-6` in a name. Dates (`-20250514`) are none.
 fn version(name: &str) -> Option<(u32, u32)> {
@@ -93,8 +93,8 @@ const MAX_TOKENS: [((u32, u32), u64); 5] =
 impl Claude {
     pub fn of(model: &str) -> Self {
         let version = version(model);
-        let from = |least: (u32, u32)| version.is_some_and(|version| version >= least);
-        let listed = MAX_TOKENS.iter().find(|(least, _)| from(*least)).map(|(_, tokens)| *tokens);
+        let from = |least: (u32, u32)| version.is_none_or(|version| version >= least);
+        let listed = MAX_TOKENS.iter().find(|(least, _)| version.is_some_and(|version| version >= *least));
         let thinking = if from((4, 6)) {
             // <https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-adaptive-thinking.html>
             ClaudeThinking::Adaptive { off: !["mythos", "fable"].iter().any(|name| model.contains(name)) }
@@ -104,7 +104,7 @@ impl Claude {
             ClaudeThinking::None
         };
         Claude {
-            max_tokens: listed.unwrap_or(UNKNOWN_MAX_TOKENS),
+            max_tokens: listed.map_or(UNKNOWN_MAX_TOKENS, |(_, tokens)| *tokens),
             thinking,
             sampling: !from((4, 7)),
             json_schema: from((4, 5)),

@@ -14,6 +14,11 @@ use super::PROVIDER;
 /// The thinking of one answer that is kept for its first call; more is shown, but not kept.
 const THOUGHTS_LIMIT: usize = 1024 * 1024;
 
+/// Whether this is an answer at all, be it an empty one.
+pub(in super::super) fn is_answer(answer: &Value) -> bool {
+    answer.get("content").is_some_and(Value::is_array)
+}
+
 /// Reads a stream's events in order, or one whole message.
 #[derive(Debug, Default)]
 pub(in super::super) struct Reader {
@@ -85,10 +90,6 @@ impl Reader {
 
     /// The events of a whole message.
     pub fn read_message(&mut self, message: &Value, events: &mut Vec<Event>) {
-        if let Some(error) = error::of(message) {
-            events.push(Event::Error(error));
-            return;
-        }
         for block in message.get("content").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default() {
             self.call = None;
             self.begin(block, events);

@@ -24,7 +24,7 @@ const JSON_ONLY: &str = "Answer with one valid JSON object and nothing else: no 
 pub(in super::super) fn request(model: &str, chat: &Chat) -> Result<(String, Value), Refusal> {
     refuse_unknown(chat)?;
     let abilities = Claude::of(model);
-    let thinking = thinking(chat, abilities);
+    let thinking = thinking(chat, abilities)?;
     let max_tokens = chat.max_tokens.unwrap_or(abilities.max_tokens);
     let mut body = json!({"model": model, "max_tokens": max_tokens, "messages": messages(&chat.conversation)?});
     let mut system = chat.conversation.system.clone();
@@ -239,13 +239,14 @@ impl Thinking {
 }
 
 /// Without `reasoning_effort` the model does as it likes.
-fn thinking(chat: &Chat, abilities: Claude) -> Thinking {
-    let Some(effort) = chat.effort else { return Thinking::default() };
-    match abilities.thinking {
-        ClaudeThinking::None => Thinking::default(),
+fn thinking(chat: &Chat, abilities: Claude) -> Result<Thinking, Refusal> {
+    let Some(effort) = chat.effort else { return Ok(Thinking::default()) };
+    Ok(match abilities.thinking {
+        ClaudeThinking::None if effort == Effort::None => Thinking::default(),
+        ClaudeThinking::None => return Err(refuse("reasoning_effort", "must be none: this model does not think")),
         ClaudeThinking::Budget => Thinking { config: budget(chat, effort, abilities), effort: None },
         ClaudeThinking::Adaptive { off } => adaptive(chat, effort, off, abilities),
-    }
+    })
 }
 
 /// A forced call and thinking exclude each other; the call is what was asked for.
@@ -350,8 +351,10 @@ mod tests {
                 json!({"reasoning_effort": "none"}),
                 json!({"output_config": {"effort": "low"}, "max_tokens": 128000}),
             ),
-            ("claude-3-5-haiku", json!({"reasoning_effort": "high"}), json!({"max_tokens": 8192})),
-            ("claude-unknown", json!({"temperature": 1.5}), json!({"temperature": 1, "max_tokens": 4096})),
+            ("claude-3-5-haiku", json!({"reasoning_effort": "none"}), json!({"max_tokens": 8192})),
+            ("claude-opus-4-6", json!({"temperature": 1.5}), json!({"temperature": 1, "max_tokens": 128000})),
+            ("claude-opus-4-7", json!({"temperature": 0.5}), json!({"max_tokens": 128000})),
+            ("claude-unknown", json!({}), json!({"max_tokens": 4096})),
         ] {
             assert_eq!(thinking_of(model, &fields), expected, "{model} {fields}");
         }

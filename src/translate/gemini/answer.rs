@@ -4,9 +4,14 @@
 use serde_json::{Value, json};
 
 use super::super::call_id;
-use super::super::completion::{Call, Delta, Event, Finish, Reason, Usage};
+use super::super::completion::{Call, Delta, Event, Finish, Reason, Usage, put};
 use super::super::error;
 use super::PROVIDER;
+
+/// Whether this is an answer at all, be it an empty one.
+pub(in super::super) fn is_answer(answer: &Value) -> bool {
+    ["candidates", "promptFeedback", "usageMetadata"].iter().any(|field| answer.get(field).is_some())
+}
 
 /// Reads answers in order.
 #[derive(Debug)]
@@ -32,14 +37,8 @@ impl Reader {
             let number = candidate.get("index").and_then(Value::as_u64).unwrap_or(place as u64);
             self.candidate(candidate, |delta| events.push(Event::Choice(number, delta)));
         }
-        if let Some(reason) = answer.pointer("/promptFeedback/blockReason").and_then(Value::as_str) {
-            if candidates.is_empty() {
-                let words = answer.pointer("/promptFeedback/blockReasonMessage").and_then(Value::as_str);
-                let refusal = format!("The prompt was blocked: {}", words.unwrap_or(reason));
-                let finish = Finish { reason: Reason::ContentFilter, provider: Some(reason.to_owned()) };
-                events.push(Event::Choice(0, Delta::Refusal(refusal)));
-                events.push(Event::Choice(0, Delta::Finish(finish)));
-            }
+        if let Some(feedback) = answer.get("promptFeedback").filter(|_| candidates.is_empty()) {
+            blocked(feedback, |delta| events.push(Event::Choice(0, delta)));
         }
         events.extend(answer.get("usageMetadata").map(usage).map(Event::Usage));
     }
@@ -94,6 +93,14 @@ impl Reader {
     }
 }
 
+/// A prompt that was not let through: a choice that says why.
+fn blocked(feedback: &Value, mut push: impl FnMut(Delta)) {
+    let word = |field: &str| feedback.get(field).and_then(Value::as_str);
+    let Some(reason) = word("blockReason") else { return };
+    push(Delta::Refusal(format!("The prompt was blocked: {}", word("blockReasonMessage").unwrap_or(reason))));
+    push(Delta::Finish(Finish { reason: Reason::ContentFilter, provider: Some(reason.to_owned()) }));
+}
+
 fn finish(reason: &str) -> Finish {
     let provider = Some(reason.to_owned());
     match reason {
@@ -134,7 +141,7 @@ fn logprobs(result: &Value) -> Vec<Value> {
         .map(|(place, chosen)| {
             let mut entry = token(chosen);
             let others = top(place).map(Vec::as_slice).unwrap_or_default();
-            super::super::completion::put(&mut entry, "top_logprobs", others.iter().map(token).collect::<Value>());
+            put(&mut entry, "top_logprobs", others.iter().map(token).collect::<Value>());
             entry
         })
         .collect()

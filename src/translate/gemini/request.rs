@@ -31,7 +31,7 @@ pub(in super::super) fn request(model: &str, chat: &Chat) -> Result<(String, Val
         let declarations = chat.tools.iter().enumerate().map(|(number, tool)| declaration(number, tool, abilities));
         put(&mut body, "tools", json!([{"functionDeclarations": declarations.collect::<Result<Value, _>>()?}]));
     }
-    if let Some(config) = function_calling(&chat.choice) {
+    if let Some(config) = function_calling(&chat.choice).filter(|_| !chat.tools.is_empty()) {
         put(&mut body, "toolConfig", json!({"functionCallingConfig": config}));
     }
     let config = generation_config(chat, abilities)?;
