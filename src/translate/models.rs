@@ -76,6 +76,8 @@ pub(super) struct Claude {
     pub thinking: ClaudeThinking,
     /// From 4.7 on `temperature`, `top_p` and `top_k` are refused.
     pub sampling: bool,
+    /// `temperature` and `top_p` at once (up to 4.0).
+    pub both_samplers: bool,
     /// `output_config.format` (from 4.5 on).
     pub json_schema: bool,
     /// Effort `xhigh`, and thoughts that are left out unless `display` asks for them (from 4.7 on).
@@ -107,6 +109,7 @@ impl Claude {
             max_tokens: listed.map_or(UNKNOWN_MAX_TOKENS, |(_, tokens)| *tokens),
             thinking,
             sampling: !from((4, 7)),
+            both_samplers: !from((4, 1)),
             json_schema: from((4, 5)),
             since_4_7: from((4, 7)),
         }

@@ -47,7 +47,7 @@ pub(in super::super) fn request(model: &str, chat: &Chat) -> Result<(String, Val
         put(&mut body, "metadata", json!({"user_id": user}));
     }
     if abilities.sampling && !thinking.is_on() {
-        put_sampling(&mut body, chat);
+        put_sampling(&mut body, chat, abilities);
     }
     let mut output = json!({});
     if let Format::Schema(schema) = &chat.format {
@@ -83,13 +83,14 @@ fn refuse_unknown(chat: &Chat) -> Result<(), Refusal> {
     }
 }
 
-/// OpenAI's temperature goes to 2, Anthropic's to 1.
-fn put_sampling(body: &mut Value, chat: &Chat) {
+/// OpenAI's temperature goes to 2, Anthropic's to 1. Where it excludes `top_p`, it is the one that
+/// clients set on purpose.
+fn put_sampling(body: &mut Value, chat: &Chat, abilities: Claude) {
     if let Some(temperature) = &chat.temperature {
         let cut = temperature.as_f64().is_some_and(|temperature| temperature > 1.0);
         put(body, "temperature", if cut { 1.into() } else { Value::Number(temperature.clone()) });
     }
-    if let Some(top_p) = &chat.top_p {
+    if let Some(top_p) = chat.top_p.as_ref().filter(|_| abilities.both_samplers || chat.temperature.is_none()) {
         put(body, "top_p", Value::Number(top_p.clone()));
     }
     if let Some(top_k) = chat.top_k {
