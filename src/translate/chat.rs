@@ -13,7 +13,7 @@ pub(super) struct Chat {
     pub model: Option<String>,
     pub conversation: Conversation,
     pub tools: Vec<Tool>,
-    pub choice: Choice,
+    pub tool_choice: ToolChoice,
     /// `parallel_tool_calls: false`.
     pub single_call: bool,
     pub format: Format,
@@ -45,7 +45,7 @@ pub(super) struct Tool {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Choice {
+pub(super) enum ToolChoice {
     /// Not stated.
     Default,
     Auto,
@@ -63,7 +63,7 @@ pub(super) enum Format {
     Schema(Value),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effort {
     None,
     Minimal,
@@ -84,12 +84,12 @@ impl Chat {
         let mut fields = top(body, options)?;
         let messages = fields.list("messages")?.ok_or_else(|| refuse("messages", "is missing"))?;
         let mut tools = tools(&mut fields)?;
-        let choice = choice(&mut fields, &mut tools)?;
+        let tool_choice = tool_choice(&mut fields, &mut tools)?;
         let chat = Chat {
             model: fields.text("model")?,
             conversation: Conversation::read(messages)?,
             tools,
-            choice,
+            tool_choice,
             single_call: fields.flag("parallel_tool_calls")? == Some(false),
             format: format(&mut fields)?,
             stop: stop(&mut fields)?,
@@ -169,14 +169,14 @@ fn tools(fields: &mut Fields) -> Result<Vec<Tool>, Refusal> {
 }
 
 /// `tool_choice`. `allowed_tools` is the same as having sent only those.
-fn choice(fields: &mut Fields, tools: &mut Vec<Tool>) -> Result<Choice, Refusal> {
+fn tool_choice(fields: &mut Fields, tools: &mut Vec<Tool>) -> Result<ToolChoice, Refusal> {
     let choice = match fields.take("tool_choice") {
-        None => return Ok(Choice::Default),
+        None => return Ok(ToolChoice::Default),
         Some(Value::String(mode)) => mode_of(&mode),
         Some(value) => {
             let mut object = Fields::of("tool_choice", value)?;
             match object.required_text("type")?.as_str() {
-                "function" => Some(Choice::Named(object.required_object("function")?.required_text("name")?)),
+                "function" => Some(ToolChoice::Named(object.required_object("function")?.required_text("name")?)),
                 "allowed_tools" => {
                     let mut allowed = object.required_object("allowed_tools")?;
                     let names: Vec<Value> = allowed.list("tools")?.unwrap_or_default();
@@ -193,10 +193,10 @@ fn choice(fields: &mut Fields, tools: &mut Vec<Tool>) -> Result<Choice, Refusal>
         }
     };
     match choice {
-        Some(Choice::Named(name)) if !tools.iter().any(|tool| tool.name == name) => {
+        Some(ToolChoice::Named(name)) if !tools.iter().any(|tool| tool.name == name) => {
             Err(refuse("tool_choice.function.name", "names a tool that is not in tools"))
         }
-        Some(Choice::Required) if tools.is_empty() => {
+        Some(ToolChoice::Required) if tools.is_empty() => {
             Err(refuse("tool_choice", "demands a call, but there are no tools"))
         }
         Some(choice) => Ok(choice),
@@ -204,11 +204,11 @@ fn choice(fields: &mut Fields, tools: &mut Vec<Tool>) -> Result<Choice, Refusal>
     }
 }
 
-fn mode_of(mode: &str) -> Option<Choice> {
+fn mode_of(mode: &str) -> Option<ToolChoice> {
     Some(match mode {
-        "auto" => Choice::Auto,
-        "none" => Choice::None,
-        "required" => Choice::Required,
+        "auto" => ToolChoice::Auto,
+        "none" => ToolChoice::None,
+        "required" => ToolChoice::Required,
         _ => return None,
     })
 }

@@ -5,7 +5,7 @@
 //! the user's. Neighbours of one side become one turn, as both APIs demand of parallel results. Within
 //! a message of the model, text comes first and calls after it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
@@ -87,7 +87,7 @@ impl Conversation {
 struct Reader {
     conversation: Conversation,
     /// Id to name and place of every call so far.
-    calls: HashMap<String, (String, usize)>,
+    calls: BTreeMap<String, (String, usize)>,
 }
 
 impl Reader {

@@ -8,22 +8,25 @@ use serde_json::{Map, Value, json};
 
 use super::fields::{Refusal, refuse};
 
-/// Nodes that a schema may have once its references are written out: each may be used many times, and
-/// ten that use each other twice are a thousand.
-const MOST_NODES: usize = 10_000;
+/// Bytes of definitions that may be written out in place of references: ten that use each other twice
+/// are a thousand.
+const MOST_BYTES: usize = 256 * 1024;
 
-/// References that may stand within each other.
-const DEEPEST: usize = 32;
+/// Schemas that may stand within each other, references written out: each costs stack, of which the
+/// module has little.
+const DEEPEST: usize = 64;
 
 /// Gemini's `Schema`: <https://ai.google.dev/api/caching#Schema>. `field` is for the refusal.
 pub(super) fn for_gemini(schema: &Value, field: &str) -> Result<Value, Refusal> {
-    let mut writer = Gemini { root: schema, nodes: 0, open: Vec::new() };
-    writer.schema(schema).ok_or_else(|| refuse(field, "is too large, or refers to what it does not have"))
+    let mut writer = Gemini { root: schema, written_out: 0, depth: 0, open: Vec::new() };
+    writer.schema(schema).ok_or_else(|| refuse(field, "is too large or deep, or refers to what it does not have"))
 }
 
 struct Gemini<'a> {
     root: &'a Value,
-    nodes: usize,
+    /// Bytes of definitions so far.
+    written_out: usize,
+    depth: usize,
     /// The references that are being written out; one that meets itself is cut there.
     open: Vec<&'a str>,
 }
@@ -49,10 +52,16 @@ const GEMINI_CARRIED: [&str; 15] = [
 
 impl<'a> Gemini<'a> {
     fn schema(&mut self, schema: &'a Value) -> Option<Value> {
-        self.nodes += 1;
-        if self.nodes > MOST_NODES {
+        if self.depth > DEEPEST {
             return None;
         }
+        self.depth += 1;
+        let written = self.write(schema);
+        self.depth -= 1;
+        written
+    }
+
+    fn write(&mut self, schema: &'a Value) -> Option<Value> {
         // `true` allows anything, which Gemini says by not saying a type.
         let Some(map) = schema.as_object() else { return Some(json!({})) };
         let mut out = Map::new();
@@ -65,8 +74,8 @@ impl<'a> Gemini<'a> {
         for name in GEMINI_CARRIED {
             out.extend(map.get(name).map(|value| (name.to_owned(), value.clone())));
         }
-        self.kind(map, &mut out)?;
-        self.values(map, &mut out);
+        kind(map, &mut out);
+        values(map, &mut out);
         if let Some(properties) = map.get("properties").and_then(Value::as_object) {
             let written = properties.iter().map(|(name, schema)| Some((name.clone(), self.schema(schema)?)));
             let written = written.collect::<Option<Map<_, _>>>()?;
@@ -82,65 +91,21 @@ impl<'a> Gemini<'a> {
     }
 
     fn reference(&mut self, reference: &'a str) -> Option<Map<String, Value>> {
-        if self.open.contains(&reference) || self.open.len() >= DEEPEST {
+        if self.open.contains(&reference) {
             // A tree has no end in a dialect without references; beyond here anything goes.
             return Some(Map::from_iter([("type".to_owned(), "object".into())]));
         }
         let target = self.root.pointer(reference.strip_prefix('#')?)?;
+        self.written_out = self.written_out.saturating_add(target.to_string().len());
+        if self.written_out > MOST_BYTES {
+            return None;
+        }
         self.open.push(reference);
         let written = self.schema(target);
         self.open.pop();
         match written? {
             Value::Object(map) => Some(map),
             _ => None,
-        }
-    }
-
-    /// `type`, of which Gemini knows one and `nullable`; and `format`, of which it knows few.
-    fn kind(&mut self, map: &Map<String, Value>, out: &mut Map<String, Value>) -> Option<()> {
-        match map.get("type") {
-            Some(Value::String(kind)) => {
-                out.insert("type".to_owned(), kind.as_str().into());
-            }
-            Some(Value::Array(kinds)) => {
-                let others: Vec<&Value> = kinds.iter().filter(|kind| *kind != "null").collect();
-                if others.len() < kinds.len() {
-                    out.insert("nullable".to_owned(), true.into());
-                }
-                match others.as_slice() {
-                    [] => {}
-                    [kind] => {
-                        out.insert("type".to_owned(), (*kind).clone());
-                    }
-                    kinds => {
-                        out.insert("anyOf".to_owned(), kinds.iter().map(|kind| json!({"type": kind})).collect());
-                    }
-                }
-            }
-            _ => {}
-        }
-        let format = map.get("format").and_then(Value::as_str);
-        let known = ["date-time", "float", "double", "int32", "int64"];
-        if let Some(format) = format.filter(|format| known.contains(format)) {
-            out.insert("format".to_owned(), format.into());
-        }
-        Some(())
-    }
-
-    /// `enum` and `const`, which Gemini has for texts only.
-    fn values(&self, map: &Map<String, Value>, out: &mut Map<String, Value>) {
-        let constant = map.get("const").map(core::slice::from_ref);
-        let Some(values) = constant.or_else(|| map.get("enum")?.as_array().map(Vec::as_slice)) else { return };
-        if values.contains(&Value::Null) {
-            out.insert("nullable".to_owned(), true.into());
-        }
-        let texts: Vec<&Value> = values.iter().filter(|value| value.is_string()).collect();
-        let nulls = values.iter().filter(|value| value.is_null()).count();
-        if !texts.is_empty() && texts.len() + nulls == values.len() {
-            out.insert("type".to_owned(), "string".into());
-            out.insert("enum".to_owned(), texts.into_iter().cloned().collect());
-        } else {
-            describe(out, &format!("One of {}.", Value::from(values.to_vec())));
         }
     }
 
@@ -159,6 +124,53 @@ impl<'a> Gemini<'a> {
             }
         }
         Some(())
+    }
+}
+
+/// `type`, of which Gemini knows one and `nullable`; and `format`, of which it knows few.
+fn kind(map: &Map<String, Value>, out: &mut Map<String, Value>) {
+    match map.get("type") {
+        Some(Value::String(kind)) => {
+            out.insert("type".to_owned(), kind.as_str().into());
+        }
+        Some(Value::Array(kinds)) => {
+            let others: Vec<&Value> = kinds.iter().filter(|kind| *kind != "null").collect();
+            if others.len() < kinds.len() {
+                out.insert("nullable".to_owned(), true.into());
+            }
+            match others.as_slice() {
+                [] => {}
+                [kind] => {
+                    out.insert("type".to_owned(), (*kind).clone());
+                }
+                kinds => {
+                    out.insert("anyOf".to_owned(), kinds.iter().map(|kind| json!({"type": kind})).collect());
+                }
+            }
+        }
+        _ => {}
+    }
+    let format = map.get("format").and_then(Value::as_str);
+    let known = ["date-time", "float", "double", "int32", "int64"];
+    if let Some(format) = format.filter(|format| known.contains(format)) {
+        out.insert("format".to_owned(), format.into());
+    }
+}
+
+/// `enum` and `const`, which Gemini has for texts only.
+fn values(map: &Map<String, Value>, out: &mut Map<String, Value>) {
+    let constant = map.get("const").map(core::slice::from_ref);
+    let Some(values) = constant.or_else(|| map.get("enum")?.as_array().map(Vec::as_slice)) else { return };
+    if values.contains(&Value::Null) {
+        out.insert("nullable".to_owned(), true.into());
+    }
+    let texts: Vec<&Value> = values.iter().filter(|value| value.is_string()).collect();
+    let nulls = values.iter().filter(|value| value.is_null()).count();
+    if !texts.is_empty() && texts.len() + nulls == values.len() {
+        out.insert("type".to_owned(), "string".into());
+        out.insert("enum".to_owned(), texts.into_iter().cloned().collect());
+    } else {
+        describe(out, &format!("One of {}.", Value::from(values.to_vec())));
     }
 }
 

@@ -28,9 +28,8 @@ pub(super) struct Splitter {
 }
 
 impl Splitter {
-    /// Takes the next piece and returns the data of the events that end in it.
-    pub fn feed(&mut self, mut piece: &[u8]) -> Result<Vec<Vec<u8>>, TooLong> {
-        let mut events = Vec::new();
+    /// Takes the next piece and adds the data of the events that end in it, up to a line too long.
+    pub fn feed(&mut self, mut piece: &[u8], events: &mut Vec<Vec<u8>>) -> Result<(), TooLong> {
         while !piece.is_empty() {
             if core::mem::take(&mut self.after_return) && piece.first() == Some(&b'\n') {
                 piece = piece.get(1..).unwrap_or_default();
@@ -43,7 +42,7 @@ impl Splitter {
             events.extend(self.end_line()?);
             piece = piece.get(end + 1..).unwrap_or_default();
         }
-        Ok(events)
+        Ok(())
     }
 
     /// The last event, if the blank line behind it is missing.
@@ -96,7 +95,8 @@ mod tests {
 
     fn split(pieces: &[&[u8]]) -> Vec<String> {
         let mut splitter = Splitter::default();
-        let mut events: Vec<Vec<u8>> = pieces.iter().flat_map(|piece| splitter.feed(piece).unwrap()).collect();
+        let mut events = Vec::new();
+        pieces.iter().for_each(|piece| splitter.feed(piece, &mut events).unwrap());
         events.extend(splitter.finish());
         events.into_iter().map(|event| String::from_utf8(event).unwrap()).collect()
     }
@@ -109,6 +109,7 @@ mod tests {
             ("data: a\r\rdata: b\r\r", vec!["a", "b"]),
             ("data: a\r\n\ndata: b\n\r\n", vec!["a", "b"]),
             ("data: a\ndata: b\n\n", vec!["a\nb"]),
+            ("data: a\r\ndata: b\r\n\r\n", vec!["a\nb"]),
             (": comment\nevent: x\nid: 1\ndata:a\n\n", vec!["a"]),
             ("data:  a\n\n", vec![" a"]),
             ("\u{feff}data: ü\n\n", vec!["ü"]),
@@ -128,17 +129,19 @@ mod tests {
 
     #[test]
     fn a_line_is_bounded() {
-        let mut splitter = Splitter::default();
-        let piece = vec![b'x'; LINE_LIMIT / 2];
-        assert_eq!(splitter.feed(&piece), Ok(vec![]));
-        assert_eq!(splitter.feed(&piece), Ok(vec![]));
-        assert_eq!(splitter.feed(b"x"), Err(TooLong));
+        let half = vec![b'x'; LINE_LIMIT / 2];
+        let data = [b"data: ".as_slice(), &half, b"\n"].concat();
+        for (allowed, too_long) in [(&half, b"x".as_slice()), (&data, b"data: x\n")] {
+            let (mut splitter, mut events) = (Splitter::default(), Vec::new());
+            // An event in the same piece is not lost.
+            let piece = [b"data: a\n\n".as_slice(), allowed, allowed, too_long].concat();
+            assert_eq!(splitter.feed(&piece, &mut events), Err(TooLong));
+            assert_eq!(events, [b"a"]);
 
-        let mut splitter = Splitter::default();
-        let line = [b"data: ".as_slice(), &piece, b"\n"].concat();
-        assert_eq!(splitter.feed(&line), Ok(vec![]));
-        assert_eq!(splitter.feed(&line), Ok(vec![]));
-        assert_eq!(splitter.feed(b"data: x\n"), Err(TooLong));
+            let mut splitter = Splitter::default();
+            assert_eq!(splitter.feed(&[allowed.as_slice(), allowed].concat(), &mut events), Ok(()));
+            assert_eq!(splitter.feed(too_long, &mut events), Err(TooLong));
+        }
     }
 
     proptest! {

@@ -15,6 +15,9 @@ use super::completion::{Chunks, Event, Head, write_data};
 use super::sse::Splitter;
 use super::{AnswerShape, Target, anthropic, error, gemini};
 
+/// The code of errors for streams that make no sense.
+const UNREADABLE: &str = "provider_stream_unreadable";
+
 /// The translation of one stream.
 #[derive(Debug)]
 pub struct Stream {
@@ -49,12 +52,11 @@ impl Stream {
         if self.ended {
             return out;
         }
-        match self.splitter.feed(piece) {
-            Ok(events) => events.iter().for_each(|data| self.data(data, &mut out)),
-            Err(_) => self.fail(
-                error::own("provider_stream_unreadable", "An event of the provider's stream is too long."),
-                &mut out,
-            ),
+        let mut events = Vec::new();
+        let fed = self.splitter.feed(piece, &mut events);
+        events.iter().for_each(|data| self.data(data, &mut out));
+        if fed.is_err() && !self.ended {
+            self.fail(error::own(UNREADABLE, "An event of the provider's stream is too long."), &mut out);
         }
         out
     }
@@ -95,7 +97,7 @@ impl Stream {
             return;
         }
         let Ok(answer) = serde_json::from_slice::<Value>(data) else {
-            self.fail(error::own("provider_stream_unreadable", "An event of the provider's stream is not JSON."), out);
+            self.fail(error::own(UNREADABLE, "An event of the provider's stream is not JSON."), out);
             return;
         };
         let mut events = Vec::new();

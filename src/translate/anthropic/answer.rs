@@ -2,7 +2,7 @@
 //!
 //! A message's blocks and a stream's events say the same things; what both have in common is one
 //! function per block. Thinking is signed and must come back with the calls that follow it, so it is
-//! kept until the first of them.
+//! kept until the next of them.
 
 use serde_json::{Value, json};
 
@@ -151,7 +151,9 @@ impl Reader {
 
     fn keep(&mut self, thought: Thought, size: usize) {
         self.kept = self.kept.saturating_add(size);
-        self.thoughts.push(thought);
+        if self.kept <= THOUGHTS_LIMIT {
+            self.thoughts.push(thought);
+        }
     }
 
     fn think(&mut self, more: &str, signed: &str, events: &mut Vec<Event>) {
@@ -165,7 +167,7 @@ impl Reader {
         }
     }
 
-    /// A call begins; the first one takes along what was thought before it.
+    /// A call begins; it takes along what was thought before it.
     fn call(&mut self, block: &Value) -> Call {
         let thoughts = core::mem::take(&mut self.thoughts);
         let blocks: Value = thoughts.iter().filter(|_| self.kept <= THOUGHTS_LIMIT).map(Thought::to_json).collect();

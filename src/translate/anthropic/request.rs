@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::call_id;
-use super::super::chat::{Chat, Choice, Effort, Format, Tool};
+use super::super::chat::{Chat, Effort, Format, Tool, ToolChoice};
 use super::super::completion::put;
 use super::super::conversation::{Block, Call, Conversation, Side, ToolResult, Turn};
 use super::super::fields::{Refusal, refuse};
@@ -115,9 +115,14 @@ fn message(turn: &Turn, is_last: bool) -> Result<Value, Refusal> {
         Side::User => "user",
         Side::Model => "assistant",
     };
-    // What was thought comes before everything else that the model said.
+    // What was thought comes before everything else that the model said, or before a later call.
     let mut content: Vec<Value> = turn.blocks.iter().flat_map(thoughts).collect();
     for block in &turn.blocks {
+        if let Block::Call(call) = block
+            && !call.first
+        {
+            content.extend(thoughts_of(call));
+        }
         content.push(match block {
             // The beginning of an answer must not end in white space.
             Block::Text(text) if is_last && turn.side == Side::Model => text_block(text.text.trim_end()),
@@ -212,12 +217,12 @@ fn tool(tool: &Tool) -> Value {
 }
 
 fn tool_choice(chat: &Chat) -> Option<Value> {
-    let mut choice = match &chat.choice {
-        Choice::Default if !chat.single_call => return None,
-        Choice::Default | Choice::Auto => json!({"type": "auto"}),
-        Choice::None => return Some(json!({"type": "none"})),
-        Choice::Required => json!({"type": "any"}),
-        Choice::Named(name) => json!({"type": "tool", "name": name}),
+    let mut choice = match &chat.tool_choice {
+        ToolChoice::Default if !chat.single_call => return None,
+        ToolChoice::Default | ToolChoice::Auto => json!({"type": "auto"}),
+        ToolChoice::None => return Some(json!({"type": "none"})),
+        ToolChoice::Required => json!({"type": "any"}),
+        ToolChoice::Named(name) => json!({"type": "tool", "name": name}),
     };
     if chat.single_call {
         put(&mut choice, "disable_parallel_tool_use", true);
@@ -252,7 +257,7 @@ fn thinking(chat: &Chat, abilities: Claude) -> Result<Thinking, Refusal> {
 
 /// A forced call and thinking exclude each other; the call is what was asked for.
 fn forces_call(chat: &Chat) -> bool {
-    !chat.tools.is_empty() && matches!(chat.choice, Choice::Required | Choice::Named(_))
+    !chat.tools.is_empty() && matches!(chat.tool_choice, ToolChoice::Required | ToolChoice::Named(_))
 }
 
 /// The budget is part of `max_tokens`, and both must leave room for the other. A turn with calls whose

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::super::call_id;
-use super::super::chat::{Chat, Choice, Effort, Format, Tool};
+use super::super::chat::{Chat, Effort, Format, Tool, ToolChoice};
 use super::super::completion::put;
 use super::super::conversation::{Block, Call, Conversation, Side, ToolResult, Turn};
 use super::super::fields::{Refusal, refuse};
@@ -31,7 +31,7 @@ pub(in super::super) fn request(model: &str, chat: &Chat) -> Result<(String, Val
         let declarations = chat.tools.iter().enumerate().map(|(number, tool)| declaration(number, tool, abilities));
         put(&mut body, "tools", json!([{"functionDeclarations": declarations.collect::<Result<Value, _>>()?}]));
     }
-    if let Some(config) = function_calling(&chat.choice).filter(|_| !chat.tools.is_empty()) {
+    if let Some(config) = function_calling(&chat.tool_choice).filter(|_| !chat.tools.is_empty()) {
         put(&mut body, "toolConfig", json!({"functionCallingConfig": config}));
     }
     let config = generation_config(chat, abilities)?;
@@ -127,13 +127,13 @@ fn declaration(number: usize, tool: &Tool, abilities: Gemini) -> Result<Value, R
     Ok(declaration)
 }
 
-fn function_calling(choice: &Choice) -> Option<Value> {
+fn function_calling(choice: &ToolChoice) -> Option<Value> {
     Some(match choice {
-        Choice::Default => return None,
-        Choice::Auto => json!({"mode": "AUTO"}),
-        Choice::None => json!({"mode": "NONE"}),
-        Choice::Required => json!({"mode": "ANY"}),
-        Choice::Named(name) => json!({"mode": "ANY", "allowedFunctionNames": [name]}),
+        ToolChoice::Default => return None,
+        ToolChoice::Auto => json!({"mode": "AUTO"}),
+        ToolChoice::None => json!({"mode": "NONE"}),
+        ToolChoice::Required => json!({"mode": "ANY"}),
+        ToolChoice::Named(name) => json!({"mode": "ANY", "allowedFunctionNames": [name]}),
     })
 }
 
