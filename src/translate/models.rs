@@ -74,6 +74,8 @@ pub(super) struct Claude {
     /// because OpenAI's default has no limit either.
     pub max_tokens: u64,
     pub thinking: ClaudeThinking,
+    /// A call can be forced; not from 5.5 on.
+    pub forced_calls: bool,
     /// From 4.7 on `temperature`, `top_p` and `top_k` are refused.
     pub sampling: bool,
     /// `temperature` and `top_p` at once (up to 4.0).
@@ -97,9 +99,12 @@ impl Claude {
         let version = version(model);
         let from = |least: (u32, u32)| version.is_none_or(|version| version >= least);
         let listed = MAX_TOKENS.iter().find(|(least, _)| version.is_some_and(|version| version >= *least));
+        // <https://platform.claude.com/docs/en/models/opus-5-5/whats-new-opus-5-5> for Opus 5.5 and Fable 5.1,
+        // <https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-adaptive-thinking.html> for 5.
+        let largest = ["mythos", "fable"].iter().any(|name| model.contains(name));
+        let always_thinks = largest || from((5, 5));
         let thinking = if from((4, 6)) {
-            // <https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-adaptive-thinking.html>
-            ClaudeThinking::Adaptive { off: !["mythos", "fable"].iter().any(|name| model.contains(name)) }
+            ClaudeThinking::Adaptive { off: !always_thinks }
         } else if from((3, 7)) {
             ClaudeThinking::Budget
         } else {
@@ -108,6 +113,7 @@ impl Claude {
         Claude {
             max_tokens: listed.map_or(UNKNOWN_MAX_TOKENS, |(_, tokens)| *tokens),
             thinking,
+            forced_calls: version.is_none_or(|version| version < (5, 5) && !(largest && version >= (5, 1))),
             sampling: !from((4, 7)),
             both_samplers: !from((4, 1)),
             json_schema: from((4, 5)),

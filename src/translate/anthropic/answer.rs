@@ -82,7 +82,11 @@ impl Reader {
                 self.finish(reason, data.get("delta"), events);
             }
             "message_stop" => events.push(Event::End),
-            "error" => events.extend(error::of(data).map(Event::Error)),
+            "error" => {
+                let unknown =
+                    || error::own("provider_error", "The provider broke off with an error and did not say which.");
+                events.push(Event::Error(error::of(data).unwrap_or_else(unknown)));
+            }
             // ping, and what is yet to come.
             _ => {}
         }
@@ -93,7 +97,7 @@ impl Reader {
         for block in message.get("content").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default() {
             self.call = None;
             self.begin(block, events);
-            if let Some(input) = block.get("input").filter(|_| self.call.is_some()) {
+            if let Some(input) = block.get("input").filter(|input| input.is_object() && self.call.is_some()) {
                 self.arguments(&input.to_string(), events);
             }
             self.end_block(events);

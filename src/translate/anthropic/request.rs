@@ -22,8 +22,8 @@ const JSON_ONLY: &str = "Answer with one valid JSON object and nothing else: no 
 
 /// The path and the body.
 pub(in super::super) fn request(model: &str, chat: &Chat) -> Result<(String, Value), Refusal> {
-    refuse_unknown(chat)?;
     let abilities = Claude::of(model);
+    refuse_unknown(chat, abilities)?;
     let thinking = thinking(chat, abilities)?;
     let max_tokens = chat.max_tokens.unwrap_or(abilities.max_tokens);
     let mut body = json!({"model": model, "max_tokens": max_tokens, "messages": messages(&chat.conversation)?});
@@ -69,7 +69,10 @@ pub(in super::super) fn request(model: &str, chat: &Chat) -> Result<(String, Val
 }
 
 /// Penalties and `seed` are dropped: they change the odds of words, not what is asked for.
-fn refuse_unknown(chat: &Chat) -> Result<(), Refusal> {
+fn refuse_unknown(chat: &Chat, abilities: Claude) -> Result<(), Refusal> {
+    if forces_call(chat) && !abilities.forced_calls {
+        return Err(refuse("tool_choice", "must be auto or none: this model cannot be made to call a tool"));
+    }
     let asked = [
         ("n", chat.n != 1),
         ("logprobs", chat.logprobs),
@@ -246,7 +249,9 @@ impl Thinking {
 
 /// Without `reasoning_effort` the model does as it likes.
 fn thinking(chat: &Chat, abilities: Claude) -> Result<Thinking, Refusal> {
-    let Some(effort) = chat.effort else { return Ok(Thinking::default()) };
+    let Some(effort) = chat.effort else {
+        return Ok(Thinking { config: not_beside_forced_call(chat, abilities), effort: None });
+    };
     Ok(match abilities.thinking {
         ClaudeThinking::None if effort == Effort::None => Thinking::default(),
         ClaudeThinking::None => return Err(refuse("reasoning_effort", "must be none: this model does not think")),
@@ -258,6 +263,12 @@ fn thinking(chat: &Chat, abilities: Claude) -> Result<Thinking, Refusal> {
 /// A forced call and thinking exclude each other; the call is what was asked for.
 fn forces_call(chat: &Chat) -> bool {
     !chat.tools.is_empty() && matches!(chat.tool_choice, ToolChoice::Required | ToolChoice::Named(_))
+}
+
+/// Thinking is turned off where a call is forced, for some models think by default.
+fn not_beside_forced_call(chat: &Chat, abilities: Claude) -> Option<Value> {
+    let can = abilities.thinking == ClaudeThinking::Adaptive { off: true };
+    (can && forces_call(chat)).then(|| json!({"type": "disabled"}))
 }
 
 /// The budget is part of `max_tokens`, and both must leave room for the other. A turn with calls whose
@@ -288,7 +299,9 @@ fn adaptive(chat: &Chat, effort: Effort, off: bool, abilities: Claude) -> Thinki
         Effort::None if off => Thinking { config: Some(json!({"type": "disabled"})), effort: None },
         // This model always thinks; little is the nearest to nothing.
         Effort::None => Thinking { config: None, effort: Some(word) },
-        _ if forces_call(chat) => Thinking { config: None, effort: Some(word) },
+        // More than high effort and no thinking exclude each other, too.
+        Effort::XHigh | Effort::Max if forces_call(chat) => adaptive(chat, Effort::High, off, abilities),
+        _ if forces_call(chat) => Thinking { config: not_beside_forced_call(chat, abilities), effort: Some(word) },
         _ => {
             let mut config = json!({"type": "adaptive"});
             if abilities.since_4_7 {
@@ -357,6 +370,11 @@ mod tests {
                 json!({"reasoning_effort": "none"}),
                 json!({"output_config": {"effort": "low"}, "max_tokens": 128000}),
             ),
+            (
+                "claude-opus-5-5",
+                json!({"reasoning_effort": "none"}),
+                json!({"output_config": {"effort": "low"}, "max_tokens": 128000}),
+            ),
             ("claude-3-5-haiku", json!({"reasoning_effort": "none"}), json!({"max_tokens": 8192})),
             ("claude-opus-4-6", json!({"temperature": 1.5}), json!({"temperature": 1, "max_tokens": 128000})),
             ("claude-opus-4-7", json!({"temperature": 0.5}), json!({"max_tokens": 128000})),
@@ -368,7 +386,25 @@ mod tests {
 
     #[test]
     fn a_forced_call_excludes_thinking() {
-        let fields = json!({"reasoning_effort": "high", "tool_choice": "required", "tools": [{"type": "function", "function": {"name": "f"}}]});
-        assert_eq!(thinking_of("claude-sonnet-4-5", &fields), json!({"max_tokens": 64000}));
+        let fields = |effort: Value| json!({"reasoning_effort": effort, "tool_choice": "required", "tools": [{"type": "function", "function": {"name": "f"}}]});
+        let off = json!({"type": "disabled"});
+        for (model, effort, expected) in [
+            ("claude-sonnet-4-5", json!("high"), json!({"max_tokens": 64000})),
+            ("claude-opus-5", Value::Null, json!({"thinking": off, "max_tokens": 128000})),
+            ("claude-opus-5", json!("none"), json!({"thinking": off, "max_tokens": 128000})),
+            (
+                "claude-opus-5",
+                json!("low"),
+                json!({"thinking": off, "output_config": {"effort": "low"}, "max_tokens": 128000}),
+            ),
+            (
+                "claude-opus-5",
+                json!("max"),
+                json!({"thinking": off, "output_config": {"effort": "high"}, "max_tokens": 128000}),
+            ),
+            ("claude-fable-5", json!("low"), json!({"output_config": {"effort": "low"}, "max_tokens": 128000})),
+        ] {
+            assert_eq!(thinking_of(model, &fields(effort.clone())), expected, "{model} {effort}");
+        }
     }
 }
