@@ -128,7 +128,9 @@ impl Lesson<'_> {
         if pool.provider(slug).is_some_and(crate::pool::providers::ProviderState::is_suspect) {
             pool.change_provider(store, slug, |state| state.succeeded());
         }
-        if let Some(dimension) = lease.beyond {
+        // An answer that states the limit itself knows better.
+        let stated = |full: &Dimension| self.verdict.limits.iter().any(|limit| self.dimension(limit) == Some(*full));
+        if let Some(dimension) = lease.beyond.filter(|full| !stated(full)) {
             usage::change(store, lease.id, model, now, |usage| usage.own.set(dimension, UNLIMITED));
             pool.change_provider(store, slug, |state| state.limit_trial_succeeded(model));
         }
@@ -278,28 +280,37 @@ impl Lesson<'_> {
     /// Learns a limit, for the model or, if it differs from what other keys have said, for the key.
     fn limit(&self, pool: &mut Pool, store: &dyn Store, stated: &StatedLimit) {
         let Subject { slug, model, lease, upstream, now, .. } = self.subject;
-        let api = upstream.provider.api;
-        let (Some(dimension), Some(limit)) = (dimension(stated, api), stated.limit.filter(|limit| *limit > 0)) else {
+        let (Some(dimension), Some(limit)) = (self.dimension(stated), stated.limit.filter(|limit| *limit > 0)) else {
             return;
         };
         if upstream.quota(model).get(dimension).is_some() {
             return;
         }
         let known = pool.provider(slug).and_then(|state| state.learned(model).get(dimension));
-        let succeeded = matches!(self.verdict.outcome, Outcome::Success { .. });
-        let common = match known {
-            // Every answer of some providers repeats it; what is known need not be written.
-            Some(known) if known == limit && succeeded => return,
-            Some(known) if known != limit => false,
-            _ => {
-                pool.change_provider(store, slug, |state| state.state_limit(model, dimension, limit, now)) == Some(true)
-            }
+        // Every answer of some providers repeats it; what is known need not be written.
+        if known == Some(limit) && matches!(self.verdict.outcome, Outcome::Success { .. }) {
+            return;
+        }
+        if known.is_none() {
+            pool.change_provider(store, slug, |state| state.state_limit(model, dimension, limit, now));
+        }
+        usage::change(store, lease.id, model, now, |usage| usage.own.set(dimension, limit));
+    }
+
+    /// What a stated limit is, if it is one that is counted here.
+    fn dimension(&self, limit: &StatedLimit) -> Option<Dimension> {
+        let what = match limit.what {
+            What::InputTokens if self.subject.upstream.provider.api == Api::Gemini => What::Tokens,
+            what => what,
         };
-        usage::change(store, lease.id, model, now, |usage| match usage.own.get(dimension) {
-            None if common => {}
-            own if own == Some(limit) => {}
-            _ => usage.own.set(dimension, limit),
-        });
+        match (what, limit.window) {
+            (What::Requests, Window::Minute) => Some(Dimension::RequestsPerMinute),
+            (What::Requests, Window::Day) => Some(Dimension::RequestsPerDay),
+            (What::Tokens, Window::Minute) => Some(Dimension::TokensPerMinute),
+            (What::Tokens, Window::Day) => Some(Dimension::TokensPerDay),
+            // Prompts and completions alone are not what is counted here.
+            _ => None,
+        }
     }
 
     fn give_back(&self, store: &dyn Store) {
@@ -351,21 +362,6 @@ fn give_back(store: &dyn Store, subject: Subject) {
     let Subject { lease, model, leased_at, now, .. } = subject;
     if let Some(tokens) = lease.counted {
         usage::change(store, lease.id, model, now, |usage| usage.give_back(tokens, leased_at, now));
-    }
-}
-
-fn dimension(limit: &StatedLimit, api: Api) -> Option<Dimension> {
-    let what = match limit.what {
-        What::InputTokens if api == Api::Gemini => What::Tokens,
-        what => what,
-    };
-    match (what, limit.window) {
-        (What::Requests, Window::Minute) => Some(Dimension::RequestsPerMinute),
-        (What::Requests, Window::Day) => Some(Dimension::RequestsPerDay),
-        (What::Tokens, Window::Minute) => Some(Dimension::TokensPerMinute),
-        (What::Tokens, Window::Day) => Some(Dimension::TokensPerDay),
-        // Prompts and completions alone are not what is counted here.
-        _ => None,
     }
 }
 

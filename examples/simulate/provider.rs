@@ -102,12 +102,12 @@ fn within(times: &[(Time, Time)], now: Time) -> bool {
 }
 
 impl Provider {
-    /// Whether any key would have served a request at both times.
+    /// Whether some key would have served a request all the time from `before` to `now`.
     pub fn had_room(&self, tokens: u64, before: Time, now: Time) -> bool {
-        let open = |time| !within(&self.outages, time) && !within(&self.egress, time);
-        let room = |key: &Key, time| key.full(self.minute, tokens, time).is_none();
-        let keys = || self.keys.iter().filter(|key| key.valid);
-        open(before) && open(now) && keys().any(|key| room(key, before) && room(key, now))
+        let closed = |time| within(&self.outages, time) || within(&self.egress, time);
+        let times = || (before.0..=now.0).step_by(50).map(Time);
+        let room = |key: &Key| times().all(|time| key.full(self.minute, tokens, time).is_none());
+        !times().any(closed) && self.keys.iter().any(|key| key.valid && room(key))
     }
 
     pub fn answer(&mut self, key: usize, tokens: u64, now: Time) -> Answer {

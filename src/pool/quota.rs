@@ -234,7 +234,7 @@ impl Usage {
     }
 
     fn roll(&mut self, windows: Windows, now: Time) {
-        self.slots.retain(|slot| leaves(Minute::Rolling, slot.time()) > now);
+        self.slots.retain(|slot| leaves(windows.minute, slot.time()) > now);
         // A clock that stepped back, or a state from the far future, must not freeze the day.
         if self.day_ends <= now || now.until(self.day_ends) > Span::secs(26 * 3600) {
             self.day_ends = windows.day.next(now);
