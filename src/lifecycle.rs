@@ -209,7 +209,7 @@ impl Lesson<'_> {
         let Subject { lease, leased_at, model, policy, now, .. } = self.subject;
         let escalates = pool.change(store, lease.id, now, |record| {
             let state = record.model_mut(model);
-            let later = state.consecutive_429 == 0 || leased_at >= state.last_429;
+            let later = state.consecutive_429 == 0 || leased_at > state.last_429;
             state.consecutive_429 = state.consecutive_429.saturating_add(1);
             state.last_429 = now.max(state.last_429);
             later && state.consecutive_429 >= policy.consecutive_429_threshold
