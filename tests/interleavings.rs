@@ -6,6 +6,8 @@
 //! otherwise. A careless protocol (read, then write without the compare-and-set number) is run the
 //! same way, to show that the walk would find a lost update.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;

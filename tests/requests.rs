@@ -1,5 +1,7 @@
 //! What becomes of a request downstream: read as transcripts.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! The life of keys, read as transcripts: two workers, one pool, a clock that the test sets.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
 mod support;
 
 use one_balance::balancer::Next;

@@ -58,7 +58,7 @@ impl Scenario {
             [self.outage, self.egress].into_iter().flatten().map(|(from, until)| from.until(until).0).sum::<u64>();
         let open = Span(self.length.0 - closed);
         let minutes = match self.known().minute {
-            Minute::Rolling => open.0 as f64 / MINUTE.0 as f64 + if open.0 % MINUTE.0 == 0 { 0.0 } else { 1.0 },
+            Minute::Rolling => (open.0 as f64 / MINUTE.0 as f64).ceil(),
             Minute::Calendar => (open.0 as f64 / MINUTE.0 as f64).ceil(),
         };
         let mut days = 1;
