@@ -98,7 +98,7 @@ pub fn all() -> Vec<Scenario> {
         slug: "google-ai-studio",
         style: Style::Google,
         start: NOW,
-        length: minutes(4),
+        length: minutes(10),
         per_second: 7.5,
         keys: keys(20, 2, FREE),
         tokens: 0,
@@ -112,7 +112,7 @@ pub fn all() -> Vec<Scenario> {
     let mixed =
         || (0..20).map(|number| (true, if number % 5 == 0 { Limits { rpm: 60, ..FREE } } else { FREE })).collect();
     vec![
-        Scenario { name: "Gemini free tier, 1.5 x the minute quota", ..base() },
+        Scenario { name: "Gemini free tier, 1.5 x the minute quota", length: minutes(4), ..base() },
         Scenario { name: "the same at half the quota", per_second: 2.5, ..base() },
         Scenario { name: "the same at five times the quota", per_second: 25.0, ..base() },
         Scenario { name: "one key, twice its quota", keys: keys(1, 0, FREE), per_second: 0.5, ..base() },
