@@ -149,6 +149,6 @@ pub fn forward(
     let all = [(":method", method), (":path", path)].into_iter().chain(headers.iter().copied());
     match request::begin(config, Headers::from_iter(all), body.is_empty(), START) {
         Step::Reply(reply, _) => Err(reply),
-        Step::Proceed(intake) => intake.finish(config, body.as_bytes(), 0),
+        Step::Proceed(intake) => intake.finish(config, body.as_bytes(), body.len(), 0),
     }
 }
