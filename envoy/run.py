@@ -43,6 +43,13 @@ class Failure(Exception):
     """Why Envoy does not run; one line that says what to do, or the filter's own lines."""
 
 
+def set_module(config: dict[str, Any], module: Path) -> None:
+    """Makes every placement of the filter run this module."""
+    for node in walk(config):
+        if "vm_config" in node:
+            node["vm_config"]["code"] = {"local": {"filename": str(module)}}
+
+
 def configure(
     config: Mapping[str, Any],
     *,
@@ -57,9 +64,7 @@ def configure(
     listener = next(entry for entry in result["static_resources"]["listeners"] if entry["name"] == "one_balance")
     listener["address"]["socket_address"].update(address=host, port_value=port)
     result["admin"]["address"]["socket_address"].update(address=LOOPBACK, port_value=admin_port)
-    for node in walk(result):
-        if "vm_config" in node:
-            node["vm_config"]["code"] = {"local": {"filename": str(module)}}
+    set_module(result, module)
     return result
 
 
@@ -98,7 +103,6 @@ class Envoy:
         log: Path,
         *,
         concurrency: int | None = None,
-        log_level: str = "info",
         access_log: Any = None,
     ) -> None:
         self.config = config
@@ -110,7 +114,8 @@ class Envoy:
         self._folder = Path(tempfile.mkdtemp(prefix="one-balance-"))
         self._arguments = [envoy_binary(), "--config-path", str(self._folder / "envoy.json")]
         self._arguments += ["--admin-address-path", str(self._folder / "admin"), "--disable-hot-restart"]
-        self._arguments += ["--log-level", log_level]
+        # Envoy's own notices are many; the filter's are few and worth it.
+        self._arguments += ["--log-level", "warning", "--component-log-level", "wasm:info"]
         self._arguments += ["--concurrency", str(concurrency)] if concurrency else []
         self._access_log = access_log
 
@@ -124,7 +129,7 @@ class Envoy:
                     stdin=subprocess.DEVNULL,
                     stdout=log if self._access_log is None else self._access_log,
                     stderr=log,
-                    preexec_fn=_die_with_parent(),  # noqa: PLW1509
+                    preexec_fn=_die_with_parent(os.getpid()),
                     # Ctrl-C is for the launcher, which then stops Envoy.
                     start_new_session=True,
                 )
@@ -178,11 +183,11 @@ class Envoy:
             return answer.status == 200
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    """On Linux: what makes the child end even if this process is killed."""
+def _die_with_parent(parent: int) -> Callable[[], None] | None:
+    """On Linux: what makes a process end even if its parent is killed."""
     if not sys.platform.startswith("linux"):
         return None
-    libc, parent = ctypes.CDLL(None), os.getpid()
+    libc = ctypes.CDLL(None)
 
     def prepare() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -319,6 +324,23 @@ def follow(envoy: Envoy) -> None:
             time.sleep(0.2)
 
 
+def validate(paths: list[str]) -> int:
+    """Lets Envoy check bootstraps, each with the module that was built."""
+    for path in paths:
+        config = load(Path(path))
+        set_module(config, MODULE)
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump(config, file)
+            file.flush()
+            command = [envoy_binary(), "--mode", "validate", "--log-level", "error", "--config-path", file.name]
+            env = {**os.environ, "AUTH_KEY": DEMO_AUTH_KEY}
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=READY_SECONDS)
+        if done.returncode != 0:
+            raise Failure(f"{path}: {diagnosis(done.stdout + done.stderr)}")
+        print(f"{path}: OK")
+    return 0
+
+
 class Stopped(Exception):
     """SIGTERM or SIGHUP."""
 
@@ -327,17 +349,21 @@ def _stopped(number: int, _: Any) -> None:
     raise Stopped(number)
 
 
-def main() -> int:
-    for name in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, _stopped)
+def main(arguments: list[str]) -> int:
+    signal.signal(signal.SIGTERM, _stopped)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _stopped)
+    prepare = _die_with_parent(os.getppid())
+    if prepare and "MAKELEVEL" in os.environ:
+        prepare()
     try:
-        return run(dict(os.environ))
+        return validate(arguments[1:]) if arguments[:1] == ["validate"] else run(dict(os.environ))
     except Failure as failure:
-        print(f"make run: {failure}", file=sys.stderr)
+        print(f"one-balance: {failure}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, Stopped):
         return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -103,7 +103,7 @@ class Simulator:
         self.port = port
         self.keys: list[Key] = []
         self.requests: list[Request] = []
-        self.script_ = Script()
+        self._script = Script()
         self.gateway_token = gateway_token
         self.newline: str | None = None
         """Line ends of event streams; None is each provider's own."""
@@ -146,7 +146,7 @@ class Simulator:
         nothing had been scripted.
         """
         secret = key.secret if isinstance(key, Key) else key
-        self.script_.add(Rule(answer, secret, number, model, when, times))
+        self._script.add(Rule(answer, secret, number, model, when, times))
 
     def url(self, slug: str = "") -> str:
         """The base URL of a provider, or of AI Gateway."""
@@ -169,7 +169,7 @@ class Simulator:
 
     def clear(self) -> None:
         """Forgets requests and scripts; keys stay."""
-        self.script_.clear()
+        self._script.clear()
         with self._changed:
             self.requests = []
 
@@ -225,7 +225,7 @@ class Simulator:
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
         body = await http.content.read()
         request = self._record(http, body)
-        answer = self.script_.answer(request) or self._answer(request)
+        answer = self._script.answer(request) or self._answer(request)
         try:
             if answer is None:
                 return await self._echo_websocket(http, request)
@@ -247,9 +247,9 @@ class Simulator:
 
     def _answer(self, request: Request) -> Answer | None:
         """What the provider says; None for a WebSocket."""
-        if request.through_gateway and self.gateway_token is not None:
-            if request.header("cf-aig-authorization") != f"Bearer {self.gateway_token}":
-                return answers.gateway_unauthorized()
+        token = f"Bearer {self.gateway_token}" if self.gateway_token is not None else None
+        if request.through_gateway and token and request.header("cf-aig-authorization") != token:
+            return answers.gateway_unauthorized()
         if request.slug == GOOGLE and len(_credentials(request)) > 1:
             return answers.google_two_credentials(request.api)
         key = request.key

@@ -9,6 +9,7 @@ import re
 import secrets
 import ssl
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -178,6 +179,15 @@ def server_context(ca: trustme.CA, *names: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert(*names).configure_cert(context)
     return context
+
+
+def eventually(holds: Callable[[], Any], timeout: float = 20.0) -> Any:
+    """Waits until something holds; its value. For what another process does in its own time."""
+    deadline = time.monotonic() + timeout
+    while not (value := holds()):
+        assert time.monotonic() < deadline, f"it did not come true in {timeout} s"
+        time.sleep(0.05)
+    return value
 
 
 @dataclass

@@ -1,9 +1,12 @@
 """The harness itself, and the first requests: what it finds, and that it finds what it must."""
 
+import json
+
 import harness
+import httpx
 import pytest
-from harness import Simulator
-from provider_simulator import Answer, Stream
+from harness import Simulator, eventually
+from provider_simulator import Answer, Behaviour, Stream
 
 
 def test_both_formats_and_one_key_failing(shared, pool):
@@ -66,17 +69,34 @@ def test_the_check_finds_a_secret(shared):
 
 
 def test_keys_of_d1(start, simulator, d1):
-    key = simulator.key("openai")
-    ident = d1.insert("openai", key.secret)
+    bad, good = simulator.key("openai", Behaviour.INVALID), simulator.key("openai")
+    ident = d1.insert("openai", bad.secret)
+    d1.insert("openai", good.secret)
     balancer = start(env={"PROVIDER_KEYS": None}, d1=d1)
-    simulator.script(Answer(401, body={"error": {"code": "invalid_api_key", "message": "no"}}), times=None)
-    for _ in range(100):
-        if balancer.client.chat("openai/m").status_code == 401 or simulator.requests:
-            break
-    import time
+    eventually(lambda: balancer.client.chat("openai/m").status_code == 200)
+    eventually(lambda: balancer.client.chat("openai/m") and d1.row(ident)["status"] == "blocked")
 
-    deadline = time.monotonic() + 20
-    while d1.row(ident)["status"] != "blocked" and time.monotonic() < deadline:
-        balancer.client.chat("openai/m")
-        time.sleep(0.1)
-    assert d1.row(ident)["status"] == "blocked"
+
+def test_faults_of_d1(d1):
+    d1.insert("openai", "some-key", model_coolings='{"m":{"end_at":1.5,"total_seconds":2}}')
+    assert d1.sql("SELECT json_extract(model_coolings, '$.m.end_at') AS end_at FROM keys") == [{"end_at": 1.5}]
+    url = f"{d1.plugin()['d1_base_url']}/accounts/{d1.account}/d1/database/{d1.database}/query"
+
+    def ask(token: str = d1.token) -> httpx.Response:
+        headers = {"authorization": f"Bearer {token}"}
+        return httpx.post(url, headers=headers, json={"sql": "SELECT id FROM keys"}, trust_env=False)
+
+    assert ask("wrong").status_code == 401
+    assert len(ask().json()["result"][0]["results"]) == 1
+    d1.fault("status", status=429, retry_after=7)
+    answer = ask()
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
+    for kind in ("cut", "lost", "half"):
+        d1.fault(kind)
+        with pytest.raises(httpx.TransportError):
+            ask()
+    d1.fault("bad_json")
+    with pytest.raises(json.JSONDecodeError):
+        ask().json()
+    assert ask().status_code == 200
+    assert len(d1.calls()) == 8
