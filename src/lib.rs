@@ -7,6 +7,7 @@ pub mod answer;
 pub mod auth;
 pub mod balancer;
 pub mod config;
+pub mod conversation;
 pub mod d1;
 pub mod headers;
 pub mod json;

@@ -109,7 +109,8 @@ pub fn served(pool: &Pool, store: &dyn Store, subject: Subject, tokens: Usage) {
         Api::Gemini => tokens.input,
         _ => tokens.input.saturating_add(tokens.output),
     };
-    usage::change(store, lease.id, model, now, |usage| usage.correct(expected, tokens, leased_at, now));
+    let windows = upstream.provider.windows();
+    usage::change(store, lease.id, model, now, |usage| usage.correct(windows, expected, tokens, leased_at, now));
 }
 
 struct Lesson<'a> {
@@ -128,7 +129,9 @@ impl Lesson<'_> {
         if pool.provider(slug).is_some_and(crate::pool::providers::ProviderState::is_suspect) {
             pool.change_provider(store, slug, |state| state.succeeded());
         }
-        if let Some(dimension) = lease.beyond {
+        // An answer that states the limit itself knows better.
+        let stated = |full: &Dimension| self.verdict.limits.iter().any(|limit| self.dimension(limit) == Some(*full));
+        if let Some(dimension) = lease.beyond.filter(|full| !stated(full)) {
             usage::change(store, lease.id, model, now, |usage| usage.own.set(dimension, UNLIMITED));
             pool.change_provider(store, slug, |state| state.limit_trial_succeeded(model));
         }
@@ -207,7 +210,7 @@ impl Lesson<'_> {
         let Subject { lease, leased_at, model, policy, now, .. } = self.subject;
         let escalates = pool.change(store, lease.id, now, |record| {
             let state = record.model_mut(model);
-            let later = state.consecutive_429 == 0 || leased_at >= state.last_429;
+            let later = state.consecutive_429 == 0 || leased_at > state.last_429;
             state.consecutive_429 = state.consecutive_429.saturating_add(1);
             state.last_429 = now.max(state.last_429);
             later && state.consecutive_429 >= policy.consecutive_429_threshold
@@ -278,28 +281,37 @@ impl Lesson<'_> {
     /// Learns a limit, for the model or, if it differs from what other keys have said, for the key.
     fn limit(&self, pool: &mut Pool, store: &dyn Store, stated: &StatedLimit) {
         let Subject { slug, model, lease, upstream, now, .. } = self.subject;
-        let api = upstream.provider.api;
-        let (Some(dimension), Some(limit)) = (dimension(stated, api), stated.limit.filter(|limit| *limit > 0)) else {
+        let (Some(dimension), Some(limit)) = (self.dimension(stated), stated.limit.filter(|limit| *limit > 0)) else {
             return;
         };
         if upstream.quota(model).get(dimension).is_some() {
             return;
         }
         let known = pool.provider(slug).and_then(|state| state.learned(model).get(dimension));
-        let succeeded = matches!(self.verdict.outcome, Outcome::Success { .. });
-        let common = match known {
-            // Every answer of some providers repeats it; what is known need not be written.
-            Some(known) if known == limit && succeeded => return,
-            Some(known) if known != limit => false,
-            _ => {
-                pool.change_provider(store, slug, |state| state.state_limit(model, dimension, limit, now)) == Some(true)
-            }
+        // Every answer of some providers repeats it; what is known need not be written.
+        if known == Some(limit) && matches!(self.verdict.outcome, Outcome::Success { .. }) {
+            return;
+        }
+        if known.is_none() {
+            pool.change_provider(store, slug, |state| state.state_limit(model, dimension, limit, now));
+        }
+        usage::change(store, lease.id, model, now, |usage| usage.own.set(dimension, limit));
+    }
+
+    /// What a stated limit is, if it is one that is counted here.
+    fn dimension(&self, limit: &StatedLimit) -> Option<Dimension> {
+        let what = match limit.what {
+            What::InputTokens if self.subject.upstream.provider.api == Api::Gemini => What::Tokens,
+            what => what,
         };
-        usage::change(store, lease.id, model, now, |usage| match usage.own.get(dimension) {
-            None if common => {}
-            own if own == Some(limit) => {}
-            _ => usage.own.set(dimension, limit),
-        });
+        match (what, limit.window) {
+            (What::Requests, Window::Minute) => Some(Dimension::RequestsPerMinute),
+            (What::Requests, Window::Day) => Some(Dimension::RequestsPerDay),
+            (What::Tokens, Window::Minute) => Some(Dimension::TokensPerMinute),
+            (What::Tokens, Window::Day) => Some(Dimension::TokensPerDay),
+            // Prompts and completions alone are not what is counted here.
+            _ => None,
+        }
     }
 
     fn give_back(&self, store: &dyn Store) {
@@ -348,24 +360,10 @@ fn release_trial(pool: &mut Pool, store: &dyn Store, subject: Subject) {
 }
 
 fn give_back(store: &dyn Store, subject: Subject) {
-    let Subject { lease, model, leased_at, now, .. } = subject;
+    let Subject { upstream, lease, model, leased_at, now, .. } = subject;
+    let windows = upstream.provider.windows();
     if let Some(tokens) = lease.counted {
-        usage::change(store, lease.id, model, now, |usage| usage.give_back(tokens, leased_at, now));
-    }
-}
-
-fn dimension(limit: &StatedLimit, api: Api) -> Option<Dimension> {
-    let what = match limit.what {
-        What::InputTokens if api == Api::Gemini => What::Tokens,
-        what => what,
-    };
-    match (what, limit.window) {
-        (What::Requests, Window::Minute) => Some(Dimension::RequestsPerMinute),
-        (What::Requests, Window::Day) => Some(Dimension::RequestsPerDay),
-        (What::Tokens, Window::Minute) => Some(Dimension::TokensPerMinute),
-        (What::Tokens, Window::Day) => Some(Dimension::TokensPerDay),
-        // Prompts and completions alone are not what is counted here.
-        _ => None,
+        usage::change(store, lease.id, model, now, |usage| usage.give_back(windows, tokens, leased_at, now));
     }
 }
 

@@ -5,9 +5,11 @@
 
 use crate::auth::{Definition, Denied};
 use crate::config::{AiGateway, Config, Upstream};
+use crate::conversation;
 use crate::headers::Headers;
 use crate::json::{self, Unreadable};
 use crate::model::{self, MAX_MODEL_BYTES};
+use crate::pool::select::Selection;
 use crate::provider::{Api, CREDENTIAL_HEADERS};
 use crate::reply::Reply;
 use crate::route::{self, Endpoint, Route};
@@ -189,6 +191,7 @@ impl Intake {
     #[must_use]
     pub fn reads_body(&self, config: &Config) -> bool {
         match &self.asked {
+            _ if config.policy.selection == Selection::Sticky => true,
             Asked::Compat(_) => true,
             Asked::Native { slug, rest, query } => config.upstreams.get(slug).is_some_and(|upstream| {
                 let places = upstream.provider.model;
@@ -197,22 +200,28 @@ impl Intake {
         }
     }
 
-    /// Decides, with the whole body at hand. `random` picks one of several gateways.
+    /// Decides, with the whole body at hand, of `size` bytes; it may be empty if it need not be read.
+    /// `random` picks one of several gateways.
     ///
     /// # Errors
     /// The answer to a request that does not go up.
-    pub fn finish(&self, config: &Config, body: &[u8], random: u64) -> Result<Forward, Reply> {
-        if body.len() > config.max_body_bytes {
+    pub fn finish(&self, config: &Config, body: &[u8], size: usize, random: u64) -> Result<Forward, Reply> {
+        if size > config.max_body_bytes {
             return Err(too_large(config));
         }
         let definition = config
             .auth
             .definition(self.definition)
             .ok_or_else(|| Reply::new(401, "invalid_auth_key", "This AUTH_KEY is not known here any more."))?;
-        match &self.asked {
+        let mut forward = match &self.asked {
             Asked::Compat(endpoint) => self.compat(config, definition, *endpoint, body, random),
             Asked::Native { slug, rest, query } => self.native(config, definition, (slug, rest, query), body, random),
+        }?;
+        forward.ticket.tokens = size as u64 / BYTES_PER_TOKEN;
+        if config.policy.selection == Selection::Sticky {
+            forward.ticket.conversation = conversation::of(body);
         }
+        Ok(forward)
     }
 
     fn native(
@@ -240,7 +249,7 @@ impl Intake {
             None => Target::native(upstream, rest, query).map_err(nowhere)?,
         };
         let openai_auth = upstream.provider.openai.is_some_and(|openai| rest.starts_with(openai.scope));
-        self.forward(slug, model, target, upstream, gateway, openai_auth, body.len(), None)
+        self.forward(slug, model, target, upstream, gateway, openai_auth, None)
     }
 
     fn compat(
@@ -281,7 +290,7 @@ impl Intake {
             None => model.to_owned(),
         };
         let new = if sent == full { None } else { replaced(body, value, &sent) };
-        self.forward(slug, Some(model.to_owned()), target, upstream, through, true, body.len(), new)
+        self.forward(slug, Some(model.to_owned()), target, upstream, through, true, new)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call for each way, and a struct would only name them again")]
@@ -293,7 +302,6 @@ impl Intake {
         upstream: &Upstream,
         gateway: Option<&AiGateway>,
         openai_auth: bool,
-        size: usize,
         body: Option<Vec<u8>>,
     ) -> Result<Forward, Reply> {
         let model = model.unwrap_or_default();
@@ -314,7 +322,6 @@ impl Intake {
             openai_auth,
             through_ai_gateway: gateway.is_some(),
             definition: u32::try_from(self.definition).unwrap_or(u32::MAX),
-            tokens: size as u64 / BYTES_PER_TOKEN,
             ..Ticket::default()
         };
         Ok(Forward { target, edits, body, ticket })

@@ -17,6 +17,8 @@ pub struct Downstream {
     balancer: Option<Shared>,
     state: State,
     api: Api,
+    /// Bytes of the body that are buffered.
+    buffered: usize,
 }
 
 enum State {
@@ -35,7 +37,7 @@ enum State {
 
 impl Downstream {
     pub fn new(balancer: Option<Shared>) -> Self {
-        Downstream { balancer, state: State::New, api: Api::OpenAi }
+        Downstream { balancer, state: State::New, api: Api::OpenAi, buffered: 0 }
     }
 
     fn reply(&mut self, reply: &Reply) -> Action {
@@ -49,7 +51,7 @@ impl Downstream {
     fn forward(&mut self, intake: &Intake, config: &Config, size: usize) -> Action {
         let Some(balancer) = self.balancer.clone() else { return self.reply(&not_configured()) };
         let body = if intake.reads_body(config) { host::body(BufferType::HttpRequestBody, size) } else { Vec::new() };
-        let mut forward = match intake.finish(config, &body, random()) {
+        let mut forward = match intake.finish(config, &body, size, random()) {
             Ok(forward) => forward,
             Err(reply) => return self.reply(&reply),
         };
@@ -102,6 +104,7 @@ impl HttpContext for Downstream {
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.buffered = size;
         match &self.state {
             State::Buffering(_, config) if size > config.max_body_bytes => {
                 let reply = request::too_large(config);
@@ -116,11 +119,7 @@ impl HttpContext for Downstream {
 
     /// With trailers, no body callback says that the body is complete.
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        let size = match &self.state {
-            State::Buffering(_, config) => config.max_body_bytes.saturating_add(1),
-            _ => 0,
-        };
-        self.complete(size)
+        self.complete(self.buffered)
     }
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {

@@ -13,6 +13,17 @@ use crate::time::{Span, Time};
 /// How many (provider, model) pairs a worker keeps an index of; the one used longest ago goes.
 const MAX_INDEXES: usize = 64;
 
+/// So many keys are passed over for one request because it is too large for what they have left.
+const MAX_TOO_SMALL: usize = 64;
+
+/// A key has no room for a request.
+struct Full {
+    /// When it has.
+    until: Time,
+    /// Of tokens: a smaller request may fit.
+    tokens: bool,
+}
+
 /// A request for a key.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
@@ -55,6 +66,8 @@ impl Pool {
     pub fn lease(&mut self, store: &dyn Store, ask: Ask) -> Result<Lease, NoKey> {
         let cursor = cursor_of(ask.slug, ask.model);
         let mut races = 0;
+        // Keys without room for a request of this size, which may have room for a smaller one.
+        let mut too_small: Vec<(Time, KeyId)> = Vec::new();
         loop {
             let board = self.refresh(store, ask.now);
             let turns = self.roster.ring(ask.slug).turns();
@@ -63,7 +76,12 @@ impl Pool {
                 Start::At(turn) => (turn, false),
                 Start::LessUsed(one, other) => (self.less_used(store, ask, one, other), false),
             };
-            let (id, place) = self.choose(start, ask)?;
+            let (id, place) = match self.choose(start, ask, &too_small) {
+                Err(NoKey::Tried) => {
+                    return Err(too_small.iter().min().map_or(NoKey::Tried, |&(until, id)| NoKey::Cooling(until, id)));
+                }
+                choice => choice?,
+            };
             let claimed = if self.needs_trial(id, ask.model) {
                 self.change(store, id, ask.now, |record| record.claim_trial(ask.model, ask.now)) == Some(true)
             } else {
@@ -76,8 +94,9 @@ impl Pool {
             }
             match self.reserve(store, id, ask) {
                 Ok(lease) => return Ok(lease),
-                // Each turn of the loop takes a key out of the index, so it ends.
-                Err(until) => self.index(ask).set(place, until, ask.now),
+                // Each turn of the loop takes a key out, so it ends.
+                Err(Full { until, tokens: true }) if too_small.len() < MAX_TOO_SMALL => too_small.push((until, id)),
+                Err(Full { until, .. }) => self.index(ask).set(place, until, ask.now),
             }
         }
     }
@@ -88,16 +107,21 @@ impl Pool {
     /// Why there is none.
     pub fn has_another(&mut self, store: &dyn Store, ask: Ask) -> Result<(), NoKey> {
         self.refresh(store, ask.now);
-        self.choose(0, ask).map(|_| ())
+        self.choose(0, ask, &[]).map(|_| ())
     }
 
     /// The first usable key from a turn on.
-    fn choose(&mut self, start: u32, ask: Ask) -> Result<(KeyId, u32), NoKey> {
+    fn choose(&mut self, start: u32, ask: Ask, too_small: &[(Time, KeyId)]) -> Result<(KeyId, u32), NoKey> {
         let rests_until = self.provider(ask.slug).map_or(Time(0), |state| state.rests_until);
         if rests_until > ask.now {
             return Err(NoKey::Resting(rests_until));
         }
-        let tried = ask.tried.iter().filter_map(|id| self.roster.place(*id)).map(|(_, place)| place);
+        let tried = ask
+            .tried
+            .iter()
+            .chain(too_small.iter().map(|(_, id)| id))
+            .filter_map(|id| self.roster.place(*id))
+            .map(|(_, place)| place);
         let tried: Vec<u32> = tried.collect();
         let start = self.roster.ring(ask.slug).place(start);
         let index = self.index(ask);
@@ -121,13 +145,15 @@ impl Pool {
     ///
     /// # Errors
     /// When the key has room again.
-    fn reserve(&mut self, store: &dyn Store, id: KeyId, ask: Ask) -> Result<Lease, Time> {
+    fn reserve(&mut self, store: &dyn Store, id: KeyId, ask: Ask) -> Result<Lease, Full> {
         let Ask { model, tokens, now, .. } = ask;
         let configured = ask.upstream.quota(model);
         let learned = self.provider(ask.slug).map(|state| state.learned(model)).unwrap_or_default();
         let windows = ask.upstream.provider.windows();
+        // How many tokens it takes is a rough guess: a quarter more must fit.
         let fits = usage::change(store, id, model, now, |usage| {
-            let room = usage.room(configured.or(usage.own).or(learned), windows, tokens, now);
+            let room =
+                usage.room(configured.or(usage.own).or(learned), windows, tokens.saturating_add(tokens / 4), now);
             match room {
                 Ok(()) => {
                     usage.add(windows, tokens, now, now);
@@ -142,13 +168,15 @@ impl Pool {
             None => Ok(Lease { id, counted: None, beyond: None }),
             Some(Err((until, full, known))) => {
                 let wait = limit_trial(full, known);
+                // Close to the end of the window a success would show nothing.
                 let may_try = configured.get(full).is_none()
+                    && now.until(until) > Span::secs(2)
                     && self.provider(ask.slug).is_some_and(|state| state.limit_trial_due(model, wait, now))
                     && self.change_provider(store, ask.slug, |state| state.claim_limit_trial(model, wait, now))
                         == Some(true);
                 if !may_try {
-                    let smaller_may_fit = matches!(full, Dimension::TokensPerMinute | Dimension::TokensPerDay);
-                    return Err(if smaller_may_fit { until.min(now.plus(Span::secs(1))) } else { until });
+                    let tokens = matches!(full, Dimension::TokensPerMinute | Dimension::TokensPerDay);
+                    return Err(Full { until, tokens });
                 }
                 usage::change(store, id, model, now, |usage| usage.add(windows, tokens, now, now));
                 Ok(Lease { id, counted: Some(tokens), beyond: Some(full) })
@@ -209,7 +237,7 @@ fn limit_trial(full: Dimension, known: bool) -> Span {
     match full {
         Dimension::RequestsPerDay | Dimension::TokensPerDay => Span::secs(6 * 3600),
         _ if known => Span::secs(600),
-        _ => Span::secs(60),
+        _ => Span::secs(20),
     }
 }
 

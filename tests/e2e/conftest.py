@@ -1,0 +1,107 @@
+"""Fixtures of the end-to-end tests, and the check after each of them."""
+
+import itertools
+import os
+import secrets
+from collections.abc import Callable, Iterator
+
+import harness
+import pytest
+import trustme
+from harness import Balancer, Pool, Shared, Simulator
+from harness_d1 import D1, missing
+
+
+@pytest.fixture(autouse=True)
+def unharmed() -> Iterator[None]:
+    """After each test, the Envoys that live on are whole, and no secret got out of them."""
+    yield
+    for balancer in harness.RUNNING:
+        balancer.check()
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    """A simulator without keys: make them before `start`."""
+    with Simulator() as running:
+        yield running
+
+
+@pytest.fixture
+def start(tmp_path, simulator) -> Iterator[Callable[..., Balancer]]:
+    """`start(**options)` of harness.start, for an Envoy of this test's own (about a second each).
+
+    The simulator is the fixture's unless `simulator=` gives another.
+    """
+    started: list[Balancer] = []
+    numbers = itertools.count(1)
+
+    def starter(**options) -> Balancer:
+        log = tmp_path / f"envoy-{next(numbers)}.log"
+        balancer = harness.start(options.pop("simulator", simulator), log, **options)
+        started.append(balancer)
+        return balancer
+
+    yield starter
+    try:
+        for balancer in started:
+            balancer.check()
+    finally:
+        for balancer in started:
+            harness.stop(balancer)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> Iterator[Shared]:
+    """One Envoy for the module: three keys of Google, OpenAI and Anthropic each, and spare pools."""
+    shared = Shared(tmp_path_factory.mktemp("shared") / "envoy.log")
+    yield shared
+    shared.stop()
+
+
+@pytest.fixture
+def pool(shared) -> Pool:
+    """A provider with keys of this test's own, on the shared Envoy."""
+    return shared.take_pool()
+
+
+@pytest.fixture
+def model() -> str:
+    """A model that no other test uses: nothing is cooling for it."""
+    return f"model-{secrets.token_hex(6)}"
+
+
+@pytest.fixture(scope="session")
+def ca() -> trustme.CA:
+    """An authority for providers' certificates: `harness.server_context(ca, "localhost")`."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def d1_server() -> Iterator[D1]:
+    why = missing()
+    if why and os.environ.get("CI"):
+        pytest.fail(f"CI must run the D1 tests, but {why}")
+    if why:
+        pytest.skip(f"NOT TESTED: D1, since {why}")
+    server = D1()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def d1(d1_server) -> D1:
+    """The database: empty, without faults, its counters at 0."""
+    d1_server.reset()
+    return d1_server
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failed test shows what its Envoys said."""
+    report = yield
+    if report.failed:
+        for balancer in harness.RUNNING:
+            tail = "\n".join(balancer.log().splitlines()[-80:])
+            report.sections.append((f"log of Envoy on port {balancer.port}", tail))
+    return report

@@ -1,0 +1,226 @@
+//! What becomes of a request downstream: read as transcripts.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use one_balance::config::Config;
+use one_balance::request::Edit;
+use support::forward;
+
+fn config(extra: &[(&str, &str)]) -> Config {
+    let mut env = BTreeMap::from([("AUTH_KEY", "open;tight=google-ai-studio,gemini-2.0-flash&openai;old(5)")]);
+    env.extend(extra.iter().copied());
+    Config::parse(b"", |name| env.get(name).map(|&text| text.to_owned())).unwrap()
+}
+
+fn outcome(config: &Config, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> String {
+    match forward(config, method, path, headers, body) {
+        Err(reply) => format!("{} {}", reply.status, reply.code),
+        Ok(forward) => {
+            let target = forward.target;
+            let body = forward.body.map(|body| format!(" {}", String::from_utf8(body).unwrap())).unwrap_or_default();
+            format!("{}://{}{} [{}]{body}", target.scheme(), target.authority, target.path, forward.ticket.model)
+        }
+    }
+}
+
+const OPEN: (&str, &str) = ("authorization", "Bearer open");
+const TIGHT: (&str, &str) = ("x-goog-api-key", "tight");
+
+#[test]
+fn who_asks_for_what() {
+    let config = config(&[]);
+    let gemini = "/api/google-ai-studio/v1beta/models/gemini-2.0-flash:generateContent";
+    for (method, path, headers, body, expected) in [
+        ("POST", gemini, vec![], "{}", "401 missing_auth_key"),
+        ("POST", gemini, vec![("x-api-key", "nope")], "{}", "401 invalid_auth_key"),
+        ("POST", gemini, vec![("x-api-key", "old")], "{}", "401 expired_auth_key"),
+        (
+            "POST",
+            gemini,
+            vec![("authorization", "bearer open")],
+            "{}",
+            "https://generativelanguage.googleapis.com/v1beta/models/gemini-2.0-flash:generateContent [gemini-2.0-flash]",
+        ),
+        (
+            "POST",
+            gemini,
+            vec![TIGHT],
+            "{}",
+            "https://generativelanguage.googleapis.com/v1beta/models/gemini-2.0-flash:generateContent [gemini-2.0-flash]",
+        ),
+        (
+            "POST",
+            "/api/google-ai-studio/v1beta/models/gemini-2.5-pro:generateContent",
+            vec![TIGHT],
+            "{}",
+            "403 model_not_allowed",
+        ),
+        (
+            "POST",
+            "/api/google-ai-studio/v1beta/models/gemini-2.5%2dpro:generateContent",
+            vec![TIGHT],
+            "{}",
+            "403 model_not_allowed",
+        ),
+        (
+            "GET",
+            "/api/google-ai-studio/v1beta/models?key=tight&pageSize=5",
+            vec![],
+            "",
+            "https://generativelanguage.googleapis.com/v1beta/models?pageSize=5 []",
+        ),
+        ("POST", "/api/google-ai-studio/v1beta/files", vec![TIGHT], "x", "403 model_not_allowed"),
+        ("POST", "/api/anthropic/v1/messages", vec![TIGHT], "{}", "403 provider_not_allowed"),
+        (
+            "POST",
+            "/api/anthropic/v1/messages",
+            vec![("xi-api-key", "open")],
+            r#"{"model":"claude"}"#,
+            "https://api.anthropic.com/v1/messages [claude]",
+        ),
+        (
+            "POST",
+            "/api/openai/chat/completions",
+            vec![("api-key", "open")],
+            r#"{"model":"gpt-4o"}"#,
+            "https://api.openai.com/v1/chat/completions [gpt-4o]",
+        ),
+        ("POST", "/api/openai/v1/responses", vec![OPEN], r#"{"model":"gpt-4o","model":"o3"}"#, "400 duplicate_field"),
+        ("POST", "/api/openai/v1/responses", vec![OPEN], r#"{"model":"#, "400 invalid_json"),
+        (
+            "GET",
+            "/api/openai/realtime?model=gpt-realtime",
+            vec![OPEN, ("upgrade", "websocket")],
+            "",
+            "https://api.openai.com/v1/realtime?model=gpt-realtime [gpt-realtime]",
+        ),
+        ("POST", "/api/nobody/x", vec![OPEN], "{}", "404 unknown_provider"),
+        ("POST", "/nothing", vec![OPEN], "{}", "404 unknown_path"),
+        ("POST", "/nothing", vec![], "{}", "401 missing_auth_key"),
+        ("POST", "/api/openai/../anthropic", vec![OPEN], "{}", "400 invalid_path"),
+        ("POST", "/api/openai/a%2fb", vec![OPEN], "{}", "400 invalid_path"),
+        ("GET", "/healthz", vec![], "", "200 ok"),
+        ("OPTIONS", "/v1/chat/completions", vec![], "", "204 ok"),
+        ("GET", "/v1/chat/completions", vec![OPEN], "", "405 method_not_allowed"),
+    ] {
+        assert_eq!(outcome(&config, method, path, &headers, body), expected, "{method} {path} {headers:?} {body}");
+    }
+}
+
+#[test]
+fn openai_shaped_requests() {
+    let config = config(&[("PROVIDER_BASE_URLS", "mine=http://10.0.0.1:8000/v1")]);
+    let chat = "/v1/chat/completions";
+    for (headers, body, expected) in [
+        (
+            OPEN,
+            r#"{ "model" : "openai/gpt-4o", "n":1}"#,
+            r#"https://api.openai.com/v1/chat/completions [gpt-4o] { "model" : "gpt-4o", "n":1}"#,
+        ),
+        (
+            OPEN,
+            r#"{"model":"openrouter/google/gemini-2.0-flash:free"}"#,
+            r#"https://openrouter.ai/api/v1/chat/completions [google/gemini-2.0-flash:free] {"model":"google/gemini-2.0-flash:free"}"#,
+        ),
+        (
+            OPEN,
+            r#"{"model":"perplexity/sonar"}"#,
+            r#"https://api.perplexity.ai/chat/completions [sonar] {"model":"sonar"}"#,
+        ),
+        (OPEN, r#"{"model":"mine/q\"x"}"#, r#"http://10.0.0.1:8000/v1/chat/completions [q"x] {"model":"q\"x"}"#),
+        (OPEN, r#"{"model":"gpt-4o"}"#, "400 invalid_model"),
+        (OPEN, r#"{"model":"openai/"}"#, "400 invalid_model"),
+        (OPEN, r#"{"model":7}"#, "400 invalid_model"),
+        (OPEN, "{}", "400 invalid_model"),
+        (OPEN, "[]", "400 invalid_json"),
+        (OPEN, r#"{"model":"nobody/x"}"#, "404 unknown_provider"),
+        (OPEN, r#"{"model":"elevenlabs/x"}"#, "400 no_openai_api"),
+        (TIGHT, r#"{"model":"google-ai-studio/gemini-2.5-pro"}"#, "403 model_not_allowed"),
+        (TIGHT, r#"{"model":"anthropic/claude"}"#, "403 provider_not_allowed"),
+    ] {
+        assert_eq!(outcome(&config, "POST", chat, &[headers], body), expected, "{body}");
+    }
+    let long = format!(r#"{{"model":"openai/{}"}}"#, "x".repeat(201));
+    assert_eq!(outcome(&config, "POST", chat, &[OPEN], &long), "400 invalid_model");
+}
+
+#[test]
+fn through_ai_gateway() {
+    let config =
+        config(&[("AI_GATEWAY", "acc/gw"), ("AI_GATEWAY_TOKEN", "cf-token"), ("PROVIDER_BASE_URLS", "mine=http://h")]);
+    for (path, body, expected) in [
+        (
+            "/v1/chat/completions",
+            r#"{"model":"openai/gpt-4o"}"#,
+            "https://gateway.ai.cloudflare.com/v1/acc/gw/compat/chat/completions [gpt-4o]",
+        ),
+        (
+            "/v1/chat/completions",
+            r#"{"model":"perplexity-ai/s"}"#,
+            r#"https://gateway.ai.cloudflare.com/v1/acc/gw/compat/chat/completions [s] {"model":"perplexity/s"}"#,
+        ),
+        (
+            "/v1/chat/completions",
+            r#"{"model":"openrouter/a/b"}"#,
+            r#"https://gateway.ai.cloudflare.com/v1/acc/gw/openrouter/chat/completions [a/b] {"model":"a/b"}"#,
+        ),
+        ("/v1/chat/completions", r#"{"model":"mine/m"}"#, r#"http://h/chat/completions [m] {"model":"m"}"#),
+        (
+            "/api/openai/v1/responses",
+            r#"{"model":"o3"}"#,
+            "https://gateway.ai.cloudflare.com/v1/acc/gw/openai/responses [o3]",
+        ),
+    ] {
+        assert_eq!(outcome(&config, "POST", path, &[OPEN], body), expected, "{path} {body}");
+    }
+    let forward = forward(&config, "POST", "/api/openai/x", &[OPEN], r#"{"model":"m"}"#).unwrap();
+    assert!(forward.edits.contains(&Edit::Set("cf-aig-authorization", "Bearer cf-token".to_owned())));
+}
+
+#[test]
+fn what_does_not_go_up() {
+    let headers = [
+        ("authorization", "Bearer open"),
+        ("x-goog-api-key", "open"),
+        ("api-key", "x"),
+        ("cookie", "a=b"),
+        ("origin", "https://x"),
+        ("referer", "https://x/?key=open"),
+        ("x-forwarded-for", "1.2.3.4"),
+        ("forwarded", "for=1"),
+        ("cf-connecting-ip", "1.2.3.4"),
+        ("x-envoy-max-retries", "99"),
+        ("x-one-balance-retry", "1"),
+        ("proxy-authorization", "Basic x"),
+        ("cf-aig-authorization", "x"),
+        ("x-stainless-lang", "python"),
+        ("sec-websocket-protocol", "realtime, openai-insecure-api-key.open, openai-beta.realtime-v1"),
+        ("x-forwarded-proto", "http"),
+        ("anthropic-beta", "b"),
+    ];
+    let forward = forward(&config(&[]), "POST", "/api/anthropic/v1/messages", &headers, r#"{"model":"m"}"#).unwrap();
+    let mut left: BTreeMap<&str, &str> = headers.into();
+    for edit in &forward.edits {
+        match edit {
+            Edit::Remove(name) => left.remove(name.as_str()),
+            Edit::Set(name, value) => left.insert(name, value),
+        };
+    }
+    let expected = BTreeMap::from([
+        ("x-stainless-lang", "python"),
+        ("anthropic-beta", "b"),
+        ("anthropic-version", "2023-06-01"),
+        ("accept-encoding", "identity"),
+        (":scheme", "https"),
+        (":authority", "api.anthropic.com"),
+        (":path", "/v1/messages"),
+        ("sec-websocket-protocol", "realtime, openai-beta.realtime-v1"),
+        // Envoy's routing needs it; the upstream filter takes it out.
+        ("x-forwarded-proto", "http"),
+    ]);
+    assert_eq!(left, expected);
+}
