@@ -11,7 +11,9 @@ PYTHON ?= python3
 WASI := wasm32-wasip1
 MODULE := target/$(WASI)/release/one_balance.wasm
 CONFIGS := $(wildcard envoy/*.yaml)
-PYTHONS := envoy tests/e2e examples
+PYTHONS := envoy tests examples
+FUZZ_TARGETS := request answer stream sse
+FUZZ_SECONDS ?= 300
 # Stamps: when what a target needs was last installed.
 STAMPS := .cache/stamps
 BIN := .venv/bin
@@ -25,7 +27,7 @@ run: $(STAMPS)/run $(MODULE) ## start Envoy with one-balance (PORT, ADMIN_PORT);
 
 build: $(MODULE) ## build the release module
 
-test: lint test-native test-core validate test-e2e ## everything that CI checks
+test: lint test-native test-core test-fuzz validate test-e2e ## everything that CI checks
 
 test-native: ## unit, property and golden tests
 	cargo test --quiet
@@ -36,6 +38,22 @@ test-core: $(STAMPS)/targets ## the core compiles without WASI, as for a Cloudfl
 test-e2e: $(STAMPS)/tests $(STAMPS)/node $(MODULE) ## real Envoy, simulated providers, a real D1 (ARGS: pytest's)
 	$(BIN)/pytest -c tests/pytest.ini --numprocesses 2 --dist loadscope $(ARGS)
 
+test-fuzz: FUZZ_SECONDS = 5
+test-fuzz: fuzz ## a short look for inputs that break the translation
+
+fuzz: $(STAMPS)/targets | $(BIN)/python ## a long one (FUZZ_SECONDS for each target, two at once)
+	@cd tests/fuzz && cargo build --quiet --release
+	@$(BIN)/python tests/fuzz/seeds.py target/fuzz/seeds
+	@$(MAKE) --no-print-directory --jobs 2 FUZZ_SECONDS=$(FUZZ_SECONDS) $(FUZZ_TARGETS:%=fuzz-%)
+
+# What libFuzzer learned stays in target/fuzz/corpus, so that the next run goes on from there.
+fuzz-%:
+	@mkdir -p target/fuzz/corpus/$*
+	@cd tests/fuzz && cargo run --quiet --release --bin $* -- -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=5 \
+		-artifact_prefix=../../target/fuzz/$*- ../../target/fuzz/corpus/$* ../../target/fuzz/seeds/$* \
+		>../../target/fuzz/$*.log 2>&1 || { tail --lines 60 ../../target/fuzz/$*.log >&2; exit 1; }
+	@echo "fuzz $*: $$(tail --lines 1 target/fuzz/$*.log)"
+
 validate: $(STAMPS)/run $(MODULE) ## Envoy accepts each shipped configuration
 	$(BIN)/python envoy/run.py validate $(CONFIGS)
 
@@ -43,11 +61,13 @@ lint: $(STAMPS)/tests $(STAMPS)/targets ## formatting and lints of Rust and Pyth
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo clippy --quiet --target $(WASI) --lib -- -D warnings
+	cd tests/fuzz && cargo fmt --check && cargo clippy --quiet --release -- -D warnings
 	$(BIN)/ruff check $(PYTHONS)
 	$(BIN)/ruff format --check $(PYTHONS)
 
 format: $(STAMPS)/tests ## format Rust and Python
 	cargo fmt
+	cd tests/fuzz && cargo fmt
 	$(BIN)/ruff check --fix $(PYTHONS)
 	$(BIN)/ruff format $(PYTHONS)
 
@@ -111,5 +131,5 @@ $(STAMPS)/wrangler: envoy/d1/package-lock.json | $(BIN)/python
 	@touch $@
 
 FORCE:
-.PHONY: help run build test test-native test-core test-e2e validate lint format simulate setup clean FORCE
+.PHONY: help run build test test-native test-core test-e2e test-fuzz fuzz validate lint format simulate setup clean FORCE
 .PHONY: d1-create d1-migrate d1-import d1-list d1-delete-blocked

@@ -68,13 +68,13 @@ impl Splitter {
         }
         let event = if line.is_empty() { self.data.take() } else { None };
         if let Some(value) = data_of(line) {
+            // Lines are joined, also empty ones.
+            let separator: &[u8] = if self.data.is_some() { b"\n" } else { b"" };
             let data = self.data.get_or_insert_default();
-            if data.len().saturating_add(value.len()) > LINE_LIMIT {
+            if data.len().saturating_add(separator.len()).saturating_add(value.len()) > LINE_LIMIT {
                 return Err(TooLong);
             }
-            if !data.is_empty() {
-                data.push(b'\n');
-            }
+            data.extend_from_slice(separator);
             data.extend_from_slice(value);
         }
         self.line.clear();
@@ -82,9 +82,10 @@ impl Splitter {
     }
 }
 
-/// What stands behind `data:`, without the one blank that may follow.
+/// What stands behind `data:`, without the one blank that may follow; a bare `data` is an empty line.
 fn data_of(line: &[u8]) -> Option<&[u8]> {
-    let value = line.strip_prefix(b"data:")?;
+    let value = line.strip_prefix(b"data")?;
+    let value = if value.is_empty() { value } else { value.strip_prefix(b":")? };
     Some(value.strip_prefix(b" ").unwrap_or(value))
 }
 
@@ -112,6 +113,7 @@ mod tests {
             ("data: a\r\ndata: b\r\n\r\n", vec!["a\nb"]),
             (": comment\nevent: x\nid: 1\ndata:a\n\n", vec!["a"]),
             ("data:  a\n\n", vec![" a"]),
+            ("data:\ndata: a\ndata\ndata:\ndatax\n\n", vec!["\na\n\n"]),
             ("\u{feff}data: ü\n\n", vec!["ü"]),
             ("data: a\n\ndata: no end", vec!["a", "no end"]),
             ("data: a\n\ndata: no end\n", vec!["a", "no end"]),
@@ -130,7 +132,7 @@ mod tests {
     #[test]
     fn a_line_is_bounded() {
         let half = vec![b'x'; LINE_LIMIT / 2];
-        let data = [b"data: ".as_slice(), &half, b"\n"].concat();
+        let data = [b"data: ".as_slice(), &half[1..], b"\n"].concat();
         for (allowed, too_long) in [(&half, b"x".as_slice()), (&data, b"data: x\n")] {
             let (mut splitter, mut events) = (Splitter::default(), Vec::new());
             // An event in the same piece is not lost.

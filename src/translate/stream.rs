@@ -1,10 +1,10 @@
 //! A provider's stream to the client's, event by event.
 //!
 //! ```text
-//!             feed                      End, or finish with all choices complete
+//!             feed                      End or finish, with all choices complete
 //!   Running ────────► chunks, at once ──────────────────────────────────────────► Ended
 //!      │                                                                            ▲
-//!      └── an error event, a line too long, no JSON, or finish too early: error ────┘
+//!      └── an error event, a line too long, no JSON, or an end too early: error ────┘
 //! ```
 //!
 //! What comes after the end is not looked at.
@@ -72,16 +72,8 @@ impl Stream {
         if let Some(data) = self.splitter.finish() {
             self.data(&data, &mut out);
         }
-        if self.ended {
-            return out;
-        }
-        if self.chunks.is_complete() {
+        if !self.ended {
             self.end(&mut out);
-        } else {
-            self.fail(
-                error::own("provider_stream_broken", "The provider's stream broke off before its end."),
-                &mut out,
-            );
         }
         out
     }
@@ -114,7 +106,12 @@ impl Stream {
         }
     }
 
+    /// The end, whether the provider has said that it is or not: what counts is that each choice is complete.
     fn end(&mut self, out: &mut Vec<u8>) {
+        if !self.chunks.is_complete() {
+            let broken = "The provider's stream broke off before its end.";
+            return self.fail(error::own("provider_stream_broken", broken), out);
+        }
         self.ended = true;
         self.chunks.end(out);
     }
