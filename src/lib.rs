@@ -23,6 +23,7 @@ pub mod secret;
 pub mod target;
 pub mod ticket;
 pub mod time;
+pub mod translate;
 pub mod url;
 
 #[cfg(target_os = "wasi")]

@@ -109,7 +109,8 @@ pub fn served(pool: &Pool, store: &dyn Store, subject: Subject, tokens: Usage) {
         Api::Gemini => tokens.input,
         _ => tokens.input.saturating_add(tokens.output),
     };
-    usage::change(store, lease.id, model, now, |usage| usage.correct(expected, tokens, leased_at, now));
+    let windows = upstream.provider.windows();
+    usage::change(store, lease.id, model, now, |usage| usage.correct(windows, expected, tokens, leased_at, now));
 }
 
 struct Lesson<'a> {
@@ -359,9 +360,10 @@ fn release_trial(pool: &mut Pool, store: &dyn Store, subject: Subject) {
 }
 
 fn give_back(store: &dyn Store, subject: Subject) {
-    let Subject { lease, model, leased_at, now, .. } = subject;
+    let Subject { upstream, lease, model, leased_at, now, .. } = subject;
+    let windows = upstream.provider.windows();
     if let Some(tokens) = lease.counted {
-        usage::change(store, lease.id, model, now, |usage| usage.give_back(tokens, leased_at, now));
+        usage::change(store, lease.id, model, now, |usage| usage.give_back(windows, tokens, leased_at, now));
     }
 }
 

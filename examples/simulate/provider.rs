@@ -34,6 +34,8 @@ pub struct Key {
     used: VecDeque<(Time, u64)>,
     day_ends: Time,
     today: u64,
+    /// Until then it has said that it is full.
+    said_full: Time,
 }
 
 pub struct Provider {
@@ -62,7 +64,7 @@ enum Full {
 
 impl Key {
     pub fn new(valid: bool, limits: Limits) -> Self {
-        Key { valid, limits, used: VecDeque::new(), day_ends: Time(0), today: 0 }
+        Key { valid, limits, used: VecDeque::new(), day_ends: Time(0), today: 0, said_full: Time(0) }
     }
 
     fn full(&self, minute: Minute, tokens: u64, now: Time) -> Option<Full> {
@@ -79,7 +81,8 @@ impl Key {
     }
 
     fn serve(&mut self, day: DailyReset, tokens: u64, now: Time) {
-        while self.used.front().is_some_and(|(at, _)| at.plus(MINUTE) <= now) {
+        // A little longer than they count, for `had_room` looks back.
+        while self.used.front().is_some_and(|(at, _)| at.plus(MINUTE).plus(Span::secs(5)) <= now) {
             self.used.pop_front();
         }
         if self.day_ends <= now {
@@ -102,12 +105,13 @@ fn within(times: &[(Time, Time)], now: Time) -> bool {
 }
 
 impl Provider {
-    /// Whether some key would have served a request all the time from `before` to `now`.
+    /// Whether some key would have served a request all the time from `before` to `now`, and had not
+    /// said itself that it is full.
     pub fn had_room(&self, tokens: u64, before: Time, now: Time) -> bool {
         let closed = |time| within(&self.outages, time) || within(&self.egress, time);
         let times = || (before.0..=now.0).step_by(50).map(Time);
         let room = |key: &Key| times().all(|time| key.full(self.minute, tokens, time).is_none());
-        !times().any(closed) && self.keys.iter().any(|key| key.valid && room(key))
+        !times().any(closed) && self.keys.iter().any(|key| key.valid && key.said_full <= before && room(key))
     }
 
     pub fn answer(&mut self, key: usize, tokens: u64, now: Time) -> Answer {
@@ -133,10 +137,17 @@ impl Provider {
                     .limits
                     .rpm
                     .saturating_sub(key.used.iter().filter(|(at, _)| leaves(minute, *at) > now).count() as u64);
-                let reset = key.used.front().map_or(MINUTE, |(at, _)| now.until(leaves(minute, *at)));
+                let first = key.used.iter().map(|(at, _)| leaves(minute, *at)).find(|end| *end > now);
+                let reset = first.map_or(MINUTE, |end| now.until(end));
                 served(style, key.limits, left, reset)
             }
-            Some(full) => limited(style, key.limits, full, now),
+            Some(full) => {
+                key.said_full = match full {
+                    Full::Minute(end) | Full::Tokens(end) => end,
+                    Full::Day => key.day_ends,
+                };
+                limited(style, key.limits, full, now)
+            }
         }
     }
 }

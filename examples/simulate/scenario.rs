@@ -18,6 +18,8 @@ pub struct Scenario {
     pub tokens: u64,
     pub outage: Option<(Time, Time)>,
     pub egress: Option<(Time, Time)>,
+    /// Whether answers state all quotas. If not, nobody can know what was there.
+    pub is_stated: bool,
 }
 
 const FREE: Limits = Limits { rpm: 15, rpd: UNLIMITED, tpm: UNLIMITED };
@@ -102,14 +104,15 @@ pub fn all() -> Vec<Scenario> {
         tokens: 0,
         outage: None,
         egress: None,
+        is_stated: true,
     };
     let daily = Limits { rpm: 15, rpd: 50, tpm: UNLIMITED };
-    let tokens = Limits { rpm: UNLIMITED, rpd: UNLIMITED, tpm: 40_000 };
+    let tokens = Limits { rpm: UNLIMITED, rpd: UNLIMITED, tpm: 250_000 };
     let openai = Limits { rpm: 30, rpd: UNLIMITED, tpm: UNLIMITED };
     let mixed =
         || (0..20).map(|number| (true, if number % 5 == 0 { Limits { rpm: 60, ..FREE } } else { FREE })).collect();
     vec![
-        Scenario { name: "Gemini free tier, 1.5 x the minute quota", ..base() },
+        Scenario { name: "Gemini free tier, 1.5 x the minute quota", length: minutes(4), ..base() },
         Scenario { name: "the same at half the quota", per_second: 2.5, ..base() },
         Scenario { name: "the same at five times the quota", per_second: 25.0, ..base() },
         Scenario { name: "one key, twice its quota", keys: keys(1, 0, FREE), per_second: 0.5, ..base() },
@@ -147,8 +150,8 @@ pub fn all() -> Vec<Scenario> {
             name: "Gemini tokens per minute, 1.5 x",
             keys: keys(10, 0, tokens),
             tokens: 2000,
-            per_second: 5.0,
-            length: minutes(20),
+            per_second: 31.0,
+            length: minutes(10),
             ..base()
         },
         Scenario {
@@ -163,7 +166,14 @@ pub fn all() -> Vec<Scenario> {
             egress: Some((at(1_795_532_520), at(1_795_532_540))),
             ..base()
         },
-        Scenario { name: "two tiers, 1.5 x", keys: mixed(), per_second: 12.0, length: minutes(60), ..base() },
+        Scenario {
+            name: "two tiers, 1.5 x",
+            keys: mixed(),
+            per_second: 12.0,
+            length: minutes(480),
+            is_stated: false,
+            ..base()
+        },
         Scenario {
             name: "bare 429s, under the quota",
             slug: "deepseek",

@@ -150,8 +150,10 @@ impl Pool {
         let configured = ask.upstream.quota(model);
         let learned = self.provider(ask.slug).map(|state| state.learned(model)).unwrap_or_default();
         let windows = ask.upstream.provider.windows();
+        // How many tokens it takes is a rough guess: a quarter more must fit.
         let fits = usage::change(store, id, model, now, |usage| {
-            let room = usage.room(configured.or(usage.own).or(learned), windows, tokens, now);
+            let room =
+                usage.room(configured.or(usage.own).or(learned), windows, tokens.saturating_add(tokens / 4), now);
             match room {
                 Ok(()) => {
                     usage.add(windows, tokens, now, now);

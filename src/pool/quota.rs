@@ -194,21 +194,32 @@ impl Usage {
     }
 
     /// Puts the tokens that a request took in the place of those that were expected.
-    pub fn correct(&mut self, expected: u64, tokens: u64, leased: Time, now: Time) {
+    pub fn correct(&mut self, windows: Windows, expected: u64, tokens: u64, leased: Time, now: Time) {
         let corrected = |count: u64| count.saturating_sub(expected).saturating_add(tokens);
-        self.slot(leased, now, |slot| slot.tokens = corrected(slot.tokens));
+        if let Some(slot) = self.counted_in(windows, leased, now) {
+            slot.tokens = corrected(slot.tokens);
+        }
         self.day_tokens = corrected(self.day_tokens);
     }
 
     /// A request that was counted has not been served: it does not count after all.
-    pub fn give_back(&mut self, tokens: u64, leased: Time, now: Time) {
-        self.slot(leased, now, |slot| {
+    pub fn give_back(&mut self, windows: Windows, tokens: u64, leased: Time, now: Time) {
+        if let Some(slot) = self.counted_in(windows, leased, now) {
             slot.requests = slot.requests.saturating_sub(1);
             slot.tokens = slot.tokens.saturating_sub(tokens);
-        });
+        }
         self.slots.retain(|slot| slot.requests > 0 || slot.tokens > 0);
         self.day_requests = self.day_requests.saturating_sub(1);
         self.day_tokens = self.day_tokens.saturating_sub(tokens);
+    }
+
+    /// The slot in which a request was counted: its own, or the later one that it was merged into.
+    /// `None` if its minute is over.
+    fn counted_in(&mut self, windows: Windows, leased: Time, now: Time) -> Option<&mut Slot> {
+        let end = slot_end(leased);
+        let over = leaves(windows.minute, Time(end.saturating_mul(SLOT.0))) <= now;
+        let place = self.slots.partition_point(|slot| slot.end < end);
+        self.slots.get_mut(place).filter(|_| !over)
     }
 
     /// How much a key is in use: requests of this minute, then of this day.
@@ -246,7 +257,7 @@ impl Usage {
         if leaves(Minute::Rolling, at) <= now {
             return;
         }
-        let end = at.0 / SLOT.0 + 1;
+        let end = slot_end(at);
         let place = self.slots.partition_point(|slot| slot.end < end);
         match self.slots.get_mut(place) {
             Some(slot) if slot.end == end => change(slot),
@@ -260,6 +271,10 @@ impl Usage {
             self.slots = self.slots.chunks(2).filter_map(merged).collect();
         }
     }
+}
+
+fn slot_end(time: Time) -> u64 {
+    time.0 / SLOT.0 + 1
 }
 
 fn merged(pair: &[Slot]) -> Option<Slot> {
@@ -311,7 +326,7 @@ mod tests {
         assert_eq!(usage.room(rpm(3), ROLLING, 0, after(20)), full(60));
         assert_eq!(usage.room(rpm(3), ROLLING, 0, left(60)), Ok(()), "the first has left");
         assert_eq!(usage.room(rpm(2), ROLLING, 0, left(60)), full(70));
-        usage.give_back(0, after(20), left(60));
+        usage.give_back(ROLLING, 0, after(20), left(60));
         assert_eq!(usage.room(rpm(2), ROLLING, 0, left(60)), Ok(()));
     }
 
@@ -353,9 +368,9 @@ mod tests {
             usage.room(quota, ROLLING, 201, after(2)),
             Err((after(61).plus(Span(500)), Dimension::TokensPerMinute))
         );
-        usage.correct(400, 300, after(1), after(3));
+        usage.correct(ROLLING, 400, 300, after(1), after(3));
         assert_eq!(usage.room(quota, ROLLING, 300, after(3)), Ok(()));
-        usage.give_back(400, after(2), after(3));
+        usage.give_back(ROLLING, 400, after(2), after(3));
         assert_eq!(usage.room(quota, ROLLING, 700, after(3)), Ok(()));
         assert_eq!(usage.room(quota, ROLLING, 5000, after(62)), Ok(()), "an empty minute takes any request");
     }
@@ -365,8 +380,32 @@ mod tests {
         let mut usage = Usage::default();
         usage.add(ROLLING, 5, START, START);
         assert!(!usage.is_over(START));
-        usage.give_back(5, START, START);
+        usage.give_back(ROLLING, 5, START, START);
         assert!(usage.is_over(START));
+    }
+
+    #[test]
+    fn what_was_merged_is_corrected_and_given_back() {
+        let mut usage = Usage::default();
+        let times: Vec<Time> = (0..200).map(|step| START.plus(Span(step * 251))).collect();
+        for time in &times {
+            usage.add(ROLLING, 10, *time, *time);
+        }
+        for time in &times {
+            usage.correct(ROLLING, 10, 20, *time, after(51));
+        }
+        let sum = |usage: &Usage| {
+            usage
+                .slots
+                .iter()
+                .map(|slot| (u64::from(slot.requests), slot.tokens))
+                .fold((0, 0), |sum, slot| (sum.0 + slot.0, sum.1 + slot.1))
+        };
+        assert_eq!(sum(&usage), (200, 4000));
+        for time in &times {
+            usage.give_back(ROLLING, 20, *time, after(51));
+        }
+        assert_eq!(sum(&usage), (0, 0));
     }
 
     proptest! {

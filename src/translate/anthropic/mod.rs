@@ -1,0 +1,9 @@
+//! Anthropic's dialect: `/v1/messages`.
+//!
+//! Source: <https://platform.claude.com/docs/en/api/messages> and the pages it links to.
+
+pub(super) mod answer;
+pub(super) mod request;
+
+/// The name under which thinking blocks travel in `extra_content` and call ids.
+const PROVIDER: &str = "anthropic";

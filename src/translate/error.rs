@@ -1,0 +1,188 @@
+//! Providers' errors as OpenAI's: `{"error": {message, type, param, code}}`.
+//!
+//! The message stays the provider's, without anything that looks like a key: Google's answer about a
+//! suspended key quotes it whole.
+
+use serde_json::{Value, json};
+
+use super::completion::put;
+use crate::provider::Api;
+use crate::reply::Reply;
+
+/// The error that a seeming success holds instead of an answer: the object that goes under `error`.
+pub(super) fn of(answer: &Value) -> Option<Value> {
+    let error = unwrapped(answer).get("error").filter(|error| error.is_object())?;
+    Some(translate(status_of(error), error))
+}
+
+/// An error answer's body as OpenAI writes it.
+pub(super) fn body(status: u16, body: &[u8]) -> Value {
+    let json = serde_json::from_slice::<Value>(body).unwrap_or_default();
+    let answer = unwrapped(&json);
+    // Cloudflare has a list of errors there, and others have the message beside or instead of it.
+    let error = answer.get("error").map(unwrapped).filter(|error| error.is_object());
+    json!({"error": translate(status, error.unwrap_or(answer))})
+}
+
+/// Google wraps errors in an array where the request was for a stream.
+fn unwrapped(value: &Value) -> &Value {
+    value.as_array().and_then(|list| list.first()).unwrap_or(value)
+}
+
+/// An error of our own, for an answer that cannot be read.
+pub(super) fn own(code: &'static str, message: &str) -> Value {
+    render(502, code, message)
+}
+
+fn translate(status: u16, error: &Value) -> Value {
+    let text = |field: &str| error.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let message = text("message")
+        .or(text("error"))
+        .map_or_else(|| format!("The provider answered {status} and said nothing readable."), without_keys);
+    let kind = text("status").or(text("type")).unwrap_or_default().to_ascii_lowercase();
+    let code = code(status, &kind, &message, error);
+    let mut rendered = render(status, "", &message);
+    put(&mut rendered, "code", code);
+    if let Some(param) = details(error).find_map(|detail| detail.pointer("/fieldViolations/0/field")?.as_str()) {
+        put(&mut rendered, "param", param);
+    }
+    rendered
+}
+
+/// Type and shape have one home, which is [`Reply`].
+fn render(status: u16, code: &'static str, message: &str) -> Value {
+    let body = Reply::new(status, code, message).render(Api::OpenAi).body;
+    let json = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+    json.get("error").cloned().unwrap_or_default()
+}
+
+fn details(error: &Value) -> impl Iterator<Item = &Value> {
+    error.get("details").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default().iter()
+}
+
+/// OpenAI's code where it has one that programs look for, else the provider's word.
+fn code(status: u16, kind: &str, message: &str, error: &Value) -> Value {
+    let bad_key = details(error).any(|detail| detail.get("reason").and_then(Value::as_str) == Some("API_KEY_INVALID"));
+    // Gemini and Anthropic, in this order.
+    let too_long = ["exceeds the maximum number of tokens", "prompt is too long"];
+    match status {
+        _ if bad_key => "invalid_api_key".into(),
+        400 | 413 if too_long.iter().any(|words| message.contains(words)) => "context_length_exceeded".into(),
+        401 => "invalid_api_key".into(),
+        404 => "model_not_found".into(),
+        429 => "rate_limit_exceeded".into(),
+        _ if kind.is_empty() => Value::Null,
+        _ => kind.into(),
+    }
+}
+
+/// The status that an error without one stands for.
+fn status_of(error: &Value) -> u16 {
+    let stated = error.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
+    if let Some(status) = stated.filter(|status| (400..600).contains(status)) {
+        return status;
+    }
+    match error.get("type").and_then(Value::as_str).unwrap_or_default() {
+        "invalid_request_error" => 400,
+        "authentication_error" => 401,
+        "permission_error" => 403,
+        "not_found_error" => 404,
+        "request_too_large" => 413,
+        "rate_limit_error" => 429,
+        "overloaded_error" => 529,
+        _ => 500,
+    }
+}
+
+/// A word of a key's length that begins like a provider's key, or any behind `api_key:`.
+fn without_keys(message: &str) -> String {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
+    let mut clean = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some(start) = rest.find(is_word) {
+        let (before, tail) = rest.split_at(start);
+        let (word, after) = tail.split_at(tail.find(|c| !is_word(c)).unwrap_or(tail.len()));
+        clean.push_str(before);
+        let begins = ["AIza", "AQ.", "sk-"].iter().any(|head| word.starts_with(head));
+        let named = clean.ends_with("api_key:") || clean.ends_with("api_key: ");
+        clean.push_str(if named || (begins && word.len() >= 20) { "***" } else { word });
+        rest = after;
+    }
+    clean.push_str(rest);
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_taken_out() {
+        for (message, clean) in [
+            ("Consumer 'api_key:AIzaSyD0123456789' has been suspended.", "Consumer 'api_key:***' has been suspended."),
+            ("bad key AIzaSyD-0123456789abcdefghijklmnopqrst!", "bad key ***!"),
+            ("sk-ant-api03-0123456789abcdef", "***"),
+            ("sk-ip this: gemini-2.5-pro — ünknown", "sk-ip this: gemini-2.5-pro — ünknown"),
+            ("", ""),
+        ] {
+            assert_eq!(without_keys(message), clean);
+        }
+    }
+
+    #[test]
+    fn messages() {
+        for (text, message) in [
+            (r#"{"error":{"message":"m"}}"#, "m"),
+            (r#"{"error":"m"}"#, "m"),
+            (r#"{"success":false,"error":[{"code":2001,"message":"m"}]}"#, "m"),
+            (r#"{"name":"AiGatewayError","message":"m","internalCode":2009}"#, "m"),
+            (r#"{"error":{"message":""}}"#, "The provider answered 500 and said nothing readable."),
+            ("{", "The provider answered 500 and said nothing readable."),
+        ] {
+            assert_eq!(body(500, text.as_bytes())["error"]["message"], message, "{text}");
+        }
+    }
+
+    #[test]
+    fn shapes_and_codes() {
+        for (status, text, kind, code) in [
+            (
+                429,
+                r#"[{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED"}}]"#,
+                "rate_limit_error",
+                json!("rate_limit_exceeded"),
+            ),
+            (
+                400,
+                r#"{"error":{"code":400,"message":"m","status":"INVALID_ARGUMENT"}}"#,
+                "invalid_request_error",
+                json!("invalid_argument"),
+            ),
+            (
+                400,
+                r#"{"error":{"message":"m","details":[{"reason":"API_KEY_INVALID"}]}}"#,
+                "invalid_request_error",
+                json!("invalid_api_key"),
+            ),
+            (
+                529,
+                r#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#,
+                "server_error",
+                json!("overloaded_error"),
+            ),
+            (
+                400,
+                r#"{"error":{"type":"invalid_request_error","message":"prompt is too long: 9 tokens > 8 maximum"}}"#,
+                "invalid_request_error",
+                json!("context_length_exceeded"),
+            ),
+            (503, "<html>", "server_error", Value::Null),
+            (404, "", "not_found_error", json!("model_not_found")),
+            (500, r#"{"error":"text"}"#, "server_error", Value::Null),
+        ] {
+            let body = body(status, text.as_bytes());
+            assert_eq!((body["error"]["type"].as_str(), &body["error"]["code"]), (Some(kind), &code), "{text}");
+            assert!(body["error"]["message"].is_string(), "{text}");
+        }
+    }
+}

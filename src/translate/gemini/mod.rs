@@ -1,0 +1,26 @@
+//! Gemini's dialect: `generateContent`, `streamGenerateContent`, `batchEmbedContents`.
+//!
+//! Source: <https://ai.google.dev/api/generate-content> and the pages it links to.
+
+pub(super) mod answer;
+pub(super) mod embeddings;
+pub(super) mod request;
+
+/// The name under which Gemini's signatures travel in `extra_content` and call ids.
+const PROVIDER: &str = "google";
+
+/// The path of a model's method. The name comes from the client, so that whatever is no plain
+/// character of a name is escaped.
+fn path(model: &str, method: &str) -> String {
+    let model = model.strip_prefix("models/").unwrap_or(model);
+    let mut path = String::from("/v1beta/models/");
+    for byte in model.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => path.push(char::from(byte)),
+            _ => path.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    path.push(':');
+    path.push_str(method);
+    path
+}

@@ -1,0 +1,120 @@
+//! Images, sound and files in a message: data URLs and links.
+
+use super::fields::{Fields, Refusal};
+
+/// One piece of media.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Media {
+    /// The field it stands in, for refusals.
+    pub field: String,
+    pub source: Source,
+    /// The file's name, if the client gave one.
+    pub name: Option<String>,
+}
+
+/// Where the bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// In the request. The base64 text goes on as it came; the provider checks it.
+    Inline { mime: String, base64: String },
+    /// Elsewhere; the provider fetches them. The type is known where the link's ending tells it.
+    Link { mime: Option<&'static str>, url: String },
+}
+
+/// `image_url: {url, detail}`. `detail` has no equal anywhere and only sets the price.
+pub(super) fn image(part: &mut Fields) -> Result<Media, Refusal> {
+    let mut image = part.required_object("image_url")?;
+    let url = image.required_text("url")?;
+    let source = source(&url).ok_or_else(|| image.refuse("url", NO_SOURCE))?;
+    Ok(Media { field: image.name("url"), source, name: None })
+}
+
+/// `input_audio: {data, format}`.
+pub(super) fn audio(part: &mut Fields) -> Result<Media, Refusal> {
+    let mut audio = part.required_object("input_audio")?;
+    let base64 = audio.required_text("data")?;
+    let format = audio.required_text("format")?;
+    if format.is_empty() || !format.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err(audio.refuse("format", "must be a format such as wav or mp3"));
+    }
+    Ok(Media {
+        field: part.name("input_audio"),
+        source: Source::Inline { mime: format!("audio/{format}"), base64 },
+        name: None,
+    })
+}
+
+/// `file: {file_data, filename}`, or a link in `file_id` (what Gemini's Files API calls a URI).
+pub(super) fn file(part: &mut Fields) -> Result<Media, Refusal> {
+    let mut file = part.required_object("file")?;
+    let name = file.text("filename")?;
+    let (field, text) = match (file.text("file_data")?, file.text("file_id")?) {
+        (Some(data), _) => ("file_data", data),
+        (None, Some(id)) if id.starts_with("https://") => ("file_id", id),
+        (None, Some(_)) => {
+            return Err(file.refuse("file_id", "names a file at OpenAI, which other providers cannot read"));
+        }
+        (None, None) => return Err(file.refuse("file_data", "is missing")),
+    };
+    let source = source(&text).ok_or_else(|| file.refuse(field, NO_SOURCE))?;
+    Ok(Media { field: file.name(field), source, name })
+}
+
+const NO_SOURCE: &str = "must be data:{type};base64,{data} or begin with https://";
+
+fn source(url: &str) -> Option<Source> {
+    if let Some(rest) = url.strip_prefix("data:") {
+        let (head, base64) = rest.split_once(',')?;
+        let (mime, _) = head.strip_suffix(";base64")?.split_once(';').unwrap_or((head.strip_suffix(";base64")?, ""));
+        return mime
+            .contains('/')
+            .then(|| Source::Inline { mime: mime.to_ascii_lowercase(), base64: base64.to_owned() });
+    }
+    let linked = ["https://", "http://", "gs://"].iter().any(|scheme| url.starts_with(scheme));
+    linked.then(|| Source::Link { mime: mime_of(url), url: url.to_owned() })
+}
+
+fn mime_of(url: &str) -> Option<&'static str> {
+    let path = url.split(['?', '#']).next()?;
+    let (_, ending) = path.rsplit('/').next()?.rsplit_once('.')?;
+    Some(match ending.to_ascii_lowercase().as_str() {
+        "png" => "image/png",
+        "jpg" | "jpeg" => "image/jpeg",
+        "webp" => "image/webp",
+        "gif" => "image/gif",
+        "heic" => "image/heic",
+        "heif" => "image/heif",
+        "pdf" => "application/pdf",
+        "txt" => "text/plain",
+        "mp3" => "audio/mp3",
+        "wav" => "audio/wav",
+        "mp4" => "video/mp4",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources() {
+        let inline =
+            |mime: &str, base64: &str| Some(Source::Inline { mime: mime.to_owned(), base64: base64.to_owned() });
+        let link = |mime, url: &str| Some(Source::Link { mime, url: url.to_owned() });
+        for (url, expected) in [
+            ("data:image/png;base64,AA==", inline("image/png", "AA==")),
+            ("data:Image/PNG;name=a.png;base64,AA==", inline("image/png", "AA==")),
+            ("data:image/png,AA", None),
+            ("data:;base64,AA", None),
+            ("data:image/png;base64", None),
+            ("https://h/a.JPG?x=y.png", link(Some("image/jpeg"), "https://h/a.JPG?x=y.png")),
+            ("https://h.png/a", link(None, "https://h.png/a")),
+            ("gs://b/a.pdf", link(Some("application/pdf"), "gs://b/a.pdf")),
+            ("file:///etc/passwd", None),
+            ("iVBORw0", None),
+        ] {
+            assert_eq!(source(url), expected, "{url}");
+        }
+    }
+}
