@@ -342,7 +342,7 @@ def validate(paths: list[str]) -> int:
 
 
 class Stopped(Exception):
-    """SIGTERM or SIGHUP."""
+    """Ctrl-C, SIGTERM or SIGHUP."""
 
 
 def _stopped(number: int, _: Any) -> None:
@@ -350,7 +350,8 @@ def _stopped(number: int, _: Any) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    signal.signal(signal.SIGTERM, _stopped)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stopped)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _stopped)
     prepare = _die_with_parent(os.getppid())
@@ -361,7 +362,7 @@ def main(arguments: list[str]) -> int:
     except Failure as failure:
         print(f"one-balance: {failure}", file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, Stopped):
+    except Stopped:
         return 0
 
 

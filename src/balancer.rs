@@ -56,7 +56,7 @@ pub struct Attempt {
 /// What becomes of an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
-    /// It goes to the client, with these headers set.
+    /// It goes to the client, with these headers set beside the marks.
     Deliver(Vec<(&'static str, String)>),
     /// It is dropped, and the next key tried.
     Retry,
@@ -132,7 +132,7 @@ impl Balancer {
     ) -> Next {
         ticket.unanswered = false;
         let config = self.config.clone();
-        let Some((_, upstream)) = config.upstream(&ticket.slug) else { return Next::Deliver(self.marks(ticket)) };
+        let Some((_, upstream)) = config.upstream(&ticket.slug) else { return Next::Deliver(Vec::new()) };
         let status = headers.text(":status").and_then(|text| text.parse().ok()).unwrap_or(502);
         let encoded = headers.text("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
         let verdict = answer::classify(&Answer {
@@ -201,7 +201,7 @@ impl Balancer {
             }
             _ => {}
         }
-        let mut headers = self.marks(ticket);
+        let mut headers = Vec::new();
         if matches!(status, 429 | 503 | 529) {
             let until = match (walk, another) {
                 (Walk::Stop(until), _) => until,

@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod auth;
 pub mod balancer;
+pub mod compat;
 pub mod config;
 pub mod conversation;
 pub mod d1;

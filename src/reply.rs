@@ -22,6 +22,8 @@ pub struct Reply {
     pub code: &'static str,
     /// What happened and what to do, for a person. Never holds a secret.
     pub message: String,
+    /// The request's field that is at fault, if it is one.
+    pub param: Option<String>,
     /// When it is worth asking again.
     pub retry_after: Option<Span>,
 }
@@ -37,11 +39,26 @@ pub struct Rendered {
     pub body: Vec<u8>,
 }
 
+impl Rendered {
+    /// An answer that is no error.
+    #[must_use]
+    pub fn new(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
+        Rendered { status, headers: vec![("content-type", content_type.to_owned())], body: body.into() }
+    }
+}
+
 impl Reply {
     /// A reply without `retry_after`.
     #[must_use]
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Reply { status, code, message: message.into(), retry_after: None }
+        Reply { status, code, message: message.into(), param: None, retry_after: None }
+    }
+
+    /// The same reply that names the field at fault.
+    #[must_use]
+    pub fn param(mut self, field: impl Into<String>) -> Self {
+        self.param = Some(field.into());
+        self
     }
 
     /// The same reply that says when to come back.
@@ -56,7 +73,7 @@ impl Reply {
     pub fn render(&self, api: Api) -> Rendered {
         let body = match api {
             Api::OpenAi => json!({"error": {
-                "message": self.message, "type": openai_type(self.status), "param": null, "code": self.code,
+                "message": self.message, "type": openai_type(self.status), "param": self.param, "code": self.code,
             }}),
             Api::Anthropic => json!({"type": "error", "error": {
                 "type": anthropic_type(self.status), "message": self.message, "code": self.code,

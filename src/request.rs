@@ -4,14 +4,15 @@
 //! valid AUTH_KEY may learn is told before the credential has been checked.
 
 use crate::auth::{Definition, Denied};
+use crate::compat;
 use crate::config::{AiGateway, Config, Upstream};
 use crate::conversation;
 use crate::headers::Headers;
-use crate::json::{self, Unreadable};
+use crate::json::Unreadable;
 use crate::model::{self, MAX_MODEL_BYTES};
 use crate::pool::select::Selection;
 use crate::provider::{Api, CREDENTIAL_HEADERS};
-use crate::reply::Reply;
+use crate::reply::{Rendered, Reply};
 use crate::route::{self, Endpoint, Route};
 use crate::target::Target;
 use crate::ticket::Ticket;
@@ -58,8 +59,10 @@ pub enum Edit {
 /// What the headers of a request lead to.
 #[derive(Debug)]
 pub enum Step {
-    /// An answer of ours, in the dialect given.
+    /// An error of ours, in the dialect given.
     Reply(Reply, Api),
+    /// An answer of ours.
+    Answer(Rendered),
     /// The request is known; its body comes next, or there is none.
     Proceed(Box<Intake>),
 }
@@ -103,12 +106,13 @@ pub fn begin(config: &Config, headers: Headers, complete: bool, now: Time) -> St
     let api = route::api_of(path);
     match read(config, headers, (path, query), complete, now) {
         Ok(Entered::Request(intake)) => Step::Proceed(Box::new(Intake { api, ..intake })),
-        Ok(Entered::Answer(reply)) | Err(reply) => Step::Reply(reply, api),
+        Ok(Entered::Answer(answer)) => Step::Answer(answer),
+        Err(reply) => Step::Reply(reply, api),
     }
 }
 
 enum Entered {
-    Answer(Reply),
+    Answer(Rendered),
     Request(Intake),
 }
 
@@ -125,11 +129,12 @@ fn read(
     }
     let route = route::find(path);
     if route == Some(Route::Health) {
-        return Ok(Entered::Answer(Reply::new(200, "ok", "one-balance is here.")));
+        return Ok(Entered::Answer(Rendered::new(200, "text/plain", "ok\n")));
     }
     let method = headers.text(":method").unwrap_or_default();
     if method == "OPTIONS" {
-        return Ok(Entered::Answer(Reply::new(204, "ok", "")));
+        let allow = ("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned());
+        return Ok(Entered::Answer(Rendered { status: 204, headers: vec![allow], body: Vec::new() }));
     }
     let (definition_number, definition) = check_credential(config, &headers, query, now)?;
     let Some(route) = route else { return Err(unknown_path()) };
@@ -138,6 +143,7 @@ fn read(
             return Err(Reply::new(405, "method_not_allowed", "This path takes POST with a JSON body."));
         }
         Route::Compat(endpoint) => Asked::Compat(endpoint),
+        Route::Models => return Ok(Entered::Answer(compat::models(config, definition))),
         Route::Native(name, rest) => {
             let (slug, _) = config.upstream(&name).ok_or_else(|| unknown_provider(&name))?;
             check_provider(definition, slug)?;
@@ -214,7 +220,7 @@ impl Intake {
             .definition(self.definition)
             .ok_or_else(|| Reply::new(401, "invalid_auth_key", "This AUTH_KEY is not known here any more."))?;
         let mut forward = match &self.asked {
-            Asked::Compat(endpoint) => self.compat(config, definition, *endpoint, body, random),
+            Asked::Compat(endpoint) => compat::forward(self, config, definition, *endpoint, body, random),
             Asked::Native { slug, rest, query } => self.native(config, definition, (slug, rest, query), body, random),
         }?;
         forward.ticket.tokens = size as u64 / BYTES_PER_TOKEN;
@@ -249,57 +255,15 @@ impl Intake {
             None => Target::native(upstream, rest, query).map_err(nowhere)?,
         };
         let openai_auth = upstream.provider.openai.is_some_and(|openai| rest.starts_with(openai.scope));
-        self.forward(slug, model, target, upstream, gateway, openai_auth, None)
+        self.forward((slug, upstream), model, target, gateway, openai_auth, None)
     }
 
-    fn compat(
+    /// A request on its way, once it is known where it goes.
+    pub(crate) fn forward(
         &self,
-        config: &Config,
-        definition: &Definition,
-        endpoint: Endpoint,
-        body: &[u8],
-        random: u64,
-    ) -> Result<Forward, Reply> {
-        let [value] = json::fields(body, ["model"]).map_err(unreadable)?;
-        let shape = || {
-            let message = "`model` must be provider/model, for example google-ai-studio/gemini-2.0-flash.";
-            Reply::new(400, "invalid_model", message)
-        };
-        let value = value.ok_or_else(shape)?;
-        let full = json::string(value).ok_or_else(shape)?;
-        // Only the first slash parts: `openrouter/google/gemini-2.0-flash:free`.
-        let (name, model) = full.split_once('/').filter(|(_, model)| !model.is_empty()).ok_or_else(shape)?;
-        let (slug, upstream) = config.upstream(name).ok_or_else(|| unknown_provider(name))?;
-        check_provider(definition, slug)?;
-        check_model(definition, slug, Some(model))?;
-        let nowhere = |problem| Reply::new(400, "no_openai_api", format!("{slug}: {problem}."));
-        let through = gateway(config, upstream);
-        let on_compat = through.filter(|_| upstream.provider.openai.is_some_and(|openai| openai.on_compat));
-        let target = match on_compat {
-            Some(gateway) => Target::compat(gateway, pick(gateway, random), endpoint),
-            None => match through {
-                Some(gateway) => {
-                    let rest = format!("/{}", endpoint.path());
-                    Target::native_through(gateway, pick(gateway, random), upstream, &rest, "")
-                }
-                None => Target::openai(upstream, endpoint, model).map_err(nowhere)?,
-            },
-        };
-        let sent = match on_compat {
-            Some(_) => format!("{}/{model}", upstream.provider.compat_name()),
-            None => model.to_owned(),
-        };
-        let new = if sent == full { None } else { replaced(body, value, &sent) };
-        self.forward(slug, Some(model.to_owned()), target, upstream, through, true, new)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one call for each way, and a struct would only name them again")]
-    fn forward(
-        &self,
-        slug: &str,
+        (slug, upstream): (&str, &Upstream),
         model: Option<String>,
         target: Target,
-        upstream: &Upstream,
         gateway: Option<&AiGateway>,
         openai_auth: bool,
         body: Option<Vec<u8>>,
@@ -380,30 +344,23 @@ fn has_websocket_key(value: &[u8]) -> bool {
 }
 
 /// The gateway a provider is asked through: none if it has a place of its own.
-fn gateway<'a>(config: &'a Config, upstream: &Upstream) -> Option<&'a AiGateway> {
+pub(crate) fn gateway<'a>(config: &'a Config, upstream: &Upstream) -> Option<&'a AiGateway> {
     config.ai_gateway.as_ref().filter(|_| upstream.base_url.is_none())
 }
 
-fn pick(gateway: &AiGateway, random: u64) -> &str {
+pub(crate) fn pick(gateway: &AiGateway, random: u64) -> &str {
     let place = random.checked_rem(gateway.prefixes.len() as u64).unwrap_or_default();
     gateway.prefixes.get(place as usize).map_or("", String::as_str)
 }
 
-/// The body with another model in it, every other byte as it was.
-fn replaced(body: &[u8], value: &serde_json::value::RawValue, model: &str) -> Option<Vec<u8>> {
-    let range = json::position(body, value)?;
-    let quoted = serde_json::to_string(model).ok()?;
-    Some([body.get(..range.start)?, quoted.as_bytes(), body.get(range.end..)?].concat())
-}
-
-fn check_provider(definition: &Definition, slug: &str) -> Result<(), Reply> {
+pub(crate) fn check_provider(definition: &Definition, slug: &str) -> Result<(), Reply> {
     if definition.allows_provider(slug) {
         return Ok(());
     }
     Err(Reply::new(403, "provider_not_allowed", format!("This AUTH_KEY may not use the provider {slug}.")))
 }
 
-fn check_model(definition: &Definition, slug: &str, model: Option<&str>) -> Result<(), Reply> {
+pub(crate) fn check_model(definition: &Definition, slug: &str, model: Option<&str>) -> Result<(), Reply> {
     if definition.allows(slug, model) {
         return Ok(());
     }
@@ -414,7 +371,7 @@ fn check_model(definition: &Definition, slug: &str, model: Option<&str>) -> Resu
     Err(Reply::new(403, "model_not_allowed", message))
 }
 
-fn unreadable(problem: Unreadable) -> Reply {
+pub(crate) fn unreadable(problem: Unreadable) -> Reply {
     match problem {
         Unreadable::Broken(line, column) => {
             let message =
@@ -439,7 +396,7 @@ fn unknown_path() -> Reply {
     Reply::new(404, "unknown_path", message)
 }
 
-fn unknown_provider(name: &str) -> Reply {
+pub(crate) fn unknown_provider(name: &str) -> Reply {
     let shown: String = name.chars().filter(|char| char.is_ascii_graphic()).take(40).collect();
     let message = format!("`{shown}` is no provider that is known here; see PROVIDER_BASE_URLS to add one.");
     Reply::new(404, "unknown_provider", message)

@@ -3,6 +3,7 @@
 //! ```text
 //! /healthz                               is the filter there
 //! /v1/chat/completions, /v1/embeddings   OpenAI's API, the model names the provider
+//! /v1/models                             the models that the configuration lists
 //! /api/compat/…                          the same, as AI Gateway spells it
 //! /api/{slug}/{native path}              a provider's own API
 //! ```
@@ -16,6 +17,8 @@ pub enum Route {
     Health,
     /// OpenAI-shaped, for the provider that the model names.
     Compat(Endpoint),
+    /// The list of models.
+    Models,
     /// A provider's own API: the slug as written, and the path behind it, beginning with a slash.
     Native(String, String),
 }
@@ -48,6 +51,9 @@ pub fn find(path: &str) -> Option<Route> {
     }
     let compat = path.strip_prefix("/api/compat/").or_else(|| path.strip_prefix("/v1/"));
     if let Some(rest) = compat {
+        if rest == "models" {
+            return Some(Route::Models);
+        }
         let endpoints = [Endpoint::ChatCompletions, Endpoint::Embeddings];
         return endpoints.into_iter().find(|endpoint| endpoint.path() == rest).map(Route::Compat);
     }
@@ -80,6 +86,8 @@ mod tests {
             ("/v1/chat/completions", Some(Route::Compat(Endpoint::ChatCompletions))),
             ("/api/compat/chat/completions", Some(Route::Compat(Endpoint::ChatCompletions))),
             ("/api/compat/embeddings", Some(Route::Compat(Endpoint::Embeddings))),
+            ("/v1/models", Some(Route::Models)),
+            ("/api/compat/models", Some(Route::Models)),
             ("/api/openai/v1/models", native("openai", "/v1/models")),
             ("/api/openai/", native("openai", "/")),
             ("/api/openai", None),

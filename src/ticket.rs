@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::pool::{KeyId, Lease};
 use crate::provider::Api;
 use crate::time::Time;
+use crate::translate::AnswerShape;
 
 /// The state of one request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,8 @@ pub struct Ticket {
     pub unanswered: bool,
     /// When the key of the attempt under way was leased.
     pub leased_at: Time,
+    /// The answer has to be translated, and how.
+    pub answer: Option<AnswerShape>,
     /// How many keys have said that their tokens per minute are spent.
     pub token_limits: u8,
     /// How many keys were tried although the request itself is likely to be the reason.

@@ -103,8 +103,8 @@ fn who_asks_for_what() {
         ("POST", "/nothing", vec![], "{}", "401 missing_auth_key"),
         ("POST", "/api/openai/../anthropic", vec![OPEN], "{}", "400 invalid_path"),
         ("POST", "/api/openai/a%2fb", vec![OPEN], "{}", "400 invalid_path"),
-        ("GET", "/healthz", vec![], "", "200 ok"),
-        ("OPTIONS", "/v1/chat/completions", vec![], "", "204 ok"),
+        ("GET", "/healthz", vec![], "", "200 answer"),
+        ("OPTIONS", "/v1/chat/completions", vec![], "", "204 answer"),
         ("GET", "/v1/chat/completions", vec![OPEN], "", "405 method_not_allowed"),
     ] {
         assert_eq!(outcome(&config, method, path, &headers, body), expected, "{method} {path} {headers:?} {body}");

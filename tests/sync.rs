@@ -159,7 +159,7 @@ fn cooldowns_wait_a_moment_for_others() {
     sync.load(&[active("r1", "k1")]);
     sync.world.serve(0, "openai", "m", |_| (429, "{}"));
     assert!(sync.tick(0).is_none());
-    sync.world.wait(2);
+    sync.world.wait(3);
     sync.world.serve(0, "openai", "n", |_| (429, "{}"));
     assert_eq!(params(&sync.tick(0).unwrap()).len(), 2);
 }
@@ -261,5 +261,5 @@ fn calls_are_bounded() {
         }
         sync.world.wait(1);
     }
-    assert!((100..=240).contains(&calls), "{calls} calls in five minutes, of 1,200 allowed for the account");
+    assert!((80..=240).contains(&calls), "{calls} calls in five minutes, of 1,200 allowed for the account");
 }

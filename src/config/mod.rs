@@ -18,6 +18,7 @@ use crate::pool::select::Selection;
 use crate::provider::{self, Provider};
 use crate::secret::Secret;
 use crate::time::{DAY, Span};
+use crate::translate;
 use crate::url::Url;
 pub use reader::{Problems, Reader};
 
@@ -59,6 +60,21 @@ pub struct Config {
     pub policy: Policy,
     /// The Worker's D1 database, if the pool shares it.
     pub d1: Option<D1>,
+    /// Other names for models: `gpt-4o` may stand for `google-ai-studio/gemini-2.5-pro`.
+    pub aliases: BTreeMap<String, String>,
+    /// What `GET /v1/models` lists, as `slug/model`.
+    pub models: Vec<String>,
+}
+
+/// How an OpenAI-shaped request reaches a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenAiFormat {
+    /// Translated to the provider's own API.
+    Native,
+    /// As it is, to the provider's own OpenAI-style API.
+    Passthrough,
+    /// As it is, to AI Gateway's compat endpoint.
+    AiGateway,
 }
 
 /// Cloudflare D1, through its REST API.
@@ -106,6 +122,11 @@ pub struct Upstream {
     pub model_quotas: BTreeMap<String, Quota>,
     /// Weights of keys by their shown ids; 1 if not named.
     pub weights: BTreeMap<String, u32>,
+    /// How OpenAI-shaped requests reach it, if that is configured.
+    pub openai_format: Option<OpenAiFormat>,
+    /// Fields that are dropped from OpenAI-shaped requests before they are translated, by how the
+    /// model's name begins.
+    pub drop: BTreeMap<String, Vec<String>>,
 }
 
 impl Upstream {
@@ -119,7 +140,39 @@ impl Upstream {
             quota: Quota::default(),
             model_quotas: BTreeMap::new(),
             weights: BTreeMap::new(),
+            openai_format: None,
+            drop: BTreeMap::new(),
         }
+    }
+
+    /// The API that OpenAI-shaped requests can be translated to.
+    #[must_use]
+    pub fn native(&self) -> Option<translate::Target> {
+        match self.provider.slug {
+            "google-ai-studio" => Some(translate::Target::Gemini),
+            "anthropic" => Some(translate::Target::Anthropic),
+            _ => None,
+        }
+    }
+
+    /// How an OpenAI-shaped request reaches it, through a gateway or straight.
+    #[must_use]
+    pub fn openai_format(&self, through_gateway: bool) -> OpenAiFormat {
+        let on_compat = self.provider.openai.is_some_and(|openai| openai.on_compat);
+        match self.openai_format {
+            Some(OpenAiFormat::AiGateway) if !through_gateway => OpenAiFormat::Passthrough,
+            Some(format) => format,
+            None if self.native().is_some() => OpenAiFormat::Native,
+            None if through_gateway && on_compat => OpenAiFormat::AiGateway,
+            None => OpenAiFormat::Passthrough,
+        }
+    }
+
+    /// The fields that are dropped for a model.
+    #[must_use]
+    pub fn drop(&self, model: &str) -> Vec<String> {
+        let lists = self.drop.iter().filter(|(prefix, _)| model.starts_with(prefix.as_str()));
+        lists.flat_map(|(_, fields)| fields.iter().cloned()).collect()
     }
 
     /// The configured limits of a key for a model.
@@ -276,6 +329,8 @@ fn read(reader: &mut Reader) -> Option<Config> {
             .unwrap_or(WhenAllCooling::Reject),
         policy,
         d1: read_d1(reader),
+        aliases: read_aliases(reader, &upstreams.by_slug),
+        models: read_models(reader, &upstreams.by_slug),
         auth: auth?,
         upstreams: upstreams.by_slug,
         ai_gateway,
@@ -340,6 +395,22 @@ fn read_providers(reader: &mut Reader, by_slug: &mut BTreeMap<String, Upstream>)
             }
             quota.finish();
         }
+        upstream.openai_format = fields.choice(
+            "openai_format",
+            &[
+                ("native", OpenAiFormat::Native),
+                ("passthrough", OpenAiFormat::Passthrough),
+                ("ai_gateway", OpenAiFormat::AiGateway),
+            ],
+        );
+        if upstream.openai_format == Some(OpenAiFormat::Native) && upstream.native().is_none() {
+            fields.problem("openai_format", "this provider has no native API that is spoken here");
+        }
+        if let Some(mut drop) = fields.object("drop") {
+            for prefix in drop.names() {
+                upstream.drop.extend(drop.texts(&prefix).map(|names| (prefix, names)));
+            }
+        }
         if let Some(mut weights) = fields.object("weights") {
             for id in weights.names() {
                 if let Some(weight) = weights.number(&id, 1..=1000) {
@@ -349,6 +420,34 @@ fn read_providers(reader: &mut Reader, by_slug: &mut BTreeMap<String, Upstream>)
         }
         fields.finish();
     }
+}
+
+/// Whether a text is `slug/model` of a known provider.
+fn is_full_model(text: &str, by_slug: &BTreeMap<String, Upstream>) -> bool {
+    let slug = text.split_once('/').filter(|(_, model)| !model.is_empty()).map(|(name, _)| name);
+    slug.is_some_and(|name| by_slug.contains_key(provider::find(name).map_or(name, |known| known.slug)))
+}
+
+fn read_aliases(reader: &mut Reader, by_slug: &BTreeMap<String, Upstream>) -> BTreeMap<String, String> {
+    let mut aliases = BTreeMap::new();
+    let Some(mut fields) = reader.object("aliases") else { return aliases };
+    for alias in fields.names() {
+        let Some(model) = fields.text(&alias) else { continue };
+        if is_full_model(&model, by_slug) {
+            aliases.insert(alias, model);
+        } else {
+            fields.problem(&alias, "must be provider/model, of a known provider");
+        }
+    }
+    aliases
+}
+
+fn read_models(reader: &mut Reader, by_slug: &BTreeMap<String, Upstream>) -> Vec<String> {
+    let models = reader.texts("models").unwrap_or_default();
+    if let Some(odd) = models.iter().find(|model| !is_full_model(model, by_slug)) {
+        reader.problem("models", format_args!("`{odd}` must be provider/model, of a known provider"));
+    }
+    models
 }
 
 fn read_quota(reader: &mut Reader) -> Quota {
@@ -603,6 +702,36 @@ mod tests {
         assert_eq!(upstream.quota("n").rpm, Some(10));
         assert_eq!(upstream.weights["00ff"], 3);
         assert_eq!((config.policy.selection, config.policy.escalate), (Selection::Sticky, Escalate::Always));
+    }
+
+    #[test]
+    fn models_and_formats() {
+        let json = r#"{"auth_key":"a","aliases":{"gpt-4o":"perplexity/x","bad":"x"},"models":["openai/gpt-4o","y"],
+            "providers":{"openai":{"openai_format":"native"},"anthropic":{"openai_format":"ai_gateway","drop":{"claude-":["seed"],"x":7}}}}"#;
+        assert_eq!(
+            parse(json, &[]).unwrap_err(),
+            [
+                "providers.openai.openai_format: this provider has no native API that is spoken here",
+                "providers.anthropic.drop.x: must be a list of strings, not a number",
+                "aliases.bad: must be provider/model, of a known provider",
+                "models: `y` must be provider/model, of a known provider",
+            ]
+        );
+        let good = json
+            .replace(r#","bad":"x""#, "")
+            .replace(r#","y""#, "")
+            .replace(r#","x":7"#, "")
+            .replace("native", "passthrough");
+        let config = parse(&good, &[]).unwrap();
+        let format = |slug: &str, gateway| config.upstreams[slug].openai_format(gateway);
+        assert_eq!(format("google-ai-studio", true), OpenAiFormat::Native);
+        assert_eq!(format("groq", false), OpenAiFormat::Passthrough);
+        assert_eq!(format("groq", true), OpenAiFormat::AiGateway);
+        assert_eq!(format("openrouter", true), OpenAiFormat::Passthrough, "compat does not serve it");
+        assert_eq!(format("openai", true), OpenAiFormat::Passthrough);
+        assert_eq!(format("anthropic", false), OpenAiFormat::Passthrough, "there is no gateway");
+        assert_eq!(config.upstreams["anthropic"].drop("claude-x"), ["seed"]);
+        assert!(config.upstreams["anthropic"].drop("other").is_empty());
     }
 
     #[test]

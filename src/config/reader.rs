@@ -46,6 +46,16 @@ impl<'p> Reader<'p> {
         }
     }
 
+    /// A list of texts.
+    pub fn texts(&mut self, name: &str) -> Option<Vec<String>> {
+        let value = self.fields.remove(name)?;
+        let texts = value.as_array().map(|list| list.iter().map(|item| item.as_str().map(str::to_owned)).collect());
+        match texts {
+            Some(Some(texts)) => Some(texts),
+            _ => self.wrong(name, "a list of strings", &value),
+        }
+    }
+
     /// A whole number in `range`. Istio hands every number over as a double, so `10.0` is one.
     pub fn number(&mut self, name: &str, range: RangeInclusive<u64>) -> Option<u64> {
         let value = self.fields.remove(name)?;

@@ -9,9 +9,9 @@ use crate::pool::{KeyId, Pool};
 use crate::time::{Span, Time};
 
 /// Cooldowns wait this long for others to go with them; blocks do not wait.
-pub const COALESCE: Span = Span::secs(2);
+pub const COALESCE: Span = Span::secs(3);
 /// Statements to a call.
-const BATCH: usize = 100;
+const BATCH: usize = 250;
 
 /// Something to write.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -92,6 +92,11 @@ impl HttpContext for Downstream {
                 self.api = api;
                 self.reply(&reply)
             }
+            Step::Answer(answer) => {
+                self.state = State::Replied;
+                host::reply(answer.status, &answer.headers, &answer.body);
+                Action::Pause
+            }
             Step::Proceed(intake) => {
                 self.api = intake.api;
                 if intake.awaits_body {

@@ -1,4 +1,10 @@
 //! The upstream filter: one context per attempt. Which key, and what did the answer say.
+//!
+//! ```text
+//! Waiting ─ headers ─┬─ error, or to be translated whole ─▶ Reading ─ body ─┬─▶ Passing (as it came)
+//!                    │                                                      └─▶ Replacing (ours)
+//!                    └─ else ─▶ Flowing: each piece is watched, and translated if need be
+//! ```
 
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
@@ -10,6 +16,11 @@ use crate::balancer::{ATTEMPTS_HEADER, Next, RETRY_HEADER};
 use crate::headers::Headers;
 use crate::reply::Reply;
 use crate::ticket::Ticket;
+use crate::translate::{self, Kind, Stream};
+
+/// The largest answer that is translated in one piece; the buffer limit of the clusters in the shipped
+/// configuration. A larger one is unreadable.
+const MAX_ANSWER: usize = 8 << 20;
 
 /// One attempt.
 pub struct Upstream {
@@ -21,13 +32,13 @@ pub struct Upstream {
 enum State {
     /// No answer yet.
     Waiting,
-    /// An error's headers are in and its body is being read.
+    /// The headers are in and the body is being read.
     Reading(Headers),
-    /// The answer passes.
+    /// The answer passes as it is.
     Passing,
-    /// A successful answer passes, and is watched for errors and token counts.
-    Watching(Box<Watcher>),
-    /// Ours takes the place of the answer, whose body is being swallowed.
+    /// A successful answer passes, watched for errors and token counts, and translated if need be.
+    Flowing(Box<Watcher>, Option<Box<Stream>>),
+    /// Ours takes the place of the answer, whose body is swallowed.
     Replacing(Vec<u8>),
 }
 
@@ -44,74 +55,139 @@ impl Upstream {
         Action::Pause
     }
 
-    /// The answer is known as far as it is read.
-    fn answered(&mut self, headers: &Headers, body: &[u8]) -> Action {
+    /// The answer is known as far as it has to be: what becomes of it? `body` is empty for one that
+    /// flows.
+    fn answered(&mut self, headers: &Headers, body: &[u8]) {
         let map = MapType::HttpResponseHeaders;
-        let Some(balancer) = self.balancer.clone() else { return Action::Continue };
+        let Some(balancer) = self.balancer.clone() else { return };
         let mut balancer = balancer.borrow_mut();
-        let next = balancer.answered(&host::SharedData, &mut self.ticket, headers, body, random(), host::now());
+        let now = host::now();
+        let error = if is_error(headers) { body.get(..body.len().min(BODY_LIMIT)).unwrap_or_default() } else { &[] };
+        let next = balancer.answered(&host::SharedData, &mut self.ticket, headers, error, random(), now);
         host::set_ticket(&self.ticket);
         if headers.has("set-cookie") {
             host::remove_header(map, "set-cookie");
         }
-        self.state = State::Passing;
-        if matches!(next, Next::Deliver(_)) && succeeded(headers) {
-            self.state = State::Watching(Box::new(Watcher::new(headers)));
-        }
-        let marks = match next {
-            Next::Deliver(marks) => marks,
+        let mut marks = balancer.marks(&self.ticket);
+        drop(balancer);
+        self.state = match next {
             Next::Retry => {
                 host::set_header(map, RETRY_HEADER, "1");
-                balancer.marks(&self.ticket)
+                State::Passing
+            }
+            Next::Deliver(more) => {
+                marks.extend(more);
+                self.deliver(headers, body)
             }
             Next::Replace(reply) => {
                 let rendered = reply.render(self.ticket.client);
                 host::set_header(map, ":status", &rendered.status.to_string());
-                host::set_header(map, "content-length", &rendered.body.len().to_string());
-                let mut marks = balancer.marks(&self.ticket);
                 marks.extend(rendered.headers);
-                self.state = State::Replacing(rendered.body);
-                marks
+                State::Replacing(rendered.body)
             }
         };
+        if let State::Replacing(body) = &self.state {
+            host::set_header(map, "content-length", &body.len().to_string());
+            host::remove_header(map, "content-encoding");
+        }
         for (name, value) in marks {
             host::set_header(map, name, &value);
         }
-        Action::Continue
+    }
+
+    /// The answer goes to the client: as it is, or translated.
+    fn deliver(&mut self, headers: &Headers, body: &[u8]) -> State {
+        let map = MapType::HttpResponseHeaders;
+        let Some(shape) = self.ticket.answer.clone() else {
+            return if succeeded(headers) {
+                State::Flowing(Box::new(Watcher::new(headers)), None)
+            } else {
+                State::Passing
+            };
+        };
+        let (id, created) = (format!("chatcmpl-{:016x}{:016x}", random(), random()), host::now().as_secs());
+        let json = |body| {
+            host::set_header(map, "content-type", "application/json");
+            State::Replacing(body)
+        };
+        if is_error(headers) {
+            return json(translate::error(status(headers), body));
+        }
+        if shape.kind == Kind::ChatStream {
+            host::remove_header(map, "content-length");
+            host::set_header(map, "content-type", "text/event-stream");
+            let stream = Stream::new(shape, &id, created);
+            return State::Flowing(Box::new(Watcher::new(headers)), Some(Box::new(stream)));
+        }
+        let mut watcher = Box::new(Watcher::new(headers));
+        self.watch(&mut watcher, body);
+        self.count(&watcher);
+        json(translate::answer(&shape, &id, created, body).unwrap_or_else(|error| {
+            host::set_header(map, ":status", "502");
+            error
+        }))
     }
 
     /// A piece of a successful answer passes.
-    fn watch(&mut self, size: usize) {
-        let (State::Watching(watcher), Some(balancer)) = (&mut self.state, &self.balancer) else { return };
-        if size == 0 || !watcher.is_watching() {
-            return;
-        }
+    fn watch(&self, watcher: &mut Watcher, piece: &[u8]) {
+        let Some(balancer) = &self.balancer else { return };
         let provider = balancer.borrow().config.upstream(&self.ticket.slug).map(|(_, upstream)| upstream.provider);
-        let Some(provider) = provider else { return };
-        let piece = host::body(BufferType::HttpResponseBody, size);
+        let Some(provider) = provider.filter(|_| watcher.is_watching() && !piece.is_empty()) else { return };
         let now = host::now();
-        if let Some(verdict) = watcher.see(&piece, provider, now) {
+        if let Some(verdict) = watcher.see(piece, provider, now) {
             balancer.borrow_mut().failed_late(&host::SharedData, &self.ticket, &verdict, now);
         }
     }
 
-    /// A successful answer has ended, in whatever way.
-    fn ended(&mut self) {
-        if let (State::Watching(watcher), Some(balancer)) = (&self.state, &self.balancer) {
-            if let Some(tokens) = watcher.usage() {
-                balancer.borrow_mut().served(&host::SharedData, &self.ticket, tokens, host::now());
-            }
-            self.state = State::Passing;
+    /// A successful answer has ended: its tokens are known.
+    fn count(&self, watcher: &Watcher) {
+        if let (Some(tokens), Some(balancer)) = (watcher.usage(), &self.balancer) {
+            balancer.borrow_mut().served(&host::SharedData, &self.ticket, tokens, host::now());
         }
     }
 
+    fn flow(&mut self, mut watcher: Box<Watcher>, mut stream: Option<Box<Stream>>, size: usize, end: bool) {
+        if watcher.is_watching() || stream.is_some() {
+            let piece = if size > 0 { host::body(BufferType::HttpResponseBody, size) } else { Vec::new() };
+            self.watch(&mut watcher, &piece);
+            if let Some(stream) = &mut stream {
+                let mut chunks = stream.feed(&piece);
+                if end {
+                    chunks.extend(stream.finish());
+                }
+                host::set_body(BufferType::HttpResponseBody, size, &chunks);
+            }
+        }
+        if end {
+            self.count(&watcher);
+        } else {
+            self.state = State::Flowing(watcher, stream);
+        }
+    }
+
+    /// The body of an answer that was read is complete.
+    fn read(&mut self, headers: &Headers, size: usize) {
+        let body = host::body(BufferType::HttpResponseBody, size);
+        self.answered(headers, &body);
+        self.swallow(size);
+    }
+
     /// Puts our body in the place of the first piece of the provider's, and nothing in that of all others.
-    fn swallow(&mut self, size: usize) -> Action {
+    fn swallow(&mut self, size: usize) {
         if let State::Replacing(body) = &mut self.state {
             let ours = core::mem::take(body);
             host::set_body(BufferType::HttpResponseBody, size, &ours);
         }
-        Action::Continue
+    }
+
+    /// Whether the body has to be read before the headers go on, and how much of it.
+    fn reads(&self, headers: &Headers) -> Option<usize> {
+        let whole = self.ticket.answer.as_ref().is_some_and(|shape| shape.kind != Kind::ChatStream);
+        match is_error(headers) {
+            true => Some(BODY_LIMIT),
+            false if succeeded(headers) && whole => Some(MAX_ANSWER),
+            false => None,
+        }
     }
 }
 
@@ -129,79 +205,71 @@ impl HttpContext for Upstream {
         };
         self.ticket = ticket;
         let attempt = balancer.borrow_mut().attempt(&host::SharedData, &mut self.ticket, random(), host::now());
+        host::set_ticket(&self.ticket);
         match attempt {
             Ok(attempt) => {
                 host::edit_request(&attempt.edits);
-                host::set_ticket(&self.ticket);
                 Action::Continue
             }
-            Err(reply) => {
-                host::set_ticket(&self.ticket);
-                self.reply(&reply)
-            }
+            Err(reply) => self.reply(&reply),
         }
     }
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         let headers = host::headers(MapType::HttpResponseHeaders);
-        if is_error(&headers) && !end_of_stream {
+        if !end_of_stream && self.reads(&headers).is_some() {
             self.state = State::Reading(headers);
             return Action::Pause;
         }
         self.answered(&headers, &[]);
-        if end_of_stream {
-            self.ended();
-        }
         Action::Continue
     }
 
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        match &self.state {
-            State::Reading(_) if !end_of_stream && size < BODY_LIMIT => Action::Pause,
+        match core::mem::replace(&mut self.state, State::Passing) {
             State::Reading(headers) => {
-                let headers = headers.clone();
-                let body = host::body(BufferType::HttpResponseBody, size.min(BODY_LIMIT));
-                self.answered(&headers, &body);
-                self.swallow(size)
-            }
-            State::Replacing(_) => self.swallow(size),
-            State::Watching(_) => {
-                self.watch(size);
-                if end_of_stream {
-                    self.ended();
+                if !end_of_stream && self.reads(&headers).is_some_and(|limit| size < limit) {
+                    self.state = State::Reading(headers);
+                    return Action::Pause;
                 }
-                Action::Continue
+                self.read(&headers, size);
             }
-            State::Waiting | State::Passing => Action::Continue,
+            State::Flowing(watcher, stream) => self.flow(watcher, stream, size, end_of_stream),
+            State::Replacing(body) => {
+                self.state = State::Replacing(body);
+                self.swallow(size);
+            }
+            State::Waiting | State::Passing => {}
         }
+        Action::Continue
     }
 
-    /// With trailers, no body callback says that the error is complete.
+    /// With trailers, no body callback says that the body is complete.
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
-        if let State::Reading(headers) = &self.state {
-            let headers = headers.clone();
-            let body = host::body(BufferType::HttpResponseBody, BODY_LIMIT);
-            self.answered(&headers, &body);
-            return self.swallow(BODY_LIMIT);
+        match core::mem::replace(&mut self.state, State::Passing) {
+            State::Reading(headers) => self.read(&headers, MAX_ANSWER),
+            State::Flowing(watcher, _) => self.count(&watcher),
+            state => self.state = state,
         }
-        self.ended();
         Action::Continue
     }
 
     /// Also when the client has gone before the end.
     fn on_log(&mut self) {
-        self.ended();
+        if let State::Flowing(watcher, _) = &self.state {
+            self.count(watcher);
+        }
     }
 }
 
-fn status_class(headers: &Headers) -> Option<char> {
-    headers.text(":status").and_then(|status| status.chars().next())
+fn status(headers: &Headers) -> u16 {
+    headers.text(":status").and_then(|status| status.parse().ok()).unwrap_or(502)
 }
 
 fn succeeded(headers: &Headers) -> bool {
-    status_class(headers) == Some('2')
+    (200..300).contains(&status(headers))
 }
 
 fn is_error(headers: &Headers) -> bool {
-    !matches!(status_class(headers), Some('1' | '2' | '3'))
+    status(headers) >= 400
 }

@@ -149,6 +149,7 @@ pub fn forward(
     let all = [(":method", method), (":path", path)].into_iter().chain(headers.iter().copied());
     match request::begin(config, Headers::from_iter(all), body.is_empty(), START) {
         Step::Reply(reply, _) => Err(reply),
+        Step::Answer(answer) => Err(Reply::new(answer.status, "answer", String::from_utf8_lossy(&answer.body))),
         Step::Proceed(intake) => intake.finish(config, body.as_bytes(), body.len(), 0),
     }
 }

@@ -1,0 +1,142 @@
+//! OpenAI-shaped requests: the model names the provider, and the provider how it is asked.
+//!
+//! Native: translated to the provider's own API, here and once. Every attempt sends the same body to
+//! the same provider, so translating it again upstream would only cost; and what cannot be translated
+//! is refused before a key is leased. The way back is upstream, where answers are read.
+//! Passthrough and AI Gateway: only the model's name is rewritten, every other byte stays.
+
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use crate::auth::Definition;
+use crate::config::{AiGateway, Config, OpenAiFormat, Upstream};
+use crate::json;
+use crate::reply::{Rendered, Reply};
+use crate::request::{Edit, Forward, Intake, check_model, check_provider, gateway, pick, unknown_provider, unreadable};
+use crate::route::Endpoint;
+use crate::target::Target;
+use crate::translate::{self, Options, Translated};
+
+/// What a request becomes. `random` picks one of several gateways.
+///
+/// # Errors
+/// The answer to a request that does not go up.
+pub fn forward(
+    intake: &Intake,
+    config: &Config,
+    definition: &Definition,
+    endpoint: Endpoint,
+    body: &[u8],
+    random: u64,
+) -> Result<Forward, Reply> {
+    let [value] = json::fields(body, ["model"]).map_err(unreadable)?;
+    let (value, named) = value.and_then(|value| Some((value, json::string(value)?))).ok_or_else(no_model)?;
+    let full = config.aliases.get(&named).unwrap_or(&named);
+    // Only the first slash parts: `openrouter/google/gemini-2.0-flash:free`.
+    let (name, model) = full.split_once('/').filter(|(_, model)| !model.is_empty()).ok_or_else(no_model)?;
+    let (slug, upstream) = config.upstream(name).ok_or_else(|| unknown_provider(name))?;
+    check_provider(definition, slug)?;
+    check_model(definition, slug, Some(model))?;
+    let gateway = gateway(config, upstream);
+    let way =
+        Way { slug, upstream, gateway, prefix: gateway.map_or("", |gateway| pick(gateway, random)), endpoint, model };
+    match upstream.openai_format(gateway.is_some()) {
+        OpenAiFormat::Native => way.translated(intake, body),
+        OpenAiFormat::Passthrough => way.passed(intake, body, value, &named),
+        OpenAiFormat::AiGateway => way.compat(intake, body, value, &named),
+    }
+}
+
+/// Where a request goes.
+struct Way<'a> {
+    slug: &'a str,
+    upstream: &'a Upstream,
+    gateway: Option<&'a AiGateway>,
+    /// The path of the gateway that was picked.
+    prefix: &'a str,
+    endpoint: Endpoint,
+    model: &'a str,
+}
+
+impl Way<'_> {
+    fn translated(&self, intake: &Intake, body: &[u8]) -> Result<Forward, Reply> {
+        let no_api =
+            || Reply::new(400, "no_openai_api", format!("{} has no API that this is translated to.", self.slug));
+        let target = self.upstream.native().ok_or_else(no_api)?;
+        let options = Options { drop: self.upstream.drop(self.model) };
+        let translated = match self.endpoint {
+            Endpoint::ChatCompletions => translate::request(target, self.model, body, &options),
+            Endpoint::Embeddings => translate::embeddings(target, self.model, body, &options),
+        };
+        let Translated { path, body, answer } =
+            translated.map_err(|refusal| Reply::new(400, "unsupported_field", refusal.message).param(refusal.field))?;
+        let (path, query) = path.split_once('?').unwrap_or((&path, ""));
+        let target = self.native(path, query)?;
+        let mut forward = self.forward(intake, target, false, Some(body))?;
+        forward.edits.push(Edit::Set("content-type", "application/json".to_owned()));
+        forward.ticket.answer = Some(answer);
+        Ok(forward)
+    }
+
+    fn passed(&self, intake: &Intake, body: &[u8], value: &RawValue, named: &str) -> Result<Forward, Reply> {
+        let nowhere = |problem| Reply::new(400, "no_openai_api", format!("{}: {problem}.", self.slug));
+        let target = match self.gateway {
+            // There the slug stands for the base of the OpenAI-style API, if that is the native one.
+            Some(_) => {
+                let prefix = self.upstream.provider.openai.map_or("/", |openai| openai.prefix);
+                self.native(&format!("{prefix}{}", self.endpoint.path()), "")?
+            }
+            None => Target::openai(self.upstream, self.endpoint, self.model).map_err(nowhere)?,
+        };
+        self.forward(intake, target, true, rewritten(body, value, named, self.model))
+    }
+
+    fn compat(&self, intake: &Intake, body: &[u8], value: &RawValue, named: &str) -> Result<Forward, Reply> {
+        let Some(gateway) = self.gateway else { return self.passed(intake, body, value, named) };
+        let target = Target::compat(gateway, self.prefix, self.endpoint);
+        let sent = format!("{}/{}", self.upstream.provider.compat_name(), self.model);
+        self.forward(intake, target, true, rewritten(body, value, named, &sent))
+    }
+
+    fn native(&self, path: &str, query: &str) -> Result<Target, Reply> {
+        match self.gateway {
+            Some(gateway) => Ok(Target::native_through(gateway, self.prefix, self.upstream, path, query)),
+            None => Target::native(self.upstream, path, query)
+                .map_err(|problem| Reply::new(400, "no_openai_api", format!("{}: {problem}.", self.slug))),
+        }
+    }
+
+    fn forward(&self, intake: &Intake, target: Target, openai: bool, body: Option<Vec<u8>>) -> Result<Forward, Reply> {
+        intake.forward((self.slug, self.upstream), Some(self.model.to_owned()), target, self.gateway, openai, body)
+    }
+}
+
+/// The body with another model in it, every other byte as it was; `None` if it has that model.
+fn rewritten(body: &[u8], value: &RawValue, named: &str, model: &str) -> Option<Vec<u8>> {
+    if named == model {
+        return None;
+    }
+    let range = json::position(body, value)?;
+    let quoted = serde_json::to_string(model).ok()?;
+    Some([body.get(..range.start)?, quoted.as_bytes(), body.get(range.end..)?].concat())
+}
+
+fn no_model() -> Reply {
+    let message = "`model` must be provider/model, for example google-ai-studio/gemini-2.0-flash.";
+    Reply::new(400, "invalid_model", message).param("model")
+}
+
+/// `GET /v1/models`: the configured models and aliases that this AUTH_KEY may use.
+#[must_use]
+pub fn models(config: &Config, definition: &Definition) -> Rendered {
+    let listed = config.models.iter().map(|full| (full, full)).chain(&config.aliases);
+    let data: Vec<_> = listed
+        .filter_map(|(id, full)| {
+            let (name, model) = full.split_once('/')?;
+            let (slug, _) = config.upstream(name)?;
+            let model = definition.allows(slug, Some(model)).then_some(id)?;
+            Some(json!({"id": model, "object": "model", "created": 0, "owned_by": slug}))
+        })
+        .collect();
+    Rendered::new(200, "application/json", json!({"object": "list", "data": data}).to_string())
+}
