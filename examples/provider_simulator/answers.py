@@ -1,7 +1,4 @@
-"""What providers answer, in their own words: OpenAI's, Google's and Anthropic's shapes.
-
-Texts name the model and nothing else: an answer never repeats what stood in the request.
-"""
+"""What providers answer, in their own words: OpenAI's, Google's and Anthropic's shapes."""
 
 import json
 import time
@@ -10,10 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import model as models
 from .keys import Behaviour, Spent
+from .model import Said
 
 JSON = "application/json"
 SSE = "text/event-stream"
+SIGNATURE = "c2ltdWxhdGVkIHRob3VnaHQ="
+"""What Gemini signs its calls with, and wants back."""
 
 
 @dataclass
@@ -52,10 +53,6 @@ class Answer:
         return self.body.encode() if isinstance(self.body, str) else json.dumps(self.body).encode()
 
 
-def text_of(model: str) -> str:
-    return f"Hello from the provider simulator, in the role of {model}."
-
-
 def _pieces(text: str) -> list[str]:
     words = text.split(" ")
     return [word if index == 0 else " " + word for index, word in enumerate(words)]
@@ -71,19 +68,35 @@ def _sse(events: Sequence[Any], newline: str, names: bool = False) -> list[bytes
     return out
 
 
+def _tokens(said: Said) -> int:
+    return max(1, len(_pieces(said.text + json.dumps([list(call) for call in said.calls]))))
+
+
 def openai_chat(model: str, request: dict, newline: str = "\n") -> Answer:
-    text, ident = text_of(model), "chatcmpl-" + uuid.uuid4().hex[:24]
+    said, ident = models.openai(request).answer(model), "chatcmpl-" + uuid.uuid4().hex[:24]
     head = {"id": ident, "created": int(time.time()), "model": model, "system_fingerprint": "fp_simulator"}
-    usage = {"prompt_tokens": 9, "completion_tokens": len(_pieces(text)), "total_tokens": 9 + len(_pieces(text))}
+    usage = {"prompt_tokens": 9, "completion_tokens": _tokens(said), "total_tokens": 9 + _tokens(said)}
+    reason = "tool_calls" if said.calls else "stop"
+    calls = [
+        {"id": "call_" + uuid.uuid4().hex[:24], "type": "function", "function": {"name": name, "arguments": arguments}}
+        for name, arguments in ((name, json.dumps(arguments)) for name, arguments in said.calls)
+    ]
     if not request.get("stream"):
-        message = {"role": "assistant", "content": text, "refusal": None}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+        message: dict = {"role": "assistant", "content": said.text or None, "refusal": None}
+        message |= {"tool_calls": calls} if calls else {}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
         return Answer(body={**head, "object": "chat.completion", "choices": [choice], "usage": usage})
     head["object"] = "chat.completion.chunk"
-    deltas: list[dict] = [{"role": "assistant", "content": ""}, *({"content": piece} for piece in _pieces(text)), {}]
+    deltas = [{"role": "assistant", "content": None if calls else ""}]
+    deltas += [{"content": piece} for piece in _pieces(said.text)] if said.text else []
+    for index, call in enumerate(calls):
+        function = call["function"]
+        deltas.append({"tool_calls": [{"index": index, **call, "function": {**function, "arguments": ""}}]})
+        pieces = ({"index": index, "function": {"arguments": piece}} for piece in _pieces(function["arguments"]))
+        deltas += [{"tool_calls": [piece]} for piece in pieces]
     events: list[Any] = [
-        {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None if delta else "stop"}]}
-        for delta in deltas
+        {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None if delta else reason}]}
+        for delta in [*deltas, {}]
     ]
     if (request.get("stream_options") or {}).get("include_usage"):
         events.append({**head, "choices": [], "usage": usage})
@@ -103,16 +116,21 @@ def openai_models(models: Sequence[str]) -> Answer:
     return Answer(body={"object": "list", "data": data})
 
 
-def gemini_generate(model: str, streamed: bool, sse: bool, newline: str = "\r\n") -> Answer:
-    text = text_of(model)
-    pieces = _pieces(text) if streamed else [text]
+def gemini_generate(model: str, request: dict, streamed: bool, sse: bool, newline: str = "\r\n") -> Answer:
+    said = models.gemini(request).answer(model)
+    parts: list[dict] = [{"functionCall": {"name": name, "args": arguments}} for name, arguments in said.calls]
+    if parts:
+        # Only the first of parallel calls is signed.
+        parts[0]["thoughtSignature"] = SIGNATURE
+    texts = _pieces(said.text) if streamed else [said.text]
+    groups = [parts] if parts else [[{"text": text}] for text in texts]
     head = {"modelVersion": model, "responseId": uuid.uuid4().hex[:22]}
-    usage = {"promptTokenCount": 9, "candidatesTokenCount": len(_pieces(text))}
+    usage = {"promptTokenCount": 9, "candidatesTokenCount": _tokens(said)}
     usage["totalTokenCount"] = sum(usage.values())
     events = []
-    for index, piece in enumerate(pieces):
-        candidate = {"content": {"parts": [{"text": piece}], "role": "model"}, "index": 0}
-        if index == len(pieces) - 1:
+    for index, group in enumerate(groups):
+        candidate = {"content": {"parts": group, "role": "model"}, "index": 0}
+        if index == len(groups) - 1:
             candidate["finishReason"] = "STOP"
         events.append({"candidates": [candidate], "usageMetadata": usage, **head})
     if not streamed:
@@ -140,38 +158,41 @@ def gemini_models(models: Sequence[str]) -> Answer:
 
 
 def anthropic_messages(model: str, request: dict, newline: str = "\n") -> Answer:
-    text = text_of(model)
-    message = {
-        "id": "msg_" + uuid.uuid4().hex[:24],
-        "type": "message",
-        "role": "assistant",
-        "model": model,
-        "content": [{"type": "text", "text": text}],
-        "stop_reason": "end_turn",
-        "stop_sequence": None,
-        "usage": {"input_tokens": 9, "output_tokens": len(_pieces(text))},
-    }
+    said = models.anthropic(request).answer(model)
+    blocks: list[dict] = [
+        {"type": "tool_use", "id": "toolu_" + uuid.uuid4().hex[:24], "name": name, "input": arguments}
+        for name, arguments in said.calls
+    ] or [{"type": "text", "text": said.text}]
+    stop = {"stop_reason": "tool_use" if said.calls else "end_turn", "stop_sequence": None}
+    message = {"id": "msg_" + uuid.uuid4().hex[:24], "type": "message", "role": "assistant", "model": model}
     if not request.get("stream"):
-        return Answer(body=message)
-    begin = {**message, "content": [], "stop_reason": None, "usage": {"input_tokens": 9, "output_tokens": 1}}
-    deltas = [
-        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}}
-        for piece in _pieces(text)
-    ]
+        usage = {"input_tokens": 9, "output_tokens": _tokens(said)}
+        return Answer(body={**message, "content": blocks, **stop, "usage": usage})
+    begin = {"content": [], "stop_reason": None, "stop_sequence": None}
+    begin["usage"] = {"input_tokens": 9, "output_tokens": 1}
     events = [
-        {"type": "message_start", "message": begin},
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "message_start", "message": {**message, **begin}},
         {"type": "ping"},
-        *deltas,
-        {"type": "content_block_stop", "index": 0},
-        {
-            "type": "message_delta",
-            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
-            "usage": {"output_tokens": len(_pieces(text))},
-        },
+        *(event for index, block in enumerate(blocks) for event in _anthropic_block(index, block)),
+        {"type": "message_delta", "delta": stop, "usage": {"output_tokens": _tokens(said)}},
         {"type": "message_stop"},
     ]
     return Answer(chunks=_sse(events, newline, names=True))
+
+
+def _anthropic_block(index: int, block: dict) -> list[dict]:
+    if block["type"] == "text":
+        empty = {**block, "text": ""}
+        deltas = [{"type": "text_delta", "text": piece} for piece in _pieces(block["text"])]
+    else:
+        empty = {**block, "input": {}}
+        pieces = ["", *_pieces(json.dumps(block["input"]))]
+        deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
+    return [
+        {"type": "content_block_start", "index": index, "content_block": empty},
+        *({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas),
+        {"type": "content_block_stop", "index": index},
+    ]
 
 
 # Refusals. `api` is the shape that the client's path asks for: "openai", "gemini" or "anthropic".

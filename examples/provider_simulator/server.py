@@ -274,7 +274,7 @@ class Simulator:
             newline = self.newline or "\r\n"
             if verb in ("generateContent", "streamGenerateContent"):
                 sse = "sse" in parse_qs(urlsplit(request.target).query).get("alt", [])
-                return answers.gemini_generate(model, verb.startswith("stream"), sse, newline)
+                return answers.gemini_generate(model, _fields(request), verb.startswith("stream"), sse, newline)
             return answers.gemini_other(verb, _fields(request)) or answers.not_found(api)
         newline = self.newline or "\n"
         if api == "anthropic":
