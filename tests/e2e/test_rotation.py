@@ -229,7 +229,8 @@ def test_no_bodies(shared, pool):
 
 def test_response_trailers(shared, pool):
     for status, expected in ((200, 200), (503, 200)):
-        head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\ntrailer: x-t\r\n\r\n"
+        head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n"
+        head += "transfer-encoding: chunked\r\ntrailer: x-t\r\n\r\n"
         raw = head.encode() + b"2\r\n{}\r\n0\r\nx-t: 1\r\n\r\n"
         shared.simulator.script(Answer(raw=raw), model=pool.model)
         assert shared.client.chat(pool.compat_model).status_code == expected
