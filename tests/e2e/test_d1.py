@@ -210,6 +210,18 @@ def test_a_wrong_token_is_one_clear_line(start, simulator, d1, model):
     assert balancer.client.chat(f"openai/{model}").status_code == 200, "the configuration's keys serve"
 
 
+def test_gauges(loaded, d1):
+    def gauges():
+        return {name.split("one_balance.d1.")[1]: value for name, value in loaded.stats(r"one_balance\.d1\.").items()}
+
+    assert eventually(lambda: (shown := gauges())["loaded"] == 1 and shown)["snapshot_age_seconds"] <= 5
+    d1.fault("status", times=3, status=500)
+    eventually(lambda: gauges()["failure.server"] == 1)
+    eventually(lambda: gauges()["snapshot_age_seconds"] >= 3)
+    eventually(lambda: gauges()["failure.server"] == 0 and gauges()["snapshot_age_seconds"] <= 2, 40)
+    assert gauges()["outbox"] == 0
+
+
 def test_a_first_start_with_d1_away(start, simulator, d1, model):
     key = simulator.key("openai", label="row")
     d1.insert("openai", key.secret)
