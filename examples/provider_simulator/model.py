@@ -53,16 +53,17 @@ def openai(request: dict) -> Asked:
 
 
 def gemini(request: dict) -> Asked:
-    functions = [f for tool in _dicts(request.get("tools")) for f in _dicts(tool.get("functionDeclarations"))]
-    tools = [(f.get("name", ""), f.get("parametersJsonSchema") or f.get("parameters")) for f in functions]
-    calling = (request.get("toolConfig") or {}).get("functionCallingConfig") or {}
-    tools = _allowed(tools, calling.get("mode") == "NONE", calling.get("allowedFunctionNames"))
-    config = request.get("generationConfig") or {}
-    schema = config.get("responseJsonSchema") or config.get("responseSchema")
-    if schema is None and config.get("responseMimeType") == "application/json":
+    functions = [f for tool in _dicts(request.get("tools")) for f in _dicts(_proto(tool, "functionDeclarations"))]
+    schemas = [_proto(f, "parametersJsonSchema") or f.get("parameters") for f in functions]
+    tools = [(f.get("name", ""), schema) for f, schema in zip(functions, schemas, strict=True)]
+    calling = _proto(_proto(request, "toolConfig") or {}, "functionCallingConfig") or {}
+    tools = _allowed(tools, calling.get("mode") == "NONE", _proto(calling, "allowedFunctionNames"))
+    config = _proto(request, "generationConfig") or {}
+    schema = _proto(config, "responseJsonSchema") or _proto(config, "responseSchema")
+    if schema is None and _proto(config, "responseMimeType") == "application/json":
         schema = {}
     parts = _dicts(_last(request.get("contents")).get("parts"))
-    return Asked(tools, schema, any("functionResponse" in part for part in parts))
+    return Asked(tools, schema, any(_proto(part, "functionResponse") for part in parts))
 
 
 def anthropic(request: dict) -> Asked:
@@ -96,6 +97,12 @@ def instance(schema: Any, root: Any = None, depth: int = 0) -> Any:
         return [instance(schema.get("items"), root, depth + 1) for _ in range(max(1, int(schema.get("minItems", 1))))]
     least = schema.get("minimum", 1)
     return {"string": "text", "integer": least, "number": least, "boolean": True}.get(kind)
+
+
+def _proto(fields: dict, name: str) -> Any:
+    """A field by its name, or in snake_case: Google takes both, and its own SDK mixes them."""
+    snake = "".join("_" + char.lower() if char.isupper() else char for char in name)
+    return fields.get(name, fields.get(snake))
 
 
 def _resolve(reference: str, root: Any) -> Any:
