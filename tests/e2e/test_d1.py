@@ -264,7 +264,7 @@ def test_one_worker_talks_and_not_much(loaded, d1):
     assert 2 <= len(d1.calls()) - before <= 6
 
 
-def test_keys_by_hand(tmp_path, simulator):
+def test_keys_by_hand(tmp_path, d1_server):
     """make d1-…, on a local database, as a person would."""
     import os
     import subprocess
