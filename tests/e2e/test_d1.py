@@ -297,3 +297,12 @@ def test_keys_by_hand(tmp_path, d1_server):
     assert code == 1
     assert "line 1" in text
     assert d1("import", str(tmp_path / "nowhere"))[0] == 1
+
+
+def test_a_name_that_does_not_resolve(start, simulator, model):
+    """The shipped cluster as it is: no server has an address here, so a callout fails within the call."""
+    simulator.key("openai")
+    env = {"D1_ACCOUNT_ID": "account", "D1_DATABASE_ID": "database", "D1_API_TOKEN": "some-token-1234"}
+    balancer = start(env=env)
+    eventually(lambda: "D1 gives no answer" in balancer.log())
+    assert balancer.client.chat(f"openai/{model}").status_code == 200
