@@ -27,7 +27,7 @@ run: $(STAMPS)/run $(MODULE) ## start Envoy with one-balance (PORT, ADMIN_PORT);
 
 build: $(MODULE) ## build the release module
 
-test: lint test-native test-core validate test-e2e ## everything that CI checks
+test: lint test-native test-core simulate validate test-e2e ## everything that CI checks
 
 test-native: ## unit, property and golden tests
 	cargo test --quiet
@@ -53,7 +53,7 @@ format: $(STAMPS)/tests ## format Rust and Python
 	$(BIN)/ruff check --fix $(PYTHONS)
 	$(BIN)/ruff format $(PYTHONS)
 
-simulate: ## the pool against other policies, on simulated providers
+simulate: ## the pool against other policies, on simulated providers; fails if it misses its goal
 	cargo run --quiet --release --example simulate
 
 d1-create: $(STAMPS)/wrangler ## D1 by hand: create the database (WHERE=local, the default, or remote)

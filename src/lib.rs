@@ -13,6 +13,7 @@ pub mod d1;
 pub mod headers;
 pub mod json;
 pub mod lifecycle;
+pub mod metrics;
 pub mod model;
 pub mod multipart;
 pub mod pool;

@@ -279,11 +279,13 @@ impl Syncer {
         self.not_before = now.plus(stated.unwrap_or_default().max(jittered(backoff, random)));
         // One line when it begins and when it changes, not one a minute.
         if self.status.failure != Some(failure) {
-            error!(
-                "D1: {}; what was learned waits, and the keys of the last snapshot go on ({})",
-                failure.advice(),
-                failure.name()
-            );
+            let age = self.status.snapshot.until(now).as_secs_up();
+            let keys = match self.status.snapshot {
+                Time(0) => "no keys have been read yet".to_owned(),
+                _ => format!("the keys of {age} s ago go on"),
+            };
+            let waiting = self.status.outbox;
+            error!("D1: {}; {keys}, and {waiting} changes wait ({})", failure.advice(), failure.name());
         }
         self.note(store, |status| status.failure = Some(failure));
     }

@@ -6,7 +6,7 @@ import time
 
 import harness
 import pytest
-from harness import Simulator, eventually
+from harness import eventually
 from provider_simulator import Answer, Behaviour
 
 BAD_KEY = {"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}}
@@ -106,7 +106,11 @@ def test_totals_grow_by_what_is_added(loaded, simulator, d1, model):
     """The Worker has cooled the key for another model before, in its own way of writing numbers."""
     end = time.time() + 1000
     coolings = {"other": {"end_at": end, "total_seconds": 65.0}, model: {"end_at": 5.0, "total_seconds": 10.0}}
-    d1.sql("UPDATE keys SET model_coolings = ?, total_cooling_seconds = 75 WHERE id = ?", json.dumps(coolings), loaded.ids[1])
+    d1.sql(
+        "UPDATE keys SET model_coolings = ?, total_cooling_seconds = 75 WHERE id = ?",
+        json.dumps(coolings),
+        loaded.ids[1],
+    )
     simulator.script(stated(100), key=simulator.keys[1], model=model)
     eventually(lambda: serves(loaded, model) == {"one"})
     row = eventually(lambda: (row := d1.row(loaded.ids[1]))["total_cooling_seconds"] > 75 and row)
@@ -115,7 +119,7 @@ def test_totals_grow_by_what_is_added(loaded, simulator, d1, model):
     assert row["total_cooling_seconds"] - 75 == row["model_coolings"][model]["total_seconds"] - 10
 
 
-@pytest.mark.parametrize("odd", ["", "{}", "null", "[1]", "{\"m\":", "\"text\"", "{\"m\": 7}"])
+@pytest.mark.parametrize("odd", ["", "{}", "null", "[1]", '{"m":', '"text"', '{"m": 7}'])
 def test_odd_rows(loaded, simulator, d1, model, odd):
     d1.sql("UPDATE keys SET model_coolings = ? WHERE id = ?", odd, loaded.ids[1])
     d1.insert("nobody-knows", "key-of-nobody-1", id="row-of-nobody")
@@ -150,7 +154,12 @@ def test_two_envoys_are_one_pool(loaded, start, simulator, d1, model):
 
 def test_five_thousand_keys_in_pages(start, simulator, d1, model):
     last = simulator.key("openai", label="last")
-    d1.insert_all([{"id": f"{number:06}", "provider": "openai", "key": f"filler-{number:06}", "status": "blocked"} for number in range(5000)])
+    d1.insert_all(
+        [
+            {"id": f"{number:06}", "provider": "openai", "key": f"filler-{number:06}", "status": "blocked"}
+            for number in range(5000)
+        ]
+    )
     d1.insert("openai", last.secret, id="zzz")
     balancer = start(env={"PROVIDER_KEYS": None}, d1=d1)
     eventually(lambda: serves(balancer, model) == {"last"})
@@ -187,7 +196,9 @@ def test_d1_away(loaded, simulator, d1, model, fault):
     cooling = row["model_coolings"][f"{model}-cools"]
     assert 995 < cooling["total_seconds"] <= 1002, "written once, whatever was sent twice"
     assert row["total_cooling_seconds"] == cooling["total_seconds"]
-    assert loaded.log().count("D1: ") - loaded.log().count("D1: the pool") <= 4, "a line when it begins, and one when it ends"
+    assert loaded.log().count("D1: ") - loaded.log().count("D1: the pool") <= 4, (
+        "a line when it begins, and one when it ends"
+    )
 
 
 def test_a_wrong_token_is_one_clear_line(start, simulator, d1, model):
@@ -197,6 +208,18 @@ def test_a_wrong_token_is_one_clear_line(start, simulator, d1, model):
     time.sleep(3)
     assert balancer.log().count("D1 refuses the token") == 1
     assert balancer.client.chat(f"openai/{model}").status_code == 200, "the configuration's keys serve"
+
+
+def test_gauges(loaded, d1):
+    def gauges():
+        return {name.split("one_balance.d1.")[1]: value for name, value in loaded.stats(r"one_balance\.d1\.").items()}
+
+    assert eventually(lambda: (shown := gauges())["loaded"] == 1 and shown)["snapshot_age_seconds"] <= 5
+    d1.fault("status", times=3, status=500)
+    eventually(lambda: gauges()["failure.server"] == 1)
+    eventually(lambda: gauges()["snapshot_age_seconds"] >= 3)
+    eventually(lambda: gauges()["failure.server"] == 0 and gauges()["snapshot_age_seconds"] <= 2, 40)
+    assert gauges()["outbox"] == 0
 
 
 def test_a_first_start_with_d1_away(start, simulator, d1, model):
@@ -216,7 +239,8 @@ def test_both_sources_make_one_pool(start, simulator, d1, model):
     eventually(lambda: serves(balancer, model) == {"both", "own", "row"})
     answers = [balancer.client.chat(f"openai/{model}") for _ in range(9)]
     shown = [answer.headers["x-one-balance-key-id"] for answer in answers]
-    assert len(set(shown)) == 3 and set(ids) < set(shown)
+    assert len(set(shown)) == 3
+    assert set(ids) < set(shown)
     assert all(shown.count(ident) == 3 for ident in shown), "one key, one turn"
 
 
@@ -252,17 +276,23 @@ def test_keys_by_hand(tmp_path, simulator):
     env = {**os.environ, "D1_DATABASE": "test-" + tmp_path.name.replace("_", "-"), "WHERE": "local"}
 
     def d1(*arguments):
-        done = subprocess.run([sys.executable, script, *arguments], env=env, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, script, *arguments], env=env, capture_output=True, text=True, check=False
+        )
         return done.returncode, done.stdout + done.stderr
 
     assert d1("migrate")[0] == 0
     assert d1("import", str(file)) == (0, "2 keys imported, 0 were there already.\n")
     assert d1("import", str(file)) == (0, "0 keys imported, 2 were there already.\n")
     code, listed = d1("list")
-    assert code == 0 and "openai" in listed and "sk-a…aaaa  the first" in listed and "it's quoted" in listed
+    assert code == 0
+    assert "openai" in listed
+    assert "sk-a…aaaa  the first" in listed
+    assert "it's quoted" in listed
     assert "sk-aaaaaaaaaaaaaaaaaaaa" not in listed
     assert d1("delete-blocked") == (0, "0 blocked keys deleted.\n")
     file.write_text("openai\n")
     code, text = d1("import", str(file))
-    assert code == 1 and "line 1" in text
+    assert code == 1
+    assert "line 1" in text
     assert d1("import", str(tmp_path / "nowhere"))[0] == 1

@@ -26,7 +26,9 @@ def test_parallel_429s_over_four_workers_are_each_counted(start, simulator, mode
     answers = client.parallel(16, lambda _: client.chat(f"openai/{model}"))
     assert {answer.status_code for answer in answers} == {429}
     assert len(simulator.requests) == 16, "all were under way before the first answer"
-    last = eventually(lambda: (answer := client.chat(f"openai/{model}")).headers.get("x-one-balance-attempts") == "1" and answer)
+    last = eventually(
+        lambda: (answer := client.chat(f"openai/{model}")).headers.get("x-one-balance-attempts") == "1" and answer
+    )
     # OpenAI's day is not known: 24 hours from now.
     assert (int(last.headers["retry-after"]) > 80_000) == escalates
     assert len(simulator.requests) == 17
@@ -108,7 +110,9 @@ def test_quotas_in_real_time(start, simulator, model):
         if request.key is None or request.key.behaviour is Behaviour.INVALID:
             return None
         spent = counting[request.key.secret].take(model, 0)
-        delay = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{spent.wait:.3f}s"} if spent else {}
+        delay = (
+            {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{spent.wait:.3f}s"} if spent else {}
+        )
         error = {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "quota", "details": [delay]}
         return Answer(429, body={"error": error}) if spent else Answer(200, body={})
 
@@ -136,7 +140,9 @@ def test_quotas_in_real_time(start, simulator, model):
 
 def test_a_listener_update_keeps_what_is_known(start, simulator, model, tmp_path):
     """By file-based LDS, as a deployment would: keys come and go with the configuration, the state stays."""
-    dead, stays, leaves, joins = (simulator.key("openai", label=label) for label in ("dead", "stays", "leaves", "joins"))
+    dead, stays, leaves, joins = (
+        simulator.key("openai", label=label) for label in ("dead", "stays", "leaves", "joins")
+    )
     dead.behaviour = Behaviour.INVALID
     file = tmp_path / "listeners.yaml"
     kept = {}

@@ -44,7 +44,8 @@ def test_native_requests(either, slug, path, header, model):
     [request] = either.simulator.requests
     assert (request.slug, request.model) == (slug, model)
     assert request.json() == native_body(slug, model)
-    assert request.key in either.simulator.keys and request.header(header)
+    assert request.key in either.simulator.keys
+    assert request.header(header)
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/compat/chat/completions"])
@@ -125,7 +126,9 @@ def rights(tmp_path_factory):
     with Simulator() as simulator:
         for slug in ("openai", "anthropic"):
             simulator.key(slug)
-        keys = "open-key-1234;tight-key-123=openai,gpt-4o&google-ai-studio;old-key-12345(1000);later-key-1234(99999999999)"
+        keys = (
+            "open-key-1234;tight-key-123=openai,gpt-4o&google-ai-studio;old-key-12345(1000);later-key-1234(99999999999)"
+        )
         balancer = harness.start(simulator, tmp_path_factory.mktemp("rights") / "envoy.log", env={"AUTH_KEY": keys})
         yield balancer
         harness.stop(balancer)
@@ -134,11 +137,14 @@ def rights(tmp_path_factory):
 def test_errors_have_the_shape_of_the_clients_api(shared):
     client = shared.client
     openai = client.post("/v1/chat/completions", auth=None, json={}).json()
-    assert openai["error"]["type"] == "authentication_error" and openai["error"]["message"]
+    assert openai["error"]["type"] == "authentication_error"
+    assert openai["error"]["message"]
     gemini = client.post("/api/google-ai-studio/v1/models/m:generateContent", auth=None, json={}).json()
-    assert gemini["error"]["status"] == "UNAUTHENTICATED" and gemini["error"]["code"] == 401
+    assert gemini["error"]["status"] == "UNAUTHENTICATED"
+    assert gemini["error"]["code"] == 401
     anthropic = client.post("/api/anthropic/v1/messages", auth=None, json={}).json()
-    assert anthropic["type"] == "error" and anthropic["error"]["type"] == "authentication_error"
+    assert anthropic["type"] == "error"
+    assert anthropic["error"]["type"] == "authentication_error"
 
 
 def test_native_bodies_go_up_byte_for_byte(shared, model):
@@ -155,7 +161,9 @@ def test_native_bodies_go_up_byte_for_byte(shared, model):
 
 
 def test_odd_json_is_left_as_it_is(shared, pool):
-    body = b'{ "model" :\t"%s", "x": 1.0e+2, "\\u0061": "\\ud83d\\ude00", "messages": [ ] }' % pool.compat_model.encode()
+    body = (
+        b'{ "model" :\t"%s", "x": 1.0e+2, "\\u0061": "\\ud83d\\ude00", "messages": [ ] }' % pool.compat_model.encode()
+    )
     answer = shared.client.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 200, answer.text
     [request] = shared.simulator.wait_for(1, model=pool.model)
@@ -186,7 +194,8 @@ def test_small_questions(shared):
     assert client.request("OPTIONS", "/v1/chat/completions", auth=None).status_code == 204
     assert client.get("/api/openai/models").json()["data"]
     head = client.request("HEAD", "/api/openai/models")
-    assert head.status_code == 200 and head.content == b""
+    assert head.status_code == 200
+    assert head.content == b""
     assert client.get("/").json()["error"]["code"] == "unknown_path"
     assert client.post("/api/nobody/x", json={}).json()["error"]["code"] == "unknown_provider"
 
@@ -209,7 +218,9 @@ def test_bodies_that_cannot_be_served(shared, body, code):
     assert (answer.status, json.loads(answer.body)["error"]["code"]) == (400, code)
 
 
-@pytest.mark.parametrize("path", ["/api/openai/../anthropic/x", "/api/openai/%2e%2e/x", "/api/openai/a%2fb", "/api/openai/a%5Cb"])
+@pytest.mark.parametrize(
+    "path", ["/api/openai/../anthropic/x", "/api/openai/%2e%2e/x", "/api/openai/a%2fb", "/api/openai/a%5Cb"]
+)
 def test_paths_that_could_be_read_in_two_ways(shared, path):
     answer = shared.client.raw_request("GET", path)
     assert (answer.status, json.loads(answer.body)["error"]["code"]) == (400, "invalid_path")
@@ -246,13 +257,17 @@ def test_a_body_over_the_limit(shared, model, announced):
     answer = shared.client.post(f"/api/google-ai-studio/v1/models/{model}:generateContent", content=content)
     assert answer.status_code == 413
     error = answer.json()["error"]
-    assert error["status"] == "INVALID_ARGUMENT" and "33554432" in error["message"]
+    assert error["status"] == "INVALID_ARGUMENT"
+    assert "33554432" in error["message"]
     assert not [request for request in shared.simulator.requests if request.model == model]
 
 
 def test_request_trailers(shared, pool):
     chunk = json.dumps(chat_body(pool.compat_model)).encode()
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\n" % shared.client.auth_key.encode()
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\n"
+        % shared.client.auth_key.encode()
+    )
     body = b"%x\r\n%s\r\n0\r\nx-trailer: 1\r\n\r\n" % (len(chunk), chunk)
     answer = shared.client.raw(head + b"transfer-encoding: chunked\r\ntrailer: x-trailer\r\n\r\n" + body)
     assert answer.status == 200, answer
@@ -261,4 +276,5 @@ def test_request_trailers(shared, pool):
 def test_set_cookie_of_a_provider_is_dropped(shared, pool):
     shared.simulator.script(Answer(200, headers=[("set-cookie", "a=b"), ("x-kept", "1")], body={}), model=pool.model)
     answer = shared.client.chat(pool.compat_model)
-    assert answer.headers["x-kept"] == "1" and "set-cookie" not in answer.headers
+    assert answer.headers["x-kept"] == "1"
+    assert "set-cookie" not in answer.headers

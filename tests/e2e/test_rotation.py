@@ -21,7 +21,9 @@ GOOGLE_BAD_KEY = {
 FAILURES = {
     "429": Answer(429, body={"error": {"message": "slow down"}}),
     "401": Answer(401, body=OPENAI_BAD_KEY),
-    "403": Answer(403, body={"error": {"message": "Your API key was reported as leaked.", "status": "PERMISSION_DENIED"}}),
+    "403": Answer(
+        403, body={"error": {"message": "Your API key was reported as leaked.", "status": "PERMISSION_DENIED"}}
+    ),
     "400 of a bad key": Answer(400, body=GOOGLE_BAD_KEY),
     "503": Answer(503, body="down"),
     "500 without a body": Answer(500),
@@ -33,7 +35,9 @@ FAILURES = {
 
 
 def tried(balancer, slug, model):
-    return [request.key.label for request in balancer.simulator.requests if request.slug == slug and request.model == model]
+    return [
+        request.key.label for request in balancer.simulator.requests if request.slug == slug and request.model == model
+    ]
 
 
 @pytest.mark.parametrize("failure", FAILURES)
@@ -46,7 +50,11 @@ def test_the_answer_is_streamed_after_failures(start, simulator, failure, model)
     stream = Stream()
     simulator.script(Answer(chunks=stream), key=keys[3], times=None)
     stream.send(b"data: 1\n\n")
-    path = f"/api/{slug}/v1beta/models/{model}:streamGenerateContent?alt=sse" if slug != "openai" else "/api/openai/responses"
+    path = (
+        f"/api/{slug}/v1beta/models/{model}:streamGenerateContent?alt=sse"
+        if slug != "openai"
+        else "/api/openai/responses"
+    )
     with balancer.client.stream(path, json={"model": model}) as arriving:
         assert arriving.status == 200
         assert arriving.headers["x-one-balance-attempts"] == "4"
@@ -109,7 +117,8 @@ def test_resets_end_too(start, simulator, model):
     balancer = start(env={"MAX_RETRIES": "2"})
     answer = balancer.client.anthropic(model)
     assert answer.status_code in (502, 503), answer.text
-    assert answer.json()["type"] == "error" and "anthropic" in answer.json()["error"]["message"]
+    assert answer.json()["type"] == "error"
+    assert "anthropic" in answer.json()["error"]["message"]
     assert answer.headers["x-one-balance-attempts"] == "3"
     assert len(simulator.requests) == 3
 
@@ -130,7 +139,8 @@ def test_a_provider_that_is_not_there(start, simulator, model):
     assert answer.json()["error"]["code"] == "provider_unreachable"
     balancer = start(env={"PROVIDER_BASE_URLS": "openai=http://nowhere.invalid/v1"})
     answer = balancer.client.chat(f"openai/{model}")
-    assert answer.status_code == 503 and answer.json()["error"]["message"]
+    assert answer.status_code == 503
+    assert answer.json()["error"]["message"]
 
 
 def test_ten_in_parallel_share_the_keys_evenly(start, simulator, model):
@@ -171,7 +181,8 @@ def test_all_keys_cooling(start, simulator, model):
         simulator.key("openai", Behaviour.MINUTE_SPENT)
     client = start().client
     first = client.chat(f"openai/{model}")
-    assert first.status_code == 429 and 0 < int(first.headers["retry-after"]) <= 65
+    assert first.status_code == 429
+    assert 0 < int(first.headers["retry-after"]) <= 65
     count = len(simulator.requests)
     assert count == 2
     second = client.chat(f"openai/{model}")
@@ -201,7 +212,9 @@ def test_all_keys_blocked(start, simulator, model):
 
 
 def test_the_clients_own_fault_is_its_own(shared, pool):
-    body = {"error": {"message": "messages: required", "type": "invalid_request_error", "param": "messages", "code": None}}
+    body = {
+        "error": {"message": "messages: required", "type": "invalid_request_error", "param": "messages", "code": None}
+    }
     shared.simulator.script(Answer(400, body=body), model=pool.model, times=None)
     answer = shared.client.chat(pool.compat_model)
     assert (answer.status_code, answer.json()) == (400, body)
@@ -216,7 +229,8 @@ def test_no_bodies(shared, pool):
 
 def test_response_trailers(shared, pool):
     for status, expected in ((200, 200), (503, 200)):
-        head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\ntrailer: x-t\r\n\r\n"
+        head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n"
+        head += "transfer-encoding: chunked\r\ntrailer: x-t\r\n\r\n"
         raw = head.encode() + b"2\r\n{}\r\n0\r\nx-t: 1\r\n\r\n"
         shared.simulator.script(Answer(raw=raw), model=pool.model)
         assert shared.client.chat(pool.compat_model).status_code == expected
