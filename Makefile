@@ -16,6 +16,8 @@ FUZZ_TARGETS := request answer stream sse
 FUZZ_SECONDS ?= 300
 # Stamps: when what a target needs was last installed.
 STAMPS := .cache/stamps
+# Without Node, the tests that need it are skipped.
+WRANGLER := $(if $(shell command -v npm),$(STAMPS)/wrangler)
 BIN := .venv/bin
 D1 := $(BIN)/python envoy/d1/d1.py
 
@@ -35,7 +37,7 @@ test-native: ## unit, property and golden tests
 test-core: $(STAMPS)/targets ## the core compiles without WASI, as for a Cloudflare Worker
 	cargo build --quiet --lib --target wasm32-unknown-unknown
 
-test-e2e: $(STAMPS)/tests $(STAMPS)/node $(MODULE) ## real Envoy, simulated providers, a real D1 (ARGS: pytest's)
+test-e2e: $(STAMPS)/tests $(STAMPS)/node $(WRANGLER) $(MODULE) ## real Envoy, simulated providers, a real D1 (ARGS: pytest's)
 	$(BIN)/pytest -c tests/pytest.ini --numprocesses 2 --dist loadscope $(ARGS)
 
 test-fuzz: FUZZ_SECONDS = 5

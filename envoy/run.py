@@ -8,6 +8,7 @@ Environment: PORT (8080), ADMIN_PORT (9901), CONCURRENCY (Envoy's own default: o
 core), and everything that the filter reads (AUTH_KEY, PROVIDER_KEYS, ...), which Envoy hands on.
 """
 
+import base64
 import contextlib
 import ctypes
 import json
@@ -280,9 +281,18 @@ Below, a line for each request that a key was tried for. Real providers: PROVIDE
 """
 
 
-def first_auth_key(definitions: str) -> str:
-    """A key to paste, of AUTH_KEY's grammar."""
-    return re.split(r"[;=(]", definitions.strip())[0]
+def auth_keys(definitions: str) -> list[str]:
+    """The keys of an AUTH_KEY, without their rights and expiries."""
+    if definitions.strip().startswith("base64:"):
+        definitions = base64.b64decode(definitions.strip().removeprefix("base64:")).decode(errors="replace")
+    return [key for key in (re.split(r"[=(]", part.strip())[0] for part in definitions.split(";")) if key]
+
+
+def concurrency_of(env: Mapping[str, str]) -> int | None:
+    text = env.get("CONCURRENCY", "").strip()
+    if text and not (text.isdecimal() and int(text) > 0):
+        raise Failure(f"CONCURRENCY must be a number of workers, not {text!r}")
+    return int(text) if text else None
 
 
 def run(env: dict[str, str]) -> int:
@@ -295,20 +305,19 @@ def run(env: dict[str, str]) -> int:
         if demo:
             stack.callback(start_demo(env).stop)
         log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="one-balance-"))) / "envoy.log"
-        concurrency = int(env["CONCURRENCY"]) if env.get("CONCURRENCY", "").isdecimal() else None
         # The demo shows the simulator's lines instead of the access log.
         envoy = Envoy(
             configure(load(), **ports),
             env,
             log,
-            concurrency=concurrency,
+            concurrency=concurrency_of(env),
             access_log=subprocess.DEVNULL if demo else sys.stdout,
         )
         stack.callback(envoy.stop)
         envoy.start()
         print(f"one-balance is ready on http://{LOOPBACK}:{envoy.port}, admin on {envoy.admin_port}; Ctrl-C stops it.")
         if demo:
-            print(demo_text(envoy.port, first_auth_key(env["AUTH_KEY"])))
+            print(demo_text(envoy.port, auth_keys(env["AUTH_KEY"])[0]))
         sys.stdout.flush()
         follow(envoy)
         raise Failure(f"Envoy ended by itself with status {envoy.process.returncode}")

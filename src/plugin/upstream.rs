@@ -12,7 +12,7 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 use super::{Shared, host, random};
 use crate::answer::BODY_LIMIT;
 use crate::answer::stream::Watcher;
-use crate::balancer::{ATTEMPTS_HEADER, Next, RETRY_HEADER};
+use crate::balancer::{ATTEMPTS_HEADER, KEY_ID_HEADER, Next, RETRY_HEADER};
 use crate::headers::Headers;
 use crate::reply::Reply;
 use crate::ticket::Ticket;
@@ -172,6 +172,15 @@ impl Upstream {
         self.swallow(size);
     }
 
+    /// Answers the client in the place of an answer without a body, whose headers are changed already.
+    fn replace(&mut self, body: &[u8]) -> Action {
+        let headers = host::headers(MapType::HttpResponseHeaders);
+        let kept = ["content-type", "retry-after", "x-should-retry", ATTEMPTS_HEADER, KEY_ID_HEADER];
+        let kept = kept.iter().filter_map(|&name| Some((name, headers.text(name)?.to_owned())));
+        host::reply(status(&headers), &kept.collect::<Vec<_>>(), body);
+        Action::Pause
+    }
+
     /// Puts our body in the place of the first piece of the provider's, and nothing in that of all others.
     fn swallow(&mut self, size: usize) {
         if let State::Replacing(body) = &mut self.state {
@@ -222,7 +231,14 @@ impl HttpContext for Upstream {
             return Action::Pause;
         }
         self.answered(&headers, &[]);
-        Action::Continue
+        match core::mem::replace(&mut self.state, State::Passing) {
+            // There is no body whose place ours could take, so the whole answer is ours.
+            State::Replacing(body) if end_of_stream => self.replace(&body),
+            state => {
+                self.state = state;
+                Action::Continue
+            }
+        }
     }
 
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {

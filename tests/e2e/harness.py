@@ -1,7 +1,6 @@
 """The end-to-end tests' ground: a real Envoy with the release module, a simulator behind it, and
 what must hold after each test whatever it was about."""
 
-import base64
 import importlib.util
 import json
 import os
@@ -88,13 +87,6 @@ TRAP = re.compile(r"panicked at|\[critical\]|Uncaught RuntimeError|Proxy-Wasm pl
 """How a trap of the VM shows in Envoy's log."""
 
 
-def auth_keys(definitions: str) -> list[str]:
-    """The keys of an AUTH_KEY, without their rights and expiries."""
-    if definitions.startswith("base64:"):
-        definitions = base64.b64decode(definitions.removeprefix("base64:")).decode()
-    return [key for key in (re.split(r"[=(]", part.strip())[0] for part in definitions.split(";")) if key]
-
-
 def new_auth_key() -> str:
     return "auth-" + secrets.token_hex(12)
 
@@ -128,6 +120,11 @@ def start(
         **(env or {}),
     }
     variables = {name: value for name, value in variables.items() if value is not None}
+    keys = run.auth_keys(variables.get("AUTH_KEY", ""))
+    auth_key = keys[0] if keys else str((plugin or {}).get("auth_key", ""))
+    hidden = {*keys, *(key.secret for key in simulator.keys)}
+    hidden |= {variables[name] for name in ("AI_GATEWAY_TOKEN", "D1_API_TOKEN") if variables.get(name)}
+    assert all(len(secret) >= 8 for secret in hidden), "a secret so short may stand in a log by chance: use 8 or more"
     bootstrap = run.configure(run.load(config), port=0, admin_port=0)
     set_plugin(bootstrap, {**(d1.plugin() if d1 else {}), **(plugin or {})})
     if trust:
@@ -142,11 +139,6 @@ def start(
     except run.Failure as failure:
         failure.add_note("\n".join(envoy.log_text().splitlines()[-60:]))
         raise
-    keys = auth_keys(variables.get("AUTH_KEY", ""))
-    auth_key = keys[0] if keys else str((plugin or {}).get("auth_key", ""))
-    hidden = {*keys, *(key.secret for key in simulator.keys)}
-    hidden |= {variables[name] for name in ("AI_GATEWAY_TOKEN", "D1_API_TOKEN") if variables.get(name)}
-    assert all(len(secret) >= 8 for secret in hidden), "a secret so short may stand in a log by chance: use 8 or more"
     balancer = Balancer(envoy, simulator, auth_key, Client(envoy.port, auth_key), hidden)
     RUNNING.append(balancer)
     return balancer

@@ -1,8 +1,12 @@
 """The pool and a real D1: what one learns, the others obey; and nothing is lost while it is away."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
+import uuid
 
 import harness
 import pytest
@@ -264,16 +268,13 @@ def test_one_worker_talks_and_not_much(loaded, d1):
     assert 2 <= len(d1.calls()) - before <= 6
 
 
-def test_keys_by_hand(tmp_path, simulator):
+def test_keys_by_hand(tmp_path, d1_server):
     """make d1-…, on a local database, as a person would."""
-    import os
-    import subprocess
-    import sys
-
     file = tmp_path / "keys.txt"
     file.write_text("# mine\nopenai sk-aaaaaaaaaaaaaaaaaaaa the first\ngroq gsk-bbbbbbbbbbbbbbbbbb it's quoted\n")
     script = harness.ROOT / "envoy" / "d1" / "d1.py"
-    env = {**os.environ, "D1_DATABASE": "test-" + tmp_path.name.replace("_", "-"), "WHERE": "local"}
+    # Local databases are told apart by their id.
+    env = {**os.environ, "D1_DATABASE_ID": str(uuid.uuid4()), "WHERE": "local"}
 
     def d1(*arguments):
         done = subprocess.run(
@@ -296,3 +297,12 @@ def test_keys_by_hand(tmp_path, simulator):
     assert code == 1
     assert "line 1" in text
     assert d1("import", str(tmp_path / "nowhere"))[0] == 1
+
+
+def test_a_name_that_does_not_resolve(start, simulator, model):
+    """The shipped cluster as it is: no server has an address here, so a callout fails within the call."""
+    simulator.key("openai")
+    env = {"D1_ACCOUNT_ID": "account", "D1_DATABASE_ID": "database", "D1_API_TOKEN": "some-token-1234"}
+    balancer = start(env=env)
+    eventually(lambda: "D1 gives no answer" in balancer.log())
+    assert balancer.client.chat(f"openai/{model}").status_code == 200

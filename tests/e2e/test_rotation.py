@@ -211,6 +211,19 @@ def test_all_keys_blocked(start, simulator, model):
     assert client.gemini(model).json()["error"]["details"][0]["reason"] == "ALL_KEYS_BLOCKED"
 
 
+@pytest.mark.parametrize("status", [401, 503])
+@pytest.mark.parametrize("slug", ["openai", "google-ai-studio"])
+def test_an_error_without_a_body_gets_one(start, simulator, slug, status, model):
+    """A dead key's is ours, and a translated one is OpenAI's; a provider's own stays as it is."""
+    simulator.key(slug)
+    simulator.script(Answer(status), times=None)
+    answer = start().client.chat(f"{slug}/{model}")
+    assert answer.status_code == status
+    assert answer.headers["x-one-balance-attempts"] == "1"
+    if status == 401 or slug == "google-ai-studio":
+        assert answer.json()["error"]["message"]
+
+
 def test_the_clients_own_fault_is_its_own(shared, pool):
     body = {
         "error": {"message": "messages: required", "type": "invalid_request_error", "param": "messages", "code": None}

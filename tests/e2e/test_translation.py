@@ -26,8 +26,10 @@ def test_a_chat(shared, slug, model):
     answer = shared.client.chat(f"{slug}/{model}", max_tokens=50)
     assert answer.status_code == 200, answer.text
     body = answer.json()
-    assert body["object"] == "chat.completion" and body["model"] == f"{slug}/{model}"
-    assert body["choices"][0]["message"]["content"] and body["choices"][0]["finish_reason"] == "stop"
+    assert body["object"] == "chat.completion"
+    assert body["model"] == f"{slug}/{model}"
+    assert body["choices"][0]["message"]["content"]
+    assert body["choices"][0]["finish_reason"] == "stop"
     assert body["usage"]["total_tokens"] > 0
     [request] = shared.simulator.wait_for(1, model=model)
     assert request.api != "openai", "it was asked in its own language"
@@ -49,7 +51,8 @@ def test_a_stream(shared, slug, model):
     assert text
     reasons = [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"] if choice["finish_reason"]]
     assert reasons == ["stop"]
-    assert chunks[-1]["choices"] == [] and chunks[-1]["usage"]["total_tokens"] > 0
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["total_tokens"] > 0
 
 
 def test_each_event_becomes_its_chunk_at_once(shared, model):
@@ -105,14 +108,17 @@ def test_errors_are_openais(shared, slug, status, body, model):
     answer = shared.client.chat(f"{slug}/{model}")
     assert answer.status_code == status
     error = answer.json()["error"]
-    assert "bad thing" in error["message"] and error["type"] and "code" in error
+    assert "bad thing" in error["message"]
+    assert error["type"]
+    assert "code" in error
     assert int(answer.headers["content-length"]) == len(answer.content)
 
 
 def test_an_answer_that_cannot_be_read(shared, model):
     shared.simulator.script(Answer(200, body="<html>"), model=model)
     answer = shared.client.chat(f"google-ai-studio/{model}")
-    assert answer.status_code == 502 and answer.json()["error"]["message"]
+    assert answer.status_code == 502
+    assert answer.json()["error"]["message"]
 
 
 def test_a_large_answer(shared, model):
@@ -158,7 +164,8 @@ def test_models_aliases_and_formats(start, model):
         tight = client.get("/v1/models", auth=None, headers={"authorization": "Bearer tight-key-123"})
         assert [entry["id"] for entry in tight.json()["data"]] == ["openai/gpt-4o"]
         answer = client.chat("gpt-4o", n=7)
-        assert answer.status_code == 200 and answer.json()["model"] == "gpt-4o"
+        assert answer.status_code == 200
+        assert answer.json()["model"] == "gpt-4o"
         assert simulator.requests[-1].slug == "google-ai-studio"
         assert "candidateCount" not in json.dumps(simulator.requests[-1].json()), "n was dropped"
         assert client.chat(f"anthropic/{model}").status_code == 200
@@ -171,4 +178,5 @@ def test_through_ai_gateway(start, simulator, slug, model):
     answer = start(gateway=True).client.chat(f"{slug}/{model}")
     assert answer.status_code == 200, answer.text
     [request] = simulator.requests
-    assert request.through_gateway and request.api != "openai"
+    assert request.through_gateway
+    assert request.api != "openai"

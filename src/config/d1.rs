@@ -1,0 +1,66 @@
+//! Where the pool's D1 database is.
+
+use super::{Reader, slug_of};
+use crate::secret::Secret;
+use crate::time::Span;
+use crate::url::Url;
+
+/// Cloudflare D1, through its REST API.
+#[derive(Debug)]
+pub struct D1 {
+    /// The API's base.
+    pub url: Url,
+    /// The account.
+    pub account: String,
+    /// The database.
+    pub database: String,
+    /// A token with the permission D1 Edit.
+    pub token: Secret,
+    /// The Envoy cluster that leads there.
+    pub cluster: String,
+    /// How often it is read.
+    pub interval: Span,
+    /// The slugs whose keys are read; empty: all.
+    pub providers: Vec<String>,
+}
+
+const D1_URL: &str = "https://api.cloudflare.com/client/v4";
+
+impl D1 {
+    /// The path of a query.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("{}/accounts/{}/d1/database/{}/query", self.url.path, self.account, self.database)
+    }
+}
+
+/// Reads its fields: all three of account, database and token, or none.
+pub(super) fn read(reader: &mut Reader) -> Option<D1> {
+    let interval = reader.number("sync_seconds", 1..=86_400).map_or(Span::secs(60), Span::secs);
+    let cluster = reader.text("d1_cluster").unwrap_or_else(|| "d1".to_owned());
+    let providers = reader.text("d1_providers").unwrap_or_default();
+    let providers = providers.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let providers = providers.map(|name| slug_of(name).to_owned()).collect();
+    let url = match Url::parse(&reader.text("d1_base_url").unwrap_or_else(|| D1_URL.to_owned())) {
+        Ok(url) => Some(url),
+        Err(problem) => {
+            reader.problem("d1_base_url", problem);
+            None
+        }
+    };
+    let names = ["d1_account_id", "d1_database_id", "d1_api_token"];
+    let texts = names.map(|name| reader.text(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()));
+    let plain = |text: &String| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    if texts.iter().any(Option::is_some) {
+        for (name, text) in names.iter().zip(&texts) {
+            match text {
+                None => reader.problem(name, "required, for another of the three d1_… is given"),
+                Some(text) if *name != "d1_api_token" && !plain(text) => reader.problem(name, "is not an id"),
+                Some(_) => {}
+            }
+        }
+    }
+    let [account, database, token] = texts;
+    let (Some(account), Some(database), Some(token)) = (account, database, token) else { return None };
+    Some(D1 { url: url?, account, database, token: Secret::new(token), cluster, interval, providers })
+}

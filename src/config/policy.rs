@@ -1,0 +1,92 @@
+//! How the pool treats its keys.
+
+use super::Reader;
+use crate::pool::select::Selection;
+use crate::time::{DAY, Span};
+
+/// How the pool treats its keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The consecutive unexplained 429 that cools until the daily reset.
+    pub consecutive_429_threshold: u32,
+    /// How long a 429 cools that says nothing of its end.
+    pub default_cooling: Span,
+    /// How long a key rests whose credit is spent, before one request tries it again.
+    pub credit_rest: Span,
+    /// Which 429s cool until the daily reset once the threshold is reached.
+    pub escalate: Escalate,
+    /// What a short delay stated beside a daily quota is worth.
+    pub daily_quota: DailyQuota,
+    /// Which key comes next.
+    pub selection: Selection,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            consecutive_429_threshold: 2,
+            default_cooling: Span::secs(65),
+            credit_rest: DAY,
+            escalate: Escalate::Unstated,
+            daily_quota: DailyQuota::UntilReset,
+            selection: Selection::RoundRobin,
+        }
+    }
+}
+
+/// Which 429s escalate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Escalate {
+    /// Those that did not say which limit it was.
+    Unstated,
+    /// All (what the Worker does).
+    Always,
+}
+
+/// How a daily quota cools whose 429 states a short delay, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DailyQuota {
+    /// Until the provider's daily reset.
+    UntilReset,
+    /// For the stated delay; when the same quota is reported again, until the reset.
+    HonourRetryDelayOnce,
+}
+
+impl Policy {
+    /// Reads its fields.
+    pub(super) fn read(reader: &mut Reader) -> Policy {
+        let default = Policy::default();
+        let seconds =
+            |reader: &mut Reader, name, most, default| reader.number(name, 1..=most).map_or(default, Span::secs);
+        Policy {
+            consecutive_429_threshold: reader
+                .number("consecutive_429_threshold", 1..=1000)
+                .map_or(default.consecutive_429_threshold, |number| number as u32),
+            default_cooling: seconds(reader, "default_cooling_seconds", 86_400, default.default_cooling),
+            credit_rest: seconds(reader, "credit_rest_seconds", 30 * 86_400, default.credit_rest),
+            escalate: reader
+                .choice("escalate", &[("unstated", Escalate::Unstated), ("always", Escalate::Always)])
+                .unwrap_or(default.escalate),
+            daily_quota: reader
+                .choice(
+                    "daily_quota",
+                    &[
+                        ("until_reset", DailyQuota::UntilReset),
+                        ("honour_retry_delay_once", DailyQuota::HonourRetryDelayOnce),
+                    ],
+                )
+                .unwrap_or(default.daily_quota),
+            selection: reader
+                .choice(
+                    "selection",
+                    &[
+                        ("round_robin", Selection::RoundRobin),
+                        ("random", Selection::Random),
+                        ("least_used", Selection::LeastUsed),
+                        ("sticky", Selection::Sticky),
+                    ],
+                )
+                .unwrap_or(default.selection),
+        }
+    }
+}

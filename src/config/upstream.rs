@@ -1,0 +1,240 @@
+//! Providers as they are reached from here, and their keys from the configuration.
+
+use std::collections::BTreeMap;
+
+use super::{AI_GATEWAY_SLUG, Reader, decoded, slug_of};
+use crate::pool::quota::Quota;
+use crate::provider::{self, Provider};
+use crate::secret::Secret;
+use crate::translate;
+use crate::url::Url;
+
+/// A provider as it is reached from here, and its keys from the configuration.
+#[derive(Debug)]
+pub struct Upstream {
+    /// What is known of it.
+    pub provider: &'static Provider,
+    /// A base URL that stands in place of the table's. Such a provider is asked directly, with or
+    /// without AI Gateway: only we know where it is.
+    pub base_url: Option<Url>,
+    /// Keys from the configuration, in order, none twice.
+    pub keys: Vec<Secret>,
+    /// Configured limits of each key, for all models but those in `model_quotas`.
+    pub quota: Quota,
+    /// Configured limits of each key for one model.
+    pub model_quotas: BTreeMap<String, Quota>,
+    /// Weights of keys by their shown ids; 1 if not named.
+    pub weights: BTreeMap<String, u32>,
+    /// How OpenAI-shaped requests reach it, if that is configured.
+    pub openai_format: Option<OpenAiFormat>,
+    /// Fields that are dropped from OpenAI-shaped requests before they are translated, by how the
+    /// model's name begins.
+    pub drop: BTreeMap<String, Vec<String>>,
+}
+
+impl Upstream {
+    /// A provider that is reached where the table says, without keys.
+    #[must_use]
+    pub fn new(provider: &'static Provider) -> Self {
+        Upstream {
+            provider,
+            base_url: None,
+            keys: Vec::new(),
+            quota: Quota::default(),
+            model_quotas: BTreeMap::new(),
+            weights: BTreeMap::new(),
+            openai_format: None,
+            drop: BTreeMap::new(),
+        }
+    }
+
+    /// The API that OpenAI-shaped requests can be translated to.
+    #[must_use]
+    pub fn native(&self) -> Option<translate::Target> {
+        match self.provider.slug {
+            "google-ai-studio" => Some(translate::Target::Gemini),
+            "anthropic" => Some(translate::Target::Anthropic),
+            _ => None,
+        }
+    }
+
+    /// How an OpenAI-shaped request reaches it, through a gateway or straight.
+    #[must_use]
+    pub fn openai_format(&self, through_gateway: bool) -> OpenAiFormat {
+        let on_compat = self.provider.openai.is_some_and(|openai| openai.on_compat);
+        match self.openai_format {
+            Some(OpenAiFormat::AiGateway) if !through_gateway => OpenAiFormat::Passthrough,
+            Some(format) => format,
+            None if self.native().is_some() => OpenAiFormat::Native,
+            None if through_gateway && on_compat => OpenAiFormat::AiGateway,
+            None => OpenAiFormat::Passthrough,
+        }
+    }
+
+    /// The fields that are dropped for a model.
+    #[must_use]
+    pub fn drop(&self, model: &str) -> Vec<String> {
+        let lists = self.drop.iter().filter(|(prefix, _)| model.starts_with(prefix.as_str()));
+        lists.flat_map(|(_, fields)| fields.iter().cloned()).collect()
+    }
+
+    /// The configured limits of a key for a model.
+    #[must_use]
+    pub fn quota(&self, model: &str) -> Quota {
+        self.model_quotas.get(model).map_or(self.quota, |quota| quota.or(self.quota))
+    }
+}
+
+/// How an OpenAI-shaped request reaches a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenAiFormat {
+    /// Translated to the provider's own API.
+    Native,
+    /// As it is, to the provider's own OpenAI-style API.
+    Passthrough,
+    /// As it is, to AI Gateway's compat endpoint.
+    AiGateway,
+}
+
+/// What the configuration says of all providers.
+pub(super) struct Upstreams {
+    /// By slug.
+    pub(super) by_slug: BTreeMap<String, Upstream>,
+    /// Another place for AI Gateway.
+    pub(super) ai_gateway_url: Option<Url>,
+}
+
+/// Reads base URLs, keys, and what is configured of each provider.
+pub(super) fn read(reader: &mut Reader) -> Upstreams {
+    let known = provider::PROVIDERS.iter().map(|provider| (provider.slug.to_owned(), Upstream::new(provider)));
+    let mut upstreams = Upstreams { by_slug: known.collect(), ai_gateway_url: None };
+    if let Some(text) = reader.text("provider_base_urls") {
+        for entry in entries(&text) {
+            if let Err(problem) = place(&mut upstreams, entry) {
+                reader.problem("provider_base_urls", problem);
+            }
+        }
+    }
+    if let Some(text) = reader.text("provider_keys") {
+        match decoded(&text) {
+            Ok(text) => {
+                for entry in entries(&text) {
+                    if let Err(problem) = take_keys(&mut upstreams.by_slug, entry) {
+                        reader.problem("provider_keys", problem);
+                    }
+                }
+            }
+            Err(problems) => problems.iter().for_each(|problem| reader.problem("provider_keys", problem)),
+        }
+    }
+    read_providers(reader, &mut upstreams.by_slug);
+    upstreams
+}
+
+/// The entries of a `slug=…;slug=…` list.
+fn entries(text: &str) -> impl Iterator<Item = &str> {
+    text.split([';', '\n']).map(str::trim).filter(|entry| !entry.is_empty())
+}
+
+fn place(upstreams: &mut Upstreams, entry: &str) -> Result<(), String> {
+    let (name, text) = entry.split_once('=').ok_or_else(|| format!("`{entry}` is not slug=url"))?;
+    let (name, text) = (name.trim(), text.trim());
+    let url = Url::parse(text).map_err(|problem| format!("{name}: {problem}"))?;
+    if name == AI_GATEWAY_SLUG {
+        upstreams.ai_gateway_url = Some(url);
+        return Ok(());
+    }
+    let slug = slug_of(name);
+    if !is_slug(slug) {
+        return Err(format!("`{slug}` is no slug: use a-z, 0-9 and -, and none of {RESERVED:?}"));
+    }
+    let upstream = upstreams.by_slug.entry(slug.to_owned());
+    upstream.or_insert_with(|| Upstream::new(&provider::COMPATIBLE)).base_url = Some(url);
+    Ok(())
+}
+
+/// First path segments below `/api/` that are not providers.
+const RESERVED: &[&str] = &["compat", AI_GATEWAY_SLUG];
+
+fn is_slug(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !text.is_empty() && text.len() <= 64 && text.bytes().all(allowed) && !RESERVED.contains(&text)
+}
+
+fn take_keys(by_slug: &mut BTreeMap<String, Upstream>, entry: &str) -> Result<(), String> {
+    // The entry may be a key without a slug, so it is not quoted.
+    let (name, list) = entry.split_once('=').ok_or("an entry is not slug=key,key")?;
+    let name = name.trim();
+    let slug = slug_of(name);
+    if !is_slug(slug) {
+        return Err("an entry does not begin with a provider's slug and =".to_owned());
+    }
+    let upstream = by_slug.get_mut(slug).ok_or_else(|| {
+        format!("`{slug}` is no known provider; give it a URL in provider_base_urls if it speaks OpenAI's API")
+    })?;
+    for key in list.split(',').map(str::trim).filter(|key| !key.is_empty()) {
+        if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(format!("{slug}: a key has blanks or characters that no header can carry"));
+        }
+        let key = Secret::new(key);
+        if !upstream.keys.contains(&key) {
+            upstream.keys.push(key);
+        }
+    }
+    Ok(())
+}
+
+/// `providers`: what is configured of each of them.
+fn read_providers(reader: &mut Reader, by_slug: &mut BTreeMap<String, Upstream>) {
+    let Some(mut providers) = reader.object("providers") else { return };
+    for name in providers.names() {
+        let slug = slug_of(&name).to_owned();
+        let Some(upstream) = by_slug.get_mut(&slug) else {
+            providers.problem(&name, "no known provider; give it a URL in provider_base_urls");
+            providers.skip(&name);
+            continue;
+        };
+        let Some(mut fields) = providers.object(&name) else { continue };
+        if let Some(mut quota) = fields.object("quota") {
+            upstream.quota = read_quota(&mut quota);
+            if let Some(mut models) = quota.object("models") {
+                for model in models.names() {
+                    if let Some(mut fields) = models.object(&model) {
+                        upstream.model_quotas.insert(model, read_quota(&mut fields));
+                        fields.finish();
+                    }
+                }
+            }
+            quota.finish();
+        }
+        upstream.openai_format = fields.choice(
+            "openai_format",
+            &[
+                ("native", OpenAiFormat::Native),
+                ("passthrough", OpenAiFormat::Passthrough),
+                ("ai_gateway", OpenAiFormat::AiGateway),
+            ],
+        );
+        if upstream.openai_format == Some(OpenAiFormat::Native) && upstream.native().is_none() {
+            fields.problem("openai_format", "this provider has no native API that is spoken here");
+        }
+        if let Some(mut drop) = fields.object("drop") {
+            for prefix in drop.names() {
+                upstream.drop.extend(drop.texts(&prefix).map(|names| (prefix, names)));
+            }
+        }
+        if let Some(mut weights) = fields.object("weights") {
+            for id in weights.names() {
+                if let Some(weight) = weights.number(&id, 1..=1000) {
+                    upstream.weights.insert(id, weight as u32);
+                }
+            }
+        }
+        fields.finish();
+    }
+}
+
+fn read_quota(reader: &mut Reader) -> Quota {
+    let mut limit = |name| reader.number(name, 1..=1_000_000_000_000);
+    Quota { rpm: limit("rpm"), rpd: limit("rpd"), tpm: limit("tpm"), tpd: limit("tpd") }
+}
