@@ -53,8 +53,8 @@ fuzz-%:
 	@mkdir -p target/fuzz/corpus/$*
 	@cd tests/fuzz && cargo run --quiet --release --bin $* -- -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=5 \
 		-artifact_prefix=../../target/fuzz/$*- ../../target/fuzz/corpus/$* ../../target/fuzz/seeds/$* \
-		>../../target/fuzz/$*.log 2>&1 || { tail --lines 60 ../../target/fuzz/$*.log >&2; exit 1; }
-	@echo "fuzz $*: $$(tail --lines 1 target/fuzz/$*.log)"
+		>../../target/fuzz/$*.log 2>&1 || { tail -n 60 ../../target/fuzz/$*.log >&2; exit 1; }
+	@echo "fuzz $*: $$(tail -n 1 target/fuzz/$*.log)"
 
 validate: $(STAMPS)/run $(MODULE) ## Envoy accepts each shipped configuration
 	$(BIN)/python envoy/run.py validate $(CONFIGS)
