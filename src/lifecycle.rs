@@ -22,6 +22,7 @@ use log::info;
 use crate::answer::stream::Usage;
 use crate::answer::{Exhausted, Outcome, Period, Quota, RateLimit, StatedLimit, Verdict, What, Window};
 use crate::config::{DailyQuota, Escalate, Policy, Upstream};
+use crate::pool::providers::EGRESS_REST;
 use crate::pool::quota::{Dimension, UNLIMITED};
 use crate::pool::record::{Block, Pause, Reason, Record, Sync, Trial};
 use crate::pool::store::Store;
@@ -197,8 +198,7 @@ impl Lesson<'_> {
             }
         }
         if unstated && !escalates && self.is_the_address(pool, store) {
-            let until = pool.provider(self.subject.slug).map(|state| state.rests_until);
-            return Walk::Stop(until);
+            return Walk::Stop(Some(now.plus(EGRESS_REST)));
         }
         Walk::Next
     }

@@ -110,6 +110,8 @@ def migrate() -> None:
 
 def import_keys(path: str) -> None:
     """Each line is `provider key [remark]`; blank lines and those with # are passed over."""
+    if not path:
+        raise Problem("say which file: make d1-import FILE=keys.txt")
     try:
         lines = pathlib.Path(path).read_text().splitlines()
     except OSError as error:
