@@ -6,6 +6,7 @@
 
 use serde_json::value::RawValue;
 
+use crate::hash::fnv1a;
 use crate::json;
 
 /// How many bytes of a conversation are its beginning: past the usual opening of a system prompt,
@@ -26,10 +27,8 @@ pub fn of(body: &[u8]) -> u64 {
     if beginning.is_empty() { 0 } else { hash(beginning.into_iter()) }
 }
 
-/// FNV-1a: spreads well enough to pick a key, and is the same in every worker and Envoy.
 fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
-    let hash =
-        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = fnv1a(bytes);
     // Its low bits are the weak ones, and the keys are picked by the remainder.
     (hash ^ (hash >> 32)).max(1)
 }

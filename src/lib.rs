@@ -10,6 +10,7 @@ pub mod compat;
 pub mod config;
 pub mod conversation;
 pub mod d1;
+pub mod hash;
 pub mod headers;
 pub mod json;
 pub mod lifecycle;

@@ -48,12 +48,22 @@ pub const REMOVED_UPSTREAM: &str = "x-forwarded-proto";
 const WEBSOCKET_KEY: &str = "openai-insecure-api-key.";
 
 /// A change of the request's headers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Edit {
     /// Set to this value, whatever was there.
     Set(&'static str, String),
     /// Take out.
     Remove(String),
+}
+
+/// Names only: among the values are a pooled key and the gateway's token.
+impl core::fmt::Debug for Edit {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Edit::Set(name, _) => write!(f, "Set({name})"),
+            Edit::Remove(name) => write!(f, "Remove({name})"),
+        }
+    }
 }
 
 /// What the headers of a request lead to.

@@ -224,3 +224,12 @@ fn what_does_not_go_up() {
     ]);
     assert_eq!(left, expected);
 }
+
+#[test]
+fn debug_holds_no_secret() {
+    let config = config(&[("AI_GATEWAY", "acc/gw"), ("AI_GATEWAY_TOKEN", "cf-token")]);
+    let forward = forward(&config, "POST", "/api/openai/x", &[OPEN], r#"{"model":"m"}"#).unwrap();
+    let shown = format!("{forward:?} {:?}", one_balance::headers::Headers::from_iter([OPEN]));
+    assert!(shown.contains("authorization") && !shown.contains("cf-token") && !shown.contains("open\""), "{shown}");
+    assert!(!shown.contains("Bearer"), "{shown}");
+}

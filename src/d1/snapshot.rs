@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::pool::{KeyId, Row};
+use crate::pool::{KeyId, Row, store};
 use crate::secret::Secret;
 use crate::time::Time;
 
@@ -76,15 +76,15 @@ fn read_coolings(text: &str) -> BTreeMap<String, Time> {
     ends.collect()
 }
 
-/// The list of keys from D1 as it lies in shared data, for all workers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The list of keys from D1 as it lies in shared data, for all workers. It has no `Debug`: the keys are
+/// in it as they are.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
     rows: Vec<(String, Box<str>, Row)>,
 }
 
 /// The listing's name in shared data.
 pub const LISTING: &str = "one-balance/1/d1-keys";
-const VERSION: u8 = 1;
 
 impl Listing {
     /// The listing of a snapshot.
@@ -97,14 +97,13 @@ impl Listing {
     /// Its bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_extend(self, vec![VERSION]).unwrap_or_default()
+        store::encode(self)
     }
 
     /// The keys; `None` if D1 has not been read yet.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Vec<(String, Secret, Row)>> {
-        let (&VERSION, rest) = bytes.split_first()? else { return None };
-        let listing: Listing = postcard::from_bytes(rest).ok()?;
+        let listing: Listing = store::decode(bytes)?;
         Some(listing.rows.into_iter().map(|(slug, key, row)| (slug, Secret::new(key), row)).collect())
     }
 }

@@ -8,6 +8,7 @@ use super::select::{Selection, Start};
 use super::store::{MAX_RACES, Store};
 use super::{KeyId, ModelIndex, NoKey, Pool, usage};
 use crate::config::Upstream;
+use crate::hash::fnv1a;
 use crate::time::{Span, Time};
 
 /// How many (provider, model) pairs a worker keeps an index of; the one used longest ago goes.
@@ -241,8 +242,7 @@ fn limit_trial(full: Dimension, known: bool) -> Span {
     }
 }
 
-/// The cursor of a provider's model (FNV-1a).
+/// The cursor of a provider's model.
 fn cursor_of(slug: &str, model: &str) -> usize {
-    let bytes = slug.bytes().chain([0]).chain(model.bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)) as usize
+    fnv1a(slug.bytes().chain([0]).chain(model.bytes())) as usize
 }

@@ -1,13 +1,11 @@
 //! Pages of key records in shared data.
 //!
-//! A page is a version byte and its records in postcard, by key id. What cannot be read is taken
-//! for an empty page: state of another version is not worth a trap.
+//! A page is its records by key id. What cannot be read is taken for an empty page.
 
 use super::board::RECORD_PAGES;
 use super::key::KeyId;
 use super::record::Record;
-
-const VERSION: u8 = 1;
+use super::store;
 
 /// The records of a page, in the order of their ids.
 pub type Page = Vec<(KeyId, Record)>;
@@ -27,16 +25,13 @@ pub fn name(page: usize) -> String {
 /// Reads a page.
 #[must_use]
 pub fn decode(bytes: &[u8]) -> Page {
-    match bytes.split_first() {
-        Some((&VERSION, rest)) => postcard::from_bytes(rest).unwrap_or_default(),
-        _ => Page::new(),
-    }
+    store::decode(bytes).unwrap_or_default()
 }
 
 /// Writes a page.
 #[must_use]
 pub fn encode(page: &Page) -> Vec<u8> {
-    postcard::to_extend(page, vec![VERSION]).unwrap_or_else(|_| vec![VERSION])
+    store::encode(page)
 }
 
 /// A record of the page.
@@ -71,6 +66,7 @@ pub fn differences<'a>(old: &'a Page, new: &'a Page) -> impl Iterator<Item = Key
 #[cfg(test)]
 mod tests {
     use super::super::record::{Block, Sync};
+    use super::super::store::VERSION;
     use super::*;
     use crate::time::Time;
 

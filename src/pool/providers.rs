@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::key::KeyId;
 use super::quota::{Dimension, Quota};
+use super::store;
 use crate::time::{MINUTE, Span, Time};
 
 /// The value's name in shared data.
 pub const NAME: &str = "one-balance/1/providers";
-const VERSION: u8 = 1;
 
 /// Models of a provider whose limits are remembered; the one stated longest ago makes room.
 const MAX_MODELS: usize = 128;
@@ -60,16 +60,13 @@ impl Providers {
     /// Reads the value; nothing is known if it cannot be read.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Self {
-        match bytes.split_first() {
-            Some((&VERSION, rest)) => postcard::from_bytes(rest).unwrap_or_default(),
-            _ => Providers::default(),
-        }
+        store::decode(bytes).unwrap_or_default()
     }
 
     /// Writes the value.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_extend(self, vec![VERSION]).unwrap_or_else(|_| vec![VERSION])
+        store::encode(self)
     }
 
     /// What is known of a provider.

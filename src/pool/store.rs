@@ -10,6 +10,9 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 /// Access to shared data. Errors of the host look like absent values and lost races: the callers
 /// have an answer for both.
 pub trait Store {
@@ -17,6 +20,22 @@ pub trait Store {
     fn get(&self, name: &str) -> Option<(Vec<u8>, u32)>;
     /// Writes if the number is still the same (`None`: in any case). False if it is not.
     fn set(&self, name: &str, value: &[u8], cas: Option<u32>) -> bool;
+}
+
+/// The version of everything that is written by [`encode`]; another one counts as unreadable, for state
+/// of another version is not worth a trap.
+pub const VERSION: u8 = 1;
+
+/// A value's bytes: a version byte, then postcard. Writing to memory cannot fail.
+#[must_use]
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_extend(value, vec![VERSION]).unwrap_or_else(|_| vec![VERSION])
+}
+
+/// The value; `None` if it cannot be read.
+#[must_use]
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    bytes.strip_prefix(&[VERSION]).and_then(|rest| postcard::from_bytes(rest).ok())
 }
 
 /// How often a lost race is run again. Even with every worker of a large machine writing the same

@@ -5,12 +5,11 @@
 
 use super::key::KeyId;
 use super::quota::Usage;
-use super::store::{Store, update};
+use super::store::{self, Store, update};
 use crate::time::Time;
 
 /// Number of pages: few keys share one, so that a count stays cheap to read.
 pub const PAGES: usize = 1024;
-const VERSION: u8 = 1;
 /// The most counts in a page; beyond it, keys go uncounted until others are over.
 const MAX_COUNTS: usize = 512;
 
@@ -26,14 +25,11 @@ pub fn name(page: usize) -> String {
 /// Writes a page.
 #[must_use]
 pub fn encode(page: &Page) -> Vec<u8> {
-    postcard::to_extend(page, vec![VERSION]).unwrap_or_else(|_| vec![VERSION])
+    store::encode(page)
 }
 
 fn decode(bytes: &[u8]) -> Page {
-    match bytes.split_first() {
-        Some((&VERSION, rest)) => postcard::from_bytes(rest).unwrap_or_default(),
-        _ => Page::new(),
-    }
+    store::decode(bytes).unwrap_or_default()
 }
 
 fn page_of(id: KeyId) -> String {
