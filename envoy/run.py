@@ -203,7 +203,7 @@ def _die_with_parent(parent: int) -> Callable[[], None] | None:
 
 def diagnosis(log: str) -> str:
     """What a log of an Envoy that did not start says, for a person."""
-    ours = re.findall(r"\[wasm\].*?(configuration: .*)", log)
+    ours = re.findall(r"\[error\]\[wasm\].*?: (configuration: .*)", log)
     if ours:
         return "\n".join(["the filter refuses its configuration:", *dict.fromkeys(f"  {line}" for line in ours)])
     taken = re.search(r"cannot bind '[^']*:(\d+)'", log)

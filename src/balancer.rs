@@ -283,10 +283,17 @@ fn not_loaded() -> Reply {
 
 /// The answer in the place of one that Envoy made itself, which would be plain text.
 #[must_use]
-pub fn delivered_by_envoy(status: u16, ticket: Option<&Ticket>) -> Reply {
+pub fn delivered_by_envoy(headers: &Headers, ticket: Option<&Ticket>) -> Reply {
+    let number = |name| headers.text(name).and_then(|text| text.trim().parse::<u64>().ok());
+    let status = number(":status").and_then(|status| u16::try_from(status).ok()).unwrap_or(503);
     match (status, ticket) {
         (404, _) => Reply::new(404, "no_route", "Envoy has no route for this request; check its route configuration."),
         (413, _) => Reply::new(413, "body_too_large", "The body is larger than Envoy's buffer limit."),
+        // Its rate limit filter, which says when the next request fits.
+        (429, _) => Reply {
+            retry_after: number("x-ratelimit-reset").map(Span::secs),
+            ..Reply::new(429, "client_rate_limited", "This AUTH_KEY has used up its requests for now.")
+        },
         (504, Some(ticket)) => {
             let message = format!("{} gave no answer in time.", ticket.slug);
             Reply::new(504, "provider_timeout", message)

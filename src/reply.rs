@@ -88,6 +88,8 @@ impl Reply {
         };
         let mut headers = vec![("content-type", "application/json".to_owned())];
         headers.extend(self.retry_headers());
+        // RFC 9110 wants it; the one path that refuses methods takes this one.
+        headers.extend((self.status == 405).then(|| ("allow", "POST".to_owned())));
         Rendered { status: self.status, headers, body: body.to_string().into_bytes() }
     }
 
@@ -164,6 +166,12 @@ mod tests {
         let google = body(&reply, Api::Gemini);
         assert_eq!(google["error"]["status"], "UNAUTHENTICATED");
         assert_eq!(google["error"]["details"][0]["reason"], "INVALID_AUTH_KEY");
+    }
+
+    #[test]
+    fn a_refused_method_names_the_one_allowed() {
+        let headers = Reply::new(405, "method_not_allowed", "").render(Api::OpenAi).headers;
+        assert!(headers.contains(&("allow", "POST".to_owned())));
     }
 
     #[test]

@@ -65,6 +65,7 @@ impl Downstream {
             host::set_body(BufferType::HttpRequestBody, size, body);
         }
         host::set_ticket(&forward.ticket);
+        host::set_client(forward.ticket.definition);
         self.state = State::Forwarded;
         Action::Continue
     }
@@ -138,9 +139,8 @@ impl HttpContext for Downstream {
             return Action::Continue;
         }
         // The upstream filter has not seen this answer: Envoy made it.
-        let status = host::headers(map).text(":status").and_then(|text| text.parse().ok()).unwrap_or(503);
         let ticket = host::ticket();
-        let rendered = delivered_by_envoy(status, ticket.as_ref()).render(self.api);
+        let rendered = delivered_by_envoy(&host::headers(map), ticket.as_ref()).render(self.api);
         for (name, value) in &rendered.headers {
             host::set_header(map, name, value);
         }

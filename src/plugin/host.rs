@@ -97,3 +97,10 @@ pub fn ticket() -> Option<Ticket> {
 pub fn set_ticket(ticket: &Ticket) {
     let _ = hostcalls::set_property(vec![TICKET], Some(&ticket.to_bytes()));
 }
+
+/// States for Envoy's own filters which AUTH_KEY definition let the request in, counted from 1: the
+/// filter state `wasm.one_balance.client`.
+pub fn set_client(definition: u32) {
+    let client = definition.saturating_add(1).to_string();
+    let _ = hostcalls::set_property(vec!["one_balance.client"], Some(client.as_bytes()));
+}
