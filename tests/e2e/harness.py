@@ -102,7 +102,7 @@ def start(
     trust: trustme.CA | None = None,
     d1: D1 | None = None,
     concurrency: int = CONCURRENCY,
-    config: Path = run.YAML,
+    config: Path | Config = run.YAML,
 ) -> Balancer:
     """Starts an Envoy that leads to the simulator with all its keys.
 
@@ -125,7 +125,7 @@ def start(
     hidden = {*keys, *(key.secret for key in simulator.keys)}
     hidden |= {variables[name] for name in ("AI_GATEWAY_TOKEN", "D1_API_TOKEN") if variables.get(name)}
     assert all(len(secret) >= 8 for secret in hidden), "a secret so short may stand in a log by chance: use 8 or more"
-    bootstrap = run.configure(run.load(config), port=0, admin_port=0)
+    bootstrap = run.configure(run.load(config) if isinstance(config, Path) else config, port=0, admin_port=0)
     set_plugin(bootstrap, {**(d1.plugin() if d1 else {}), **(plugin or {})})
     if trust:
         trust_only(bootstrap, trust, log.with_suffix(".pem"))
