@@ -98,7 +98,7 @@ envoys: $(STAMPS)/envoys ## install the other versions of Envoy that the tests t
 setup: $(STAMPS)/run $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/envoys $(STAMPS)/targets ## install everything that the other targets need
 
 clean: ## remove what was built and installed
-	rm -rf target .venv .cache tests/d1/node_modules tests/sdk/node_modules envoy/d1/node_modules
+	rm -rf target .venv .cache tests/d1/node_modules tests/sdk/node_modules tests/manifests/node_modules envoy/d1/node_modules
 
 # Cargo knows best what is up to date.
 $(MODULE): $(STAMPS)/targets FORCE
@@ -131,7 +131,7 @@ $(STAMPS)/envoys: Makefile | $(BIN)/python
 	@touch $@
 
 # Without Node the tests of D1 and of Node SDKs say that they were skipped; with CI=true they fail.
-$(STAMPS)/node: tests/d1/package-lock.json tests/sdk/package-lock.json | $(STAMPS)
+$(STAMPS)/node: tests/d1/package-lock.json tests/sdk/package-lock.json tests/manifests/package-lock.json | $(STAMPS)
 	@if command -v npm >/dev/null; then for folder in $(^D); do (cd $$folder && npm ci --silent --ignore-scripts); done; \
 		else echo "make: Node is missing, so the tests of D1 and of Node SDKs will be skipped" >&2; fi
 	@touch $@

@@ -56,16 +56,18 @@ def configure(
     *,
     port: int,
     admin_port: int,
-    module: Path = MODULE,
+    module: Path | None = MODULE,
     host: str = LOOPBACK,
 ) -> dict[str, Any]:
-    """A copy of a bootstrap that listens on these ports (0: any free one) and runs this module."""
+    """A copy of a bootstrap that listens on these ports (0: any free one) and runs this module (None:
+    the one that it names)."""
     # Through JSON, since YAML's anchors make shared objects, and an edit of one would edit all.
     result = json.loads(json.dumps(config))
     listener = next(entry for entry in result["static_resources"]["listeners"] if entry["name"] == "one_balance")
     listener["address"]["socket_address"].update(address=host, port_value=port)
     result["admin"]["address"]["socket_address"].update(address=LOOPBACK, port_value=admin_port)
-    set_module(result, module)
+    if module:
+        set_module(result, module)
     return result
 
 

@@ -116,7 +116,8 @@ impl Balancer {
         ticket.lease = lease;
         ticket.leased_at = now;
         ticket.unanswered = true;
-        Ok(Attempt { edits: vec![Edit::Set(name, value), Edit::Remove(REMOVED_UPSTREAM.to_owned())] })
+        let removed = REMOVED_UPSTREAM.map(|name| Edit::Remove(name.to_owned()));
+        Ok(Attempt { edits: [Edit::Set(name, value)].into_iter().chain(removed).collect() })
     }
 
     /// Upstream: learns from an answer and says what becomes of it. `body` is an error's, as far as

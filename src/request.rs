@@ -41,8 +41,10 @@ const PRIVATE_PREFIXES: &[&str] = &["cf-", "x-envoy-", "x-forwarded-", "x-one-ba
 /// About how many bytes of a request are one token, for the quotas of tokens per minute. What an
 /// answer then says takes its place.
 const BYTES_PER_TOKEN: u64 = 4;
-/// What the upstream filter removes before the provider sees the request.
-pub const REMOVED_UPSTREAM: &str = "x-forwarded-proto";
+/// What the upstream filter removes before the provider sees the request; Istio's gateways have the
+/// router add the count.
+pub const REMOVED_UPSTREAM: [&str; 2] = [PROTO_HEADER, "x-envoy-attempt-count"];
+const PROTO_HEADER: &str = "x-forwarded-proto";
 
 /// How browsers hand a key to OpenAI's WebSocket API, which lets them set no header.
 const WEBSOCKET_KEY: &str = "openai-insecure-api-key.";
@@ -322,7 +324,7 @@ impl Intake {
         let private = |name: &str| {
             CREDENTIAL_HEADERS.contains(&name)
                 || PRIVATE_HEADERS.contains(&name)
-                || (name != REMOVED_UPSTREAM && PRIVATE_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+                || (name != PROTO_HEADER && PRIVATE_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
         };
         let mut names: Vec<String> =
             self.headers.0.iter().map(|(name, _)| name).filter(|name| private(name)).cloned().collect();
