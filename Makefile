@@ -31,7 +31,7 @@ run: $(STAMPS)/run $(MODULE) ## start Envoy with one-balance (PORT, ADMIN_PORT);
 
 build: $(MODULE) ## build the release module
 
-test: lint test-native test-core test-fuzz simulate validate test-e2e ## everything that CI checks
+test: lint test-native test-core test-fuzz simulate validate reproducible test-e2e ## everything that CI checks
 
 test-native: ## unit, property and golden tests
 	cargo test --quiet
@@ -95,14 +95,26 @@ d1-delete-blocked: $(STAMPS)/wrangler ## D1 by hand: delete the blocked keys
 
 envoys: $(STAMPS)/envoys ## install the other versions of Envoy that the tests try
 
+dist: $(MODULE) | $(BIN)/python ## what a release is, in dist/: module, OCI image, manifests, licences, hashes
+	@$(BIN)/python envoy/dist/dist.py
+
+# Another folder, and another path to Cargo's home.
+reproducible: $(MODULE) ## the same sources give the same module, wherever they are built
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && git ls-files -z | xargs -0 cp --parents -t "$$folder" && \
+	ln -s "$${CARGO_HOME:-$$HOME/.cargo}" "$$folder/cargo" && \
+	CARGO_HOME="$$folder/cargo" $(MAKE) --no-print-directory --directory "$$folder" build && \
+	cmp $(MODULE) "$$folder/$(MODULE)" && sha256sum $(MODULE)
+
 setup: $(STAMPS)/run $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/envoys $(STAMPS)/targets ## install everything that the other targets need
 
 clean: ## remove what was built and installed
 	rm -rf target .venv .cache tests/d1/node_modules tests/sdk/node_modules tests/manifests/node_modules envoy/d1/node_modules
 
-# Cargo knows best what is up to date.
+# Cargo knows best what is up to date. No path of this machine gets into the module; the last prefix that
+# fits is the one that counts.
+REMAP = --remap-path-prefix=$(CURDIR)=/one-balance --remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo
 $(MODULE): $(STAMPS)/targets FORCE
-	@cargo build --quiet --release --lib --target $(WASI)
+	@CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="$(REMAP)" cargo build --quiet --release --lib --target $(WASI)
 
 $(STAMPS):
 	@mkdir -p $@
@@ -142,5 +154,5 @@ $(STAMPS)/wrangler: envoy/d1/package-lock.json | $(BIN)/python
 	@touch $@
 
 FORCE:
-.PHONY: help run build test test-native test-core test-e2e test-fuzz fuzz validate lint format simulate envoys setup clean FORCE
+.PHONY: help run build test test-native test-core test-e2e test-fuzz fuzz validate lint format simulate dist reproducible envoys setup clean FORCE
 .PHONY: d1-create d1-migrate d1-import d1-list d1-delete-blocked

@@ -5,7 +5,8 @@ providers, and lines to paste are printed. The end-to-end tests start their Envo
 too, so that what they test is what runs here.
 
 Environment: PORT (8080), ADMIN_PORT (9901), CONCURRENCY (Envoy's own default: one worker per
-core), ENVOY (another executable than the package's), and everything that the filter reads (AUTH_KEY, PROVIDER_KEYS, ...), which Envoy hands on.
+core), ENVOY (another executable than the package's), and everything that the filter reads
+(AUTH_KEY, PROVIDER_KEYS, ...), which Envoy hands on.
 """
 
 import base64

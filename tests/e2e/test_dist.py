@@ -1,0 +1,115 @@
+"""What `make dist` writes: readable by whom it is for, complete, and the same each time."""
+
+import gzip
+import hashlib
+import importlib.util
+import io
+import json
+import re
+import sys
+import tarfile
+
+import harness
+import pytest
+
+FOLDER = harness.ROOT / "envoy" / "dist"
+
+
+def load(name: str):
+    sys.path.insert(0, str(FOLDER))
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+dist, licences, oci = load("dist"), load("licences"), load("oci")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return dist.make(tmp_path_factory.mktemp("dist") / "out")
+
+
+def test_the_sums_are_of_the_files(made):
+    *files, sums = made
+    lines = [line.split("  ") for line in sums.read_text().splitlines()]
+    assert [name for _, name in lines] == [path.name for path in files]
+    assert all(
+        digest == hashlib.sha256(path.read_bytes()).hexdigest() for (digest, _), path in zip(lines, files, strict=True)
+    )
+
+
+def test_the_same_bytes_again(made, tmp_path):
+    again = dist.make(tmp_path / "out")
+    assert again[-1].read_text() == made[-1].read_text()
+
+
+def test_the_image_as_istio_reads_it(made):
+    """As pkg/wasm/imagefetcher.go: the index's image for a platform, its last layer, plugin.wasm in it."""
+    with tarfile.open(made[1]) as tar:
+        files = {entry.name: tar.extractfile(entry).read() for entry in tar.getmembers()}
+
+    def follow(descriptor):
+        content = files["blobs/" + descriptor["digest"].replace(":", "/")]
+        assert hashlib.sha256(content).hexdigest() == descriptor["digest"].removeprefix("sha256:")
+        assert len(content) == descriptor["size"]
+        return content
+
+    [top] = json.loads(files["index.json"])["manifests"]
+    assert top["annotations"]["org.opencontainers.image.ref.name"] == dist.version()
+    manifests = json.loads(follow(top))["manifests"]
+    assert {entry["platform"]["architecture"] for entry in manifests} == {"amd64", "arm64"}
+    for entry in manifests:
+        manifest = json.loads(follow(entry))
+        layer = manifest["layers"][-1]
+        assert layer["mediaType"] == "application/vnd.oci.image.layer.v1.tar+gzip"
+        unpacked = gzip.decompress(follow(layer))
+        config = json.loads(follow(manifest["config"]))
+        assert config["rootfs"]["diff_ids"] == ["sha256:" + hashlib.sha256(unpacked).hexdigest()]
+        assert config["architecture"] == entry["platform"]["architecture"]
+        with tarfile.open(fileobj=io.BytesIO(unpacked)) as tar:
+            assert tar.getnames() == [oci.FILE]
+            assert tar.extractfile(oci.FILE).read() == harness.run.MODULE.read_bytes()
+
+
+def test_what_a_release_has(made):
+    with tarfile.open(made[2]) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+        listed = tar.extractfile(f"one-balance-{dist.version()}/LICENCES.txt").read().decode()
+    for name in ("one_balance.wasm", "LICENSE", "README.md", "envoy/envoy.yaml", "envoy/istio/base/envoyfilter.yaml"):
+        assert name in names
+    assert not [name for name in names if name.endswith("secrets.env")]
+    for crate in ("serde_json", "proxy-wasm", "jiff"):
+        assert f"== {crate} " in listed
+    assert "== syn " not in listed, "a macro is not in the module"
+
+
+@pytest.mark.parametrize(
+    ("expression", "allowed"),
+    [
+        ("MIT OR Apache-2.0", True),
+        ("GPL-3.0 OR MIT", True),
+        ("MIT/Apache-2.0", True),
+        ("MIT AND GPL-3.0", False),
+        ("(MIT OR Apache-2.0) AND Unicode-3.0", False),
+        ("Apache-2.0 WITH LLVM-exception", True),
+        ("AGPL-3.0", False),
+        ("none", False),
+    ],
+)
+def test_licences(expression, allowed):
+    assert licences.allowed(expression) == allowed
+
+
+def test_one_version():
+    """Cargo.toml's; the manifests name the image by it."""
+    texts = [path.read_text() for path in (harness.ROOT / "envoy").rglob("*.yaml") if "node_modules" not in path.parts]
+    tags = {tag for text in texts for tag in re.findall(r"one-balance:(\d[\w.-]*)", text)}
+    assert tags == {dist.version()}
+
+
+def test_no_path_of_this_machine_is_in_the_module():
+    module = harness.run.MODULE.read_bytes()
+    for path in (str(harness.ROOT), "/.cargo/registry", "/root/"):
+        assert path.encode() not in module
