@@ -105,6 +105,10 @@ reproducible: $(MODULE) ## the same sources give the same module, wherever they 
 	CARGO_HOME="$$folder/cargo" $(MAKE) --no-print-directory --directory "$$folder" build && \
 	cmp $(MODULE) "$$folder/$(MODULE)" && sha256sum $(MODULE)
 
+# Make hands URL, AUTH_KEY and MODEL on by the environment.
+verify: | $(BIN)/python ## ask a running deployment: make verify URL=https://... AUTH_KEY=... [MODEL=provider/model]
+	@$(BIN)/python envoy/verify.py
+
 setup: $(STAMPS)/run $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/envoys $(STAMPS)/targets ## install everything that the other targets need
 
 clean: ## remove what was built and installed
@@ -154,5 +158,5 @@ $(STAMPS)/wrangler: envoy/d1/package-lock.json | $(BIN)/python
 	@touch $@
 
 FORCE:
-.PHONY: help run build test test-native test-core test-e2e test-fuzz fuzz validate lint format simulate dist reproducible envoys setup clean FORCE
+.PHONY: help run build test test-native test-core test-e2e test-fuzz fuzz validate lint format simulate dist reproducible verify envoys setup clean FORCE
 .PHONY: d1-create d1-migrate d1-import d1-list d1-delete-blocked
