@@ -15,20 +15,17 @@ import pytest
 import yaml
 
 MANIFESTS = harness.ROOT / "tests" / "manifests"
-SECRETS = "secrets.example.env"
 Object = dict[str, Any]
 
 
-def kustomize(tree: Path, folder: str, scratch: Path, components: tuple[str, ...] = ()) -> list[Object]:
-    """The objects of `tree`/`folder`, with the example's secrets; `components` are added to it."""
-    copy = scratch / tree.name
-    if not copy.exists():
-        shutil.copytree(tree, copy)
-    for example in copy.rglob(SECRETS):
-        shutil.copy(example, example.with_name("secrets.env"))
-    overlay = copy / folder
+def kustomize(folder: str, scratch: Path, *components: str) -> list[Object]:
+    """The objects of a folder below envoy/, with the example's secrets; `components` are added to it."""
+    for name in ("secret", "istio", "gateway"):
+        shutil.copytree(harness.ROOT / "envoy" / name, scratch / name, dirs_exist_ok=True)
+    shutil.copy(scratch / "secret" / "secrets.example.env", scratch / "secret" / "secrets.env")
+    overlay = scratch / folder
     if components:
-        overlay = copy / f"test-{folder}"
+        overlay = scratch / "overlay"
         overlay.mkdir(exist_ok=True)
         lines = {"resources": [f"../{folder}"], "components": [f"../{name}" for name in components]}
         (overlay / "kustomization.yaml").write_text(yaml.safe_dump({"kind": "Kustomization", **lines}))

@@ -12,16 +12,15 @@ import yaml
 from harness_core import CORE, deployed
 from harness_manifests import kustomize, only, problems
 
-TREE = harness.ROOT / "envoy" / "istio"
-FLAVOURS = [("gateway", ()), ("gateway-api", ()), ("gateway", ("remote",)), ("gateway-api", ("remote",))]
-OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+REMOTE = "istio/remote"
+FLAVOURS = [("gateway",), ("gateway-api",), ("gateway", REMOTE), ("gateway-api", REMOTE)]
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """`built(folder, components)`: the objects of a flavour."""
+    """`built(flavour, component...)`: its objects."""
     scratch = tmp_path_factory.mktemp("istio")
-    return lambda folder, components=(): kustomize(TREE, folder, scratch, components)
+    return lambda flavour, *components: kustomize(f"istio/{flavour}", scratch, *components)
 
 
 def test_the_schemas_have_nothing_against_them(built):
@@ -156,7 +155,7 @@ def module_server():
 
 def test_the_module_from_a_url(built, tmp_path, ca, model, module_server):
     config = harness_istio.bootstrap()
-    envoy_filter = only(built("gateway", ("remote",)), "EnvoyFilter")
+    envoy_filter = only(built("gateway", REMOTE), "EnvoyFilter")
     sources = [node["code"] for node in harness.run.walk(envoy_filter) if "code" in node]
     assert len(sources) == 3
     assert all(source == sources[0] and "remote" in source for source in sources), "no place was forgotten"
