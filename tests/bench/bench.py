@@ -199,7 +199,7 @@ class Ratio:
         return cls(statistics.median(ordered), ordered[quarter], ordered[-1 - quarter])
 
     def __str__(self) -> str:
-        return f"{self.median:.3f} ({self.low:.2f}–{self.high:.2f})"
+        return f"{self.median:.3f} ({self.low:.2f}-{self.high:.2f})"
 
 
 ROW = "{:<28}{:>22}{:>8}{:>26}{:>8}"
@@ -247,11 +247,15 @@ def main() -> int:
             for _ in range(ROUNDS):
                 one = filtered.ask(native.path, body, 1)["p50"]
                 added.append(one - bare.ask(native.bare_path, body, 1)["p50"])
-            results.append(goal("latency added at the median, one at a time", statistics.median(added), LATENCY_GOAL, "µs"))
+            results.append(
+                goal("latency added at the median, one at a time", statistics.median(added), LATENCY_GOAL, "µs")
+            )
         if only in "keys":
             many = Side(start(stack, settings(upstream, 2500)), "one-balance")
-            ratios = [many.ask(native.path, body)["cpu"] / filtered.ask(native.path, body)["cpu"] for _ in range(ROUNDS)]
-            results.append(goal("CPU with 10,000 keys against 40", statistics.median(ratios), KEYS_GOAL, "×"))
+            ratios = [
+                many.ask(native.path, body)["cpu"] / filtered.ask(native.path, body)["cpu"] for _ in range(ROUNDS)
+            ]
+            results.append(goal("CPU with 10,000 keys against 40", statistics.median(ratios), KEYS_GOAL, "x"))
         if only in "memory":
             results += memory(stack, upstream, host, native, body)
         if only in "start":
