@@ -66,6 +66,8 @@ pub struct Config {
     pub aliases: BTreeMap<String, String>,
     /// What `GET /v1/models` lists, as `slug/model`.
     pub models: Vec<String>,
+    /// Tokens are counted in metrics and told in the access log.
+    pub token_metrics: bool,
 }
 
 /// A Cloudflare AI Gateway.
@@ -172,6 +174,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
         d1: d1::read(reader),
         aliases: read_aliases(reader, &upstreams.by_slug),
         models: read_models(reader, &upstreams.by_slug),
+        token_metrics: reader.flag("token_metrics").unwrap_or(true),
         auth: auth?,
         upstreams: upstreams.by_slug,
         ai_gateway,

@@ -17,6 +17,19 @@ use crate::time::Time;
 
 /// The property that carries the ticket. One path element: two do not come back.
 const TICKET: &str = "one_balance.ticket";
+/// What is noted for the access log and for filters behind this one: the number of the AUTH_KEY
+/// definition, from 1.
+pub const CLIENT: &str = "one_balance.client";
+/// The provider's slug.
+pub const PROVIDER: &str = "one_balance.provider";
+/// The model, as the client names it, without its provider.
+pub const MODEL: &str = "one_balance.model";
+/// What became of the request: a result of [`crate::metrics`].
+pub const OUTCOME: &str = "one_balance.outcome";
+/// Tokens of the prompt.
+pub const TOKENS_IN: &str = "one_balance.tokens_in";
+/// Tokens of the answer.
+pub const TOKENS_OUT: &str = "one_balance.tokens_out";
 
 /// Envoy's shared data.
 pub struct SharedData;
@@ -87,6 +100,11 @@ pub fn reply(status: u16, headers: &[(&str, String)], body: &[u8]) {
     let _ = hostcalls::send_http_response(u32::from(status), headers, body);
 }
 
+/// What the access log may show of a stream: `%FILTER_STATE(wasm.one_balance.{name}:PLAIN)%`.
+pub fn note(name: &'static str, value: &str) {
+    let _ = hostcalls::set_property(vec![name], Some(value.as_bytes()));
+}
+
 /// The stream's ticket.
 pub fn ticket() -> Option<Ticket> {
     let bytes = hostcalls::get_property(vec![TICKET]).ok().flatten()?;
@@ -96,11 +114,4 @@ pub fn ticket() -> Option<Ticket> {
 /// Writes the stream's ticket.
 pub fn set_ticket(ticket: &Ticket) {
     let _ = hostcalls::set_property(vec![TICKET], Some(&ticket.to_bytes()));
-}
-
-/// States for Envoy's own filters which AUTH_KEY definition let the request in, counted from 1: the
-/// filter state `wasm.one_balance.client`.
-pub fn set_client(definition: u32) {
-    let client = definition.saturating_add(1).to_string();
-    let _ = hostcalls::set_property(vec!["one_balance.client"], Some(client.as_bytes()));
 }

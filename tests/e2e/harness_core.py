@@ -5,6 +5,8 @@ shipped or said to work: other Envoy versions, and what Istio and Envoy Gateway 
 """
 
 import contextlib
+import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,23 @@ def nothing_of_the_client_goes_up(balancer: Balancer, model: str) -> None:
     assert not left, left
 
 
+def metrics_and_access_log(balancer: Balancer, model: str) -> None:
+    answer = balancer.client.chat(f"openai/{model}")
+    served = re.compile(r'^one_balance_requests\{provider="openai",result="served"\} [1-9]', re.MULTILINE)
+    harness.eventually(lambda: served.search(balancer.envoy.get("/stats/prometheus")))
+    line = harness.eventually(
+        lambda: [line for line in balancer.log().splitlines() if model in line and line[0] == "{"]
+    )[0]
+    noted = json.loads(line)
+    expected = {
+        "provider": "openai",
+        "client": "1",
+        "outcome": "served",
+        "key_id": answer.headers["x-one-balance-key-id"],
+    }
+    assert expected.items() <= noted.items(), noted
+
+
 CORE: list[Callable[[Balancer, str], None]] = [
     each_format,
     keys_in_turn,
@@ -122,4 +141,5 @@ CORE: list[Callable[[Balancer, str], None]] = [
     a_resetting_provider,
     who_may_not_ask,
     nothing_of_the_client_goes_up,
+    metrics_and_access_log,
 ]

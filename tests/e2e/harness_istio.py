@@ -47,6 +47,9 @@ def _apply(config: Config, entry: Config) -> int:
     match = {key: found for key, found in entry.get("match", {}).items() if key != "context"}
     if entry.get("match", {}).get("context") not in ("GATEWAY", "ANY", None):
         raise Unsupported(f"context of {entry}")
+    if kind == "BOOTSTRAP" and operation == "MERGE" and not match:
+        merge(config, value)
+        return 1
     if kind == "CLUSTER" and operation == "ADD" and not match:
         config["static_resources"]["clusters"].append(value)
         return 1

@@ -3,8 +3,10 @@
 import copy
 
 import harness
+import harness_istio
 import jsonpatch
 import pytest
+import yaml
 from harness_core import CORE, deployed
 from harness_manifests import MANIFESTS, kustomize, only, problems
 
@@ -54,6 +56,12 @@ def patched(objects):
     return config
 
 
+def test_the_bootstrap_has_the_labels_of_the_metrics(objects):
+    bootstrap = only(objects, "EnvoyProxy")["spec"]["bootstrap"]
+    assert bootstrap["type"] == "Merge"
+    assert yaml.safe_load(bootstrap["value"]) == {"stats_config": harness.run.load()["stats_config"]}
+
+
 def manager_of(listener):
     chain = listener.get("default_filter_chain") or listener["filter_chains"][0]
     return chain["filters"][0]["typed_config"]
@@ -68,7 +76,7 @@ def test_in_step_with_envoy_yaml(patched):
     assert theirs["clusters"] == ours["clusters"]
     theirs, ours = (manager_of(part["listeners"][0]) for part in (theirs, ours))
     assert theirs["http_filters"] == ours["http_filters"]
-    for name in ("normalize_path", "skip_xff_append", "stream_idle_timeout", "upgrade_configs"):
+    for name in ("normalize_path", "skip_xff_append", "stream_idle_timeout", "upgrade_configs", "access_log"):
         assert theirs[name] == ours[name]
     theirs, ours = (part["route_config"]["virtual_hosts"][0] for part in (theirs, ours))
     for name in ("request_body_buffer_limit", "retry_policy"):
@@ -85,10 +93,11 @@ def test_the_variables_are_the_filter_s(objects):
 
 
 @pytest.fixture(scope="module")
-def balancer(patched, tmp_path_factory, ca):
+def balancer(objects, patched, tmp_path_factory, ca):
     config = copy.deepcopy(patched)
     [listener] = config["static_resources"]["listeners"]
     listener["name"] = "one_balance"
+    harness_istio.merge(config, yaml.safe_load(only(objects, "EnvoyProxy")["spec"]["bootstrap"]["value"]))
     with deployed(tmp_path_factory.mktemp("gateway"), ca, config) as balancer:
         yield balancer
 

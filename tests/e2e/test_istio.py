@@ -58,7 +58,6 @@ def test_all_name_the_same_gateway(built):
     for folder in ("gateway", "gateway-api"):
         objects = built(folder)
         assert only(objects, "EnvoyFilter")["spec"]["workloadSelector"]["labels"] == label
-        assert only(objects, "Telemetry")["spec"]["selector"]["matchLabels"] == label
         assert only(objects, "Gateway")["metadata"]["name"] == "one-balance"
         assert {entry["metadata"].get("namespace") for entry in objects if entry["kind"] != "Namespace"} == {
             "one-balance"
@@ -92,6 +91,9 @@ def test_in_step_with_envoy_yaml(built):
             assert value == {name: host[name] for name in ("request_body_buffer_limit", "retry_policy")}
         elif kind == "HTTP_ROUTE":
             routes.append(value)
+        else:
+            assert kind == "BOOTSTRAP"
+            assert value == {"stats_config": config["stats_config"]}
     # Exclusive, so their order does not matter.
     assert sorted(routes, key=json.dumps) == sorted(host["routes"], key=json.dumps)
     assert set(shipped) == {"d1"}, "Istio's own cluster, from the ServiceEntry"
