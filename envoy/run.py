@@ -15,6 +15,7 @@ import ctypes
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -331,12 +332,22 @@ def run(env: dict[str, str]) -> int:
 
 def follow(envoy: Envoy) -> None:
     """Shows warnings and errors of Envoy's log as they come, until it ends."""
+    in_terminal = os.isatty(0) and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
     with envoy.log.open(errors="replace") as log:
         while envoy.process.poll() is None:
+            # A `make` that leads its session gets the hang-up alone, and waits for us.
+            if in_terminal and hung_up(0):
+                _stopped(signal.SIGHUP, None)
             for line in log:
                 if re.search(r"\[(warning|error|critical)\]", line):
                     print(line, end="", file=sys.stderr, flush=True)
             time.sleep(0.2)
+
+
+def hung_up(terminal: int) -> bool:
+    poll = select.poll()
+    poll.register(terminal, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
 def validate(paths: list[str]) -> int:
@@ -359,9 +370,14 @@ def validate(paths: list[str]) -> int:
 class Stopped(Exception):
     """Ctrl-C, SIGTERM or SIGHUP."""
 
+    raised = False
+
 
 def _stopped(number: int, _: Any) -> None:
-    raise Stopped(number)
+    # Once: a second Ctrl-C, or make's end after a hang-up, must not cut short what the first began.
+    if not Stopped.raised:
+        Stopped.raised = True
+        raise Stopped(number)
 
 
 def main(arguments: list[str]) -> int:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import socket
 import ssl
 import sys
 import time
@@ -176,6 +177,13 @@ def server_context(ca: trustme.CA, *names: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert(*names).configure_cert(context)
     return context
+
+
+def free_port() -> int:
+    """For where a number must be said before it is used."""
+    with socket.socket() as probe:
+        probe.bind((run.LOOPBACK, 0))
+        return probe.getsockname()[1]
 
 
 def eventually(holds: Callable[[], Any], timeout: float = 20.0) -> Any:

@@ -2,10 +2,9 @@
 
 import json
 import os
-import socket
 
 import harness
-from harness import eventually
+from harness import eventually, free_port
 from provider_simulator import Answer
 
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
@@ -56,9 +55,3 @@ def test_a_changed_listener_is_taken_up(start, simulator, tmp_path, model):
     )
     assert chat("quick").status_code == 200
     balancer.tolerated = "failed to load"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((harness.run.LOOPBACK, 0))
-        return probe.getsockname()[1]
