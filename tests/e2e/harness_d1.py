@@ -61,9 +61,9 @@ class D1:
     def plugin(self) -> dict[str, str]:
         return {"d1_base_url": f"http://127.0.0.1:{self.port}/client/v4"}
 
-    def edit(self, bootstrap: dict[str, Any]) -> None:
-        """Makes the cluster `d1` lead here, without TLS."""
-        cluster = next(entry for entry in bootstrap["static_resources"]["clusters"] if entry["name"] == "d1")
+    def edit(self, bootstrap: dict[str, Any], name: str = "d1") -> None:
+        """Makes the cluster of this name lead here, without TLS."""
+        cluster = next(entry for entry in bootstrap["static_resources"]["clusters"] if entry["name"] == name)
         cluster.pop("transport_socket", None)
         cluster["type"] = "STATIC"
         endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]

@@ -112,6 +112,19 @@ def test_core(balancer, check, model):
     check(balancer, model)
 
 
+def test_d1_by_the_cluster_of_the_service_entry(start, built, simulator, d1, model):
+    config = harness_istio.bootstrap()
+    harness_istio.apply(config, only(built("gateway"), "EnvoyFilter"))
+    d1.insert("openai", simulator.key("openai").secret)
+    balancer = start(
+        config=harness_istio.runnable(config),
+        env={**d1.env(), "PROVIDER_KEYS": None},
+        plugin=d1.plugin(),
+        edit=lambda bootstrap: d1.edit(bootstrap, "outbound|443||api.cloudflare.com"),
+    )
+    harness.eventually(lambda: balancer.client.chat(f"openai/{model}").status_code == 200)
+
+
 def test_the_order_of_filters(built):
     """Behind Istio's own, among them CORS: a preflight carries no AUTH_KEY."""
     config = harness_istio.bootstrap()

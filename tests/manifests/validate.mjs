@@ -9,21 +9,24 @@ import ts from "typescript";
 const HERE = dirname(fileURLToPath(import.meta.url));
 const PACKAGES = { "istio.io": "@kubernetes-models/istio", "gateway.envoyproxy.io": "@kubernetes-models/envoy-gateway", "gateway.networking.k8s.io": "@kubernetes-models/gateway-api" };
 
-function moduleOf(apiVersion) {
+// The kind's own file: the group's index would bring in all its kinds, at seconds each.
+function moduleOf({ apiVersion, kind }) {
   const group = apiVersion.includes("/") ? apiVersion.split("/")[0] : "";
   const known = Object.entries(PACKAGES).find(([suffix]) => group === suffix || group.endsWith(`.${suffix}`));
-  return `${known ? known[1] : "kubernetes-models"}/${apiVersion}`;
+  return `${known ? known[1] : "kubernetes-models"}/${apiVersion}/${kind}`;
 }
 
 const problems = [];
 const objects = JSON.parse(readFileSync(0, "utf8"));
 const source = [];
 for (const [index, object] of objects.entries()) {
-  const module = moduleOf(object.apiVersion);
-  const Model = (await import(module))[object.kind];
+  const module = moduleOf(object);
   const name = `${object.kind} ${object.metadata.name}`;
-  if (!Model) {
-    problems.push(`${name}: ${module} has no ${object.kind}`);
+  let Model;
+  try {
+    Model = (await import(module))[object.kind];
+  } catch (error) {
+    problems.push(`${name}: no published schema (${error.code})`);
     source.push("");
     continue;
   }
