@@ -158,5 +158,6 @@ $(STAMPS)/wrangler: envoy/d1/package-lock.json | $(BIN)/python
 	@touch $@
 
 FORCE:
-.PHONY: help run build test test-native test-core test-e2e test-fuzz fuzz validate lint format simulate dist reproducible verify envoys setup clean FORCE
+.PHONY: help run build test test-native test-core test-e2e test-fuzz fuzz validate lint format simulate setup clean FORCE
+.PHONY: dist reproducible verify envoys
 .PHONY: d1-create d1-migrate d1-import d1-list d1-delete-blocked

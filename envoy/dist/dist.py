@@ -45,7 +45,8 @@ def make(out: Path) -> list[Path]:
     shutil.copyfile(MODULE, module)
     image = out / f"{name}-oci.tar"
     oci.write(module, version(), image)
-    files = {**sources(), MODULE.name: module.read_bytes(), "LICENCES.txt": licences.collect(ROOT).encode()}
+    # The module where a build would leave it, so that commands and the Dockerfile find it.
+    files = {**sources(), str(MODULE.relative_to(ROOT)): module.read_bytes(), "LICENCES.txt": licences.collect(ROOT).encode()}
     tree = out / f"{name}.tar.gz"
     tree.write_bytes(gzip.compress(oci.archive({f"{name}/{path}": content for path, content in files.items()}), 9, mtime=0))
     made = [module, image, tree]

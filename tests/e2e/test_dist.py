@@ -77,7 +77,11 @@ def test_what_a_release_has(made):
     with tarfile.open(made[2]) as tar:
         names = {name.partition("/")[2] for name in tar.getnames()}
         listed = tar.extractfile(f"one-balance-{dist.version()}/LICENCES.txt").read().decode()
-    for name in ("one_balance.wasm", "LICENSE", "README.md", "envoy/envoy.yaml", "envoy/istio/base/envoyfilter.yaml"):
+    copied = re.findall(
+        r"^COPY .* (\S+) \S+$", (harness.ROOT / "envoy" / "docker" / "Dockerfile").read_text(), re.MULTILINE
+    )
+    assert len(copied) == 2
+    for name in (*copied, "LICENSE", "README.md", "envoy/envoy.yaml", "envoy/istio/base/envoyfilter.yaml"):
         assert name in names
     assert not [name for name in names if name.endswith("secrets.env")]
     for crate in ("serde_json", "proxy-wasm", "jiff"):
@@ -103,9 +107,10 @@ def test_licences(expression, allowed):
 
 
 def test_one_version():
-    """Cargo.toml's; the manifests name the image by it."""
-    texts = [path.read_text() for path in (harness.ROOT / "envoy").rglob("*.yaml") if "node_modules" not in path.parts]
-    tags = {tag for text in texts for tag in re.findall(r"one-balance:(\d[\w.-]*)", text)}
+    """Cargo.toml's; the manifests and the guide name files and images by it."""
+    paths = [*(harness.ROOT / "envoy").rglob("*.yaml"), *(harness.ROOT / "docs").glob("*.md")]
+    texts = [path.read_text() for path in paths if "node_modules" not in path.parts]
+    tags = {tag for text in texts for tag in re.findall(r"one-balance(?:-envoy)?[:-](\d+\.\d+\.\d+)", text)}
     assert tags == {dist.version()}
 
 

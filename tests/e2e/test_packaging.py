@@ -11,7 +11,7 @@ from pathlib import Path
 import harness
 import pytest
 import yaml
-from compose_spec import ComposeSpecification
+from compose_spec import ComposeSpecification, Service
 
 DOCKER = harness.ROOT / "envoy" / "docker"
 UNIT = harness.ROOT / "envoy" / "systemd" / "one-balance.service"
@@ -67,6 +67,8 @@ def test_the_compose_file():
     text = (DOCKER / "compose.yaml").read_text()
     ComposeSpecification.model_validate(yaml.safe_load(text))
     service = yaml.safe_load(text)["services"]["one-balance"]
+    # The specification lets unknown fields pass.
+    assert set(service) <= {name for field, info in Service.model_fields.items() for name in (field, info.alias)}
     assert (DOCKER / service["build"]["context"]).resolve() == harness.ROOT
     assert (harness.ROOT / service["build"]["dockerfile"]).exists()
     assert "environment" not in service, "secrets come from a file"

@@ -5,7 +5,7 @@ import os
 
 import harness
 from harness import eventually, free_port
-from provider_simulator import Answer
+from provider_simulator import Answer, Stream
 
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 
@@ -55,3 +55,17 @@ def test_a_changed_listener_is_taken_up(start, simulator, tmp_path, model):
     )
     assert chat("quick").status_code == 200
     balancer.tolerated = "failed to load"
+
+
+def test_requests_under_way_end_before_a_restart(start, simulator, model):
+    simulator.key("openai")
+    stream = Stream()
+    simulator.script(Answer(chunks=stream), model=model)
+    balancer = start()
+    stream.send(b"data: 1\n\n")
+    with balancer.client.stream("/api/openai/responses", json={"model": model}) as arriving:
+        assert arriving.exactly(9) == b"data: 1\n\n"
+        assert balancer.envoy.get("/drain_listeners?graceful", "POST").strip() == "OK"
+        stream.send(b"data: 2\n\n")
+        stream.close()
+        assert arriving.rest() == b"data: 2\n\n"
