@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import json
+import re
 import threading
 
 import harness
@@ -10,7 +11,7 @@ import harness_istio
 import pytest
 import yaml
 from harness_core import CORE, deployed
-from harness_manifests import kustomize, only, problems
+from harness_manifests import MANIFESTS, kustomize, only, problems, require_schemas
 
 REMOTE = "istio/remote"
 FLAVOURS = [("gateway",), ("gateway-api",), ("gateway", REMOTE), ("gateway-api", REMOTE)]
@@ -35,6 +36,19 @@ def test_the_schemas_would_have(built):
     found = problems(objects)
     assert "ServiceEntry cloudflare-api" in found
     assert "'\"imagine\"' does not exist" in found
+
+
+def test_why_wasm_plugin_alone_will_not_do():
+    """Should this fail, the guide's word on it, and on Envoy Gateway's EnvoyExtensionPolicy, is out of date."""
+    require_schemas()
+    schemas = MANIFESTS / "node_modules" / "@kubernetes-models"
+    for path, known in [
+        ("istio/extensions.istio.io/v1alpha1/WasmPlugin.d.ts", "failStrategy"),
+        ("envoy-gateway/gateway.envoyproxy.io/v1alpha1/Wasm.d.ts", "failOpen"),
+    ]:
+        fields = {name.lower() for name in re.findall(r'"(\w+)"\??:', (schemas / path).read_text())}
+        assert known.lower() in fields
+        assert not {"vmid", "allowonheadersstopiteration"} & fields
 
 
 def test_what_istio_lays_over_its_deployment(built):
