@@ -23,19 +23,18 @@ MIB = 1 << 20
 
 @contextlib.contextmanager
 def deployed(folder: Path, ca: trustme.CA, config: Any = harness.run.YAML, **options: Any) -> Iterator[Balancer]:
-    """An Envoy with this bootstrap before providers that speak TLS, some before plain ones, too."""
+    """An Envoy with this bootstrap, before three providers that speak TLS and one that does not."""
     with Simulator(tls=harness.server_context(ca, "localhost")) as simulator, Simulator() as plain:
         for slug in SLUGS:
             for _ in range(4):
                 simulator.key(slug)
         plain.key("plain")
-        keys, urls = (
-            {"PROVIDER_KEYS": f"{simulator.provider_keys()};{plain.provider_keys()}"},
-            {"PROVIDER_BASE_URLS": f"{simulator.base_urls()};{plain.base_urls()}"},
-        )
-        balancer = harness.start(
-            simulator, folder / "envoy.log", config=config, trust=ca, env={**keys, **urls}, **options
-        )
+        env = {
+            "PROVIDER_KEYS": f"{simulator.provider_keys()};{plain.provider_keys()}",
+            "PROVIDER_BASE_URLS": f"{simulator.base_urls()};{plain.base_urls()}",
+        }
+        balancer = harness.start(simulator, folder / "envoy.log", config=config, trust=ca, env=env, **options)
+        balancer.secrets.update(key.secret for key in plain.keys)
         try:
             yield balancer
             balancer.check()
