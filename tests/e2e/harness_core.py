@@ -116,7 +116,11 @@ def nothing_of_the_client_goes_up(balancer: Balancer, model: str) -> None:
 
 def metrics_and_access_log(balancer: Balancer, model: str) -> None:
     answer = balancer.client.chat(f"openai/{model}")
-    served = re.compile(r'^one_balance_requests\{provider="openai",result="served"\} [1-9]', re.MULTILINE)
+    # Before 1.39 the metrics are those of the cluster whose filter came first, and have no labels.
+    labels, names = r'\{provider="openai",result="served"\}', r"_provider_openai_result_served\{.*\}"
+    served = re.compile(
+        f"^(one_balance_requests{labels}|envoy_cluster_wasmcustom_one_balance_requests{names}) [1-9]", re.M
+    )
     harness.eventually(lambda: served.search(balancer.envoy.get("/stats/prometheus")))
     line = harness.eventually(
         lambda: [line for line in balancer.log().splitlines() if model in line and line[0] == "{"]
