@@ -65,7 +65,7 @@ def test_nothing_stays(tmp_path, stop):
         )
     os.close(slave)
     try:
-        eventually(lambda: "is ready on" in (tmp_path / "out").read_text(), timeout=60)
+        eventually(lambda: "is ready on" in (tmp_path / "out").read_text(), timeout=90)
         assert len(of(tmp_path)) >= 2, "the launcher and Envoy"
         assert list(tmp_path.glob("one-balance-*"))
         stop(master, make.pid)
