@@ -64,17 +64,38 @@ lint: $(STAMPS)/tests $(STAMPS)/targets ## formatting and lints of Rust and Pyth
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo clippy --quiet --target $(WASI) --lib -- -D warnings
 	cd tests/fuzz && cargo fmt --check && cargo clippy --quiet --release -- -D warnings
+	cd tests/bench/core && cargo fmt --check
+	cd tests/bench/upstream && cargo fmt --check
 	$(BIN)/ruff check $(PYTHONS)
 	$(BIN)/ruff format --check $(PYTHONS)
 
 format: $(STAMPS)/tests ## format Rust and Python
 	cargo fmt
 	cd tests/fuzz && cargo fmt
+	cd tests/bench/core && cargo fmt
+	cd tests/bench/upstream && cargo fmt
 	$(BIN)/ruff check --fix $(PYTHONS)
 	$(BIN)/ruff format $(PYTHONS)
 
 simulate: ## the pool against other policies, on simulated providers; fails if it misses its goal
 	cargo run --quiet --release --example simulate
+
+# Debian's packages, unpacked into .cache: no root is needed, and nothing is installed.
+WRK := .cache/wrk
+$(WRK): | $(STAMPS)
+	@command -v apt-get >/dev/null || { echo "make: the benchmark needs wrk from Debian's packages" >&2; exit 1; }
+	@mkdir -p $@.part && cd $@.part && apt-get -qq download wrk libluajit-5.1-2 2>/dev/null && \
+		for package in *.deb; do dpkg -x $$package .; done
+	@mv $@.part $@
+
+bench: $(STAMPS)/run $(MODULE) $(WRK) ## the filter's cost against bare Envoy (QUICK=1: a minute; ONLY=word)
+	@cd tests/bench/upstream && cargo build --quiet --release --target-dir ../../../target/bench
+	@$(BIN)/python tests/bench/bench.py
+
+bench-core: | $(BIN)/python ## the core by itself: instructions (callgrind), time and allocations per request
+	@cd tests/bench/core && cargo build --quiet --release --target-dir ../../../target/bench
+	@$(BIN)/python tests/bench/core.py
+	@cd tests/bench/core && cargo bench --quiet --target-dir ../../../target/bench
 
 d1-create: $(STAMPS)/wrangler ## D1 by hand: create the database (WHERE=local, the default, or remote)
 	@$(D1) create
@@ -134,4 +155,4 @@ $(STAMPS)/wrangler: envoy/d1/package-lock.json | $(BIN)/python
 
 FORCE:
 .PHONY: help run build test test-native test-core test-e2e test-fuzz fuzz validate lint format simulate setup clean FORCE
-.PHONY: d1-create d1-migrate d1-import d1-list d1-delete-blocked
+.PHONY: bench bench-core d1-create d1-migrate d1-import d1-list d1-delete-blocked

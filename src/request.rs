@@ -102,10 +102,22 @@ pub struct Forward {
     pub target: Target,
     /// What becomes of its headers.
     pub edits: Vec<Edit>,
-    /// The new body, if it changes.
-    pub body: Option<Vec<u8>>,
+    /// What becomes of its body, if it changes.
+    pub body: Option<NewBody>,
     /// What the attempts need to know.
     pub ticket: Ticket,
+}
+
+/// A change of a body: other bytes in the place of its first ones. Only that much has to be moved,
+/// for a model mostly stands near the beginning.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NewBody {
+    /// How many bytes go.
+    pub replaced: usize,
+    /// What comes in their place.
+    pub beginning: Vec<u8>,
+    /// The size of the whole body then.
+    pub size: usize,
 }
 
 /// Reads the headers of a request. `complete`: nothing follows them.
@@ -276,14 +288,14 @@ impl Intake {
         target: Target,
         gateway: Option<&AiGateway>,
         openai_auth: bool,
-        body: Option<Vec<u8>>,
+        body: Option<NewBody>,
     ) -> Result<Forward, Reply> {
         let model = model.unwrap_or_default();
         if model.len() > MAX_MODEL_BYTES {
             let message = format!("The model's name is longer than {MAX_MODEL_BYTES} bytes.");
             return Err(Reply::new(400, "invalid_model", message));
         }
-        let mut edits = self.edits(&target, body.as_ref().map(Vec::len));
+        let mut edits = self.edits(&target, body.as_ref().map(|body| body.size));
         let absent = upstream.provider.headers.iter().filter(|(name, _)| !self.headers.has(name));
         edits.extend(absent.map(|&(name, value)| Edit::Set(name, value.to_owned())));
         if let Some(token) = gateway.and_then(|gateway| gateway.token.as_ref()) {

@@ -82,7 +82,7 @@ impl Downstream {
         }
         host::edit_request(&forward.edits);
         if let Some(body) = &forward.body {
-            host::set_body(BufferType::HttpRequestBody, size, body);
+            host::set_body(BufferType::HttpRequestBody, body.replaced, &body.beginning);
         }
         let ticket = Rc::new(RefCell::new(forward.ticket));
         TICKETS.with(|tickets| tickets.borrow_mut().insert(self.number, ticket.clone()));
