@@ -24,7 +24,7 @@ use crate::answer::{Exhausted, Outcome, Period, Quota, RateLimit, StatedLimit, V
 use crate::config::{DailyQuota, Escalate, Policy, Upstream};
 use crate::pool::providers::EGRESS_REST;
 use crate::pool::quota::{Dimension, UNLIMITED};
-use crate::pool::record::{Block, Pause, Reason, Record, Sync, Trial};
+use crate::pool::record::{Block, Note, Pause, Reason, Record, Sync, Trial};
 use crate::pool::store::Store;
 use crate::pool::{Lease, Pool, usage};
 use crate::provider::Api;
@@ -247,6 +247,7 @@ impl Lesson<'_> {
             if record.blocked.is_none() {
                 record.blocked = Some(Block { since: now, sync });
             }
+            record.last = Some(self.note());
         });
         info!("key {} of {slug} blocked: {}", self.shown_key(pool), self.verdict.evidence);
         Walk::Next
@@ -265,7 +266,10 @@ impl Lesson<'_> {
     fn cool(&self, pool: &mut Pool, store: &dyn Store, reason: Reason, until: Time, trial: Trial) {
         let Subject { slug, model, lease, now, .. } = self.subject;
         let pause = Pause { from: now, until, reason, trial, sync: self.sync_of(pool, reason) };
-        pool.change(store, lease.id, now, |record| record.cool(model, pause));
+        pool.change(store, lease.id, now, |record| {
+            record.cool(model, pause);
+            record.last = Some(self.note());
+        });
         let (key, evidence) = (self.shown_key(pool), self.verdict.evidence);
         info!("key {key} of {slug} cooled for {} until {until} ({}): {evidence}", shown(model), reason.name());
     }
@@ -273,7 +277,10 @@ impl Lesson<'_> {
     fn rest(&self, pool: &mut Pool, store: &dyn Store, reason: Reason, until: Time) {
         let Subject { slug, lease, now, .. } = self.subject;
         let pause = Pause { from: now, until, reason, trial: Trial::Needed, sync: Sync::Local };
-        pool.change(store, lease.id, now, |record| record.rest(pause));
+        pool.change(store, lease.id, now, |record| {
+            record.rest(pause);
+            record.last = Some(self.note());
+        });
         let (key, evidence) = (self.shown_key(pool), self.verdict.evidence);
         info!("key {key} of {slug} rests until {until} ({}): {evidence}", reason.name());
     }
@@ -344,6 +351,10 @@ impl Lesson<'_> {
     fn sync(&self, pool: &Pool) -> Sync {
         let has_row = pool.roster().key(self.subject.lease.id).is_some_and(|key| key.row.is_some());
         if has_row { Sync::Pending(self.subject.now) } else { Sync::Local }
+    }
+
+    fn note(&self) -> Note {
+        Note { at: self.subject.now, evidence: self.verdict.evidence.to_string() }
     }
 
     fn shown_key(&self, pool: &Pool) -> String {

@@ -37,6 +37,12 @@ impl Secret {
         core::hint::black_box(difference) == 0 && !secret.is_empty()
     }
 
+    /// Whether it can be a provider's key: something that a header can carry.
+    #[must_use]
+    pub fn is_credential(&self) -> bool {
+        !self.0.is_empty() && self.0.bytes().all(|byte| byte.is_ascii_graphic())
+    }
+
     /// The first and last characters of a long secret, for a person who has to tell keys apart:
     /// `AIza…9f2c`. A short secret (under 20 characters) shows nothing but its end's last two.
     #[must_use]

@@ -5,11 +5,13 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::{Shared, host, random};
+use super::console::{self, Edit};
+use super::{Shared, host, random, root};
 use crate::balancer::{ATTEMPTS_HEADER, MAX_RETRIES_HEADER, RETRY_HEADER, delivered_by_envoy};
 use crate::config::Config;
+use crate::console::{Asked, edit};
 use crate::provider::Api;
-use crate::reply::Reply;
+use crate::reply::{Rendered, Reply};
 use crate::request::{self, Intake, Step};
 
 /// One stream.
@@ -27,6 +29,8 @@ enum State {
     /// The headers are in, the body is being buffered. The configuration is the one they were read
     /// with, even if a new one comes meanwhile.
     Buffering(Box<Intake>, Rc<Config>),
+    /// The console's: an edit whose body is being buffered, or which D1 has been asked to carry out.
+    Editing(Box<Edit>),
     /// The request has gone up.
     Forwarded,
     /// The request got an answer of ours, whose way back runs through our own callbacks.
@@ -41,10 +45,20 @@ impl Downstream {
     }
 
     fn reply(&mut self, reply: &Reply) -> Action {
+        self.answer(&reply.render(self.api))
+    }
+
+    fn answer(&mut self, answer: &Rendered) -> Action {
         self.state = State::Replied;
-        let rendered = reply.render(self.api);
-        host::reply(rendered.status, &rendered.headers, &rendered.body);
+        host::reply(answer.status, &answer.headers, &answer.body);
         Action::Pause
+    }
+
+    fn outcome(&mut self, outcome: Result<Rendered, Reply>) -> Action {
+        match outcome {
+            Ok(answer) => self.answer(&answer),
+            Err(reply) => self.reply(&reply),
+        }
     }
 
     /// The request is complete: decides, and sends it up. `size` is that of the buffered body.
@@ -69,9 +83,18 @@ impl Downstream {
         Action::Continue
     }
 
+    /// The body of an edit is complete: D1 has the word, and until then the stream waits.
+    fn edit(&mut self, mut edit: Box<Edit>, size: usize) -> Action {
+        let Some(balancer) = self.balancer.clone() else { return self.reply(&not_configured()) };
+        let outcome = edit.begin(&balancer, &host::body(BufferType::HttpRequestBody, size));
+        self.state = State::Editing(edit);
+        outcome.map_or(Action::Pause, |outcome| self.outcome(outcome))
+    }
+
     fn complete(&mut self, size: usize) -> Action {
         match core::mem::replace(&mut self.state, State::Forwarded) {
             State::Buffering(intake, config) => self.forward(&intake, &config, size),
+            State::Editing(edit) => self.edit(edit, size),
             other => {
                 self.state = other;
                 Action::Continue
@@ -80,7 +103,15 @@ impl Downstream {
     }
 }
 
-impl Context for Downstream {}
+impl Context for Downstream {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
+        let (State::Editing(edit), Some(balancer)) = (&self.state, self.balancer.clone()) else { return };
+        let outcome = root::receive(headers, body_size, |answer| edit.answered(&balancer, token, answer));
+        if let Some(outcome) = outcome {
+            self.outcome(outcome);
+        }
+    }
+}
 
 impl HttpContext for Downstream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
@@ -92,9 +123,14 @@ impl HttpContext for Downstream {
                 self.api = api;
                 self.reply(&reply)
             }
-            Step::Answer(answer) => {
-                self.state = State::Replied;
-                host::reply(answer.status, &answer.headers, &answer.body);
+            Step::Answer(answer) => self.answer(&answer),
+            Step::Console(Asked::Status(query)) => self.outcome(console::status(&balancer, &config, &query)),
+            Step::Console(Asked::Edit(verb)) => {
+                let edit = Box::new(Edit::new(verb, config));
+                if end_of_stream {
+                    return self.edit(edit, 0);
+                }
+                self.state = State::Editing(edit);
                 Action::Pause
             }
             Step::Proceed(intake) => {
@@ -115,8 +151,9 @@ impl HttpContext for Downstream {
                 let reply = request::too_large(config);
                 self.reply(&reply)
             }
-            State::Buffering(..) if !end_of_stream => Action::Pause,
-            State::Buffering(..) => self.complete(size),
+            State::Editing(_) if size > edit::MAX_BODY => self.reply(&edit::too_large()),
+            State::Buffering(..) | State::Editing(_) if !end_of_stream => Action::Pause,
+            State::Buffering(..) | State::Editing(_) => self.complete(size),
             State::Replied => Action::Pause,
             _ => Action::Continue,
         }

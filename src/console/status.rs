@@ -1,0 +1,267 @@
+//! The pool as JSON: what each provider's keys are doing, and how the sync with D1 stands.
+//!
+//! Without a provider named it counts: the cost is that of the records, of which only keys have one
+//! about which there is something to know. With one it also lists that provider's keys, at most
+//! [`MAX_LIMIT`] at a time. A search or an order looks at all keys of the provider, once, in the
+//! worker's decoded copy; nothing is asked of the host for it.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::config::{Config, Console};
+use crate::d1;
+use crate::pool::record::{Pause, Record, Trial};
+use crate::pool::store::Store;
+use crate::pool::{Key, Pool};
+use crate::reply::{Rendered, Reply};
+use crate::time::Time;
+use crate::url;
+
+/// Keys in an answer, unless it is said.
+const LIMIT: usize = 50;
+/// The most keys in an answer.
+pub const MAX_LIMIT: usize = 200;
+/// The most coolings of a key that are listed, those that end last.
+const MAX_COOLINGS: usize = 8;
+
+/// What is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    /// Whose keys are listed; none if it is not said.
+    pub provider: Option<String>,
+    /// Only keys in this state.
+    pub state: Option<State>,
+    /// Only keys whose remark, id or mask has this in it, in lower case.
+    pub search: String,
+    /// Those that cool longest first, instead of the pool's own order.
+    pub longest_first: bool,
+    /// So many are passed over.
+    pub offset: usize,
+    /// So many are listed.
+    pub limit: usize,
+}
+
+/// The state of a key as a whole: the worst there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing is in its way.
+    Ready,
+    /// Some model is cooling.
+    Cooling,
+    /// It rests for all models.
+    Resting,
+    /// Its credential is refused.
+    Blocked,
+}
+
+const STATES: [State; 4] = [State::Ready, State::Cooling, State::Resting, State::Blocked];
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            State::Ready => "ready",
+            State::Cooling => "cooling",
+            State::Resting => "resting",
+            State::Blocked => "blocked",
+        }
+    }
+
+    fn of(record: Option<&Record>, now: Time) -> State {
+        let Some(record) = record else { return State::Ready };
+        if record.blocked.is_some() {
+            State::Blocked
+        } else if running(record.resting.as_ref(), now) {
+            State::Resting
+        } else if coolings(record, now).next().is_some() {
+            State::Cooling
+        } else {
+            State::Ready
+        }
+    }
+}
+
+impl Query {
+    /// Reads the query of a path.
+    ///
+    /// # Errors
+    /// A value that cannot be one.
+    pub fn read(query: &str) -> Result<Query, Reply> {
+        let text = |name: &'static str| url::query_value(query, name).filter(|value| !value.is_empty());
+        let number = |name: &'static str, default: usize| match text(name) {
+            None => Ok(default),
+            Some(value) => value.parse().map_err(|_| wrong(name, "a whole number")),
+        };
+        let state = match text("state") {
+            None => None,
+            Some(name) => Some(
+                STATES
+                    .into_iter()
+                    .find(|state| state.name() == name)
+                    .ok_or_else(|| wrong("state", "one of ready, cooling, resting, blocked"))?,
+            ),
+        };
+        let longest_first = match text("sort").as_deref() {
+            None => false,
+            Some("cooling") => true,
+            Some(_) => return Err(wrong("sort", "cooling")),
+        };
+        Ok(Query {
+            provider: text("provider").map(|name| name.into_owned()),
+            state,
+            search: text("search").map(|words| words.to_lowercase()).unwrap_or_default(),
+            longest_first,
+            offset: number("offset", 0)?,
+            limit: number("limit", LIMIT)?.clamp(1, MAX_LIMIT),
+        })
+    }
+}
+
+fn wrong(name: &'static str, expected: &str) -> Reply {
+    Reply::new(400, "invalid_query", format!("`{name}` must be {expected}.")).param(name)
+}
+
+/// The pool as the query asks for it.
+///
+/// # Errors
+/// There is no such provider.
+pub fn answer(
+    pool: &mut Pool,
+    store: &dyn Store,
+    config: &Config,
+    query: &Query,
+    now: Time,
+) -> Result<Rendered, Reply> {
+    pool.refresh(store, now);
+    let keys = match &query.provider {
+        None => Value::Null,
+        Some(name) => match config.upstream(name) {
+            Some((slug, _)) => keys(pool, slug, query, now),
+            None => return Err(crate::request::unknown_provider(name)),
+        },
+    };
+    Ok(super::json(&json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "time": now.to_string(),
+        "editable": config.d1.is_some() && config.console == Console::Edit,
+        "d1": config.d1.is_some().then(|| sync(&d1::Status::read(store), pool, now)),
+        "providers": providers(pool, now),
+        "keys": keys,
+    })))
+}
+
+fn sync(status: &d1::Status, pool: &Pool, now: Time) -> Value {
+    json!({
+        "loaded": pool.is_loaded(),
+        "read_at": (status.snapshot != Time(0)).then(|| status.snapshot.to_string()),
+        "age_seconds": (status.snapshot != Time(0)).then(|| status.snapshot.until(now).0 / 1000),
+        "waiting_to_be_written": status.outbox,
+        "failure": status.failure.map(d1::api::Failure::name),
+        "advice": status.failure.map(d1::api::Failure::advice),
+    })
+}
+
+/// The counts of every provider that has keys.
+fn providers(pool: &Pool, now: Time) -> Value {
+    let mut counts: BTreeMap<&str, [usize; STATES.len()]> = BTreeMap::new();
+    for (slug, keys) in pool.roster().iter() {
+        counts.insert(slug, [keys.len(), 0, 0, 0]);
+    }
+    for (id, record) in pool.records() {
+        let state = State::of(Some(record), now);
+        let Some((slug, _)) = pool.roster().place(id).filter(|_| state != State::Ready) else { continue };
+        if let Some([ready, rest @ ..]) = counts.get_mut(slug) {
+            *ready = ready.saturating_sub(1);
+            if let Some(count) = rest.get_mut(state as usize - 1) {
+                *count += 1;
+            }
+        }
+    }
+    let listed = counts.iter().map(|(slug, [ready, cooling, resting, blocked])| {
+        let rests = pool.provider(slug).map(|state| state.rests_until).filter(|until| *until > now);
+        json!({
+            "provider": slug,
+            "keys": ready + cooling + resting + blocked,
+            "ready": ready,
+            "cooling": cooling,
+            "resting": resting,
+            "blocked": blocked,
+            "rests_until": rests.map(|until| until.to_string()),
+        })
+    });
+    listed.collect()
+}
+
+fn keys(pool: &Pool, slug: &str, query: &Query, now: Time) -> Value {
+    let matches = |key: &&Key| {
+        query.state.is_none_or(|state| State::of(pool.record(key.id), now) == state)
+            && (query.search.is_empty() || is_called(key, &query.search))
+    };
+    let mut found: Vec<&Key> = pool.roster().keys(slug).iter().filter(matches).collect();
+    if query.longest_first {
+        // The sort is stable: keys that end together stay in the pool's order.
+        found.sort_by_cached_key(|key| Reverse(pool.record(key.id).map_or(Time(0), |record| last_end(record, now))));
+    }
+    let listed = found.iter().skip(query.offset).take(query.limit);
+    json!({
+        "provider": slug,
+        "found": found.len(),
+        "offset": query.offset,
+        "list": listed.map(|key| describe(key, pool.record(key.id), now)).collect::<Value>(),
+    })
+}
+
+fn is_called(key: &Key, words: &str) -> bool {
+    let remark = key.row.as_ref().and_then(|row| row.remark.as_ref());
+    remark.is_some_and(|remark| remark.to_lowercase().contains(words))
+        || key.shown_id().contains(words)
+        || key.secret.mask().to_lowercase().contains(words)
+}
+
+fn describe(key: &Key, record: Option<&Record>, now: Time) -> Value {
+    let mut ends: Vec<(&str, &Pause)> = record.map(|record| coolings(record, now).collect()).unwrap_or_default();
+    ends.sort_by_key(|(_, pause)| Reverse(pause.available_from()));
+    let listed = ends.iter().take(MAX_COOLINGS).map(|(model, cooling)| pause(Some(model), cooling));
+    let resting = record.and_then(|record| record.resting.as_ref()).filter(|rest| running(Some(rest), now));
+    json!({
+        "id": key.shown_id(),
+        "mask": key.secret.mask(),
+        "remark": key.row.as_ref().and_then(|row| row.remark.as_ref()),
+        "source": if key.row.is_some() { "d1" } else { "configuration" },
+        "state": State::of(record, now).name(),
+        "blocked_since": record.and_then(|record| record.blocked).map(|block| block.since.to_string()),
+        "resting": resting.map(|rest| pause(None, rest)),
+        "coolings": listed.collect::<Value>(),
+        "more_coolings": ends.len().saturating_sub(MAX_COOLINGS),
+        "last": record.and_then(|record| record.last.as_ref()).map(|note| {
+            json!({ "at": note.at.to_string(), "evidence": note.evidence })
+        }),
+    })
+}
+
+/// A pause for a model, or for all.
+fn pause(model: Option<&str>, pause: &Pause) -> Value {
+    json!({
+        "model": model,
+        "since": pause.from.to_string(),
+        "until": pause.available_from().to_string(),
+        "reason": pause.reason.name(),
+        "on_trial": matches!(pause.trial, Trial::Out(_)),
+    })
+}
+
+fn coolings(record: &Record, now: Time) -> impl Iterator<Item = (&str, &Pause)> {
+    let models = record.models.iter().filter_map(|state| Some((state.model.as_str(), state.cooling.as_ref()?)));
+    models.filter(move |(_, cooling)| running(Some(cooling), now))
+}
+
+fn running(pause: Option<&Pause>, now: Time) -> bool {
+    pause.is_some_and(|pause| pause.available_from() > now)
+}
+
+/// When the last of what keeps a key from being used ends; a blocked key waits for nothing.
+fn last_end(record: &Record, now: Time) -> Time {
+    let pauses = record.resting.iter().chain(coolings(record, now).map(|(_, cooling)| cooling));
+    pauses.map(Pause::available_from).filter(|end| *end > now).max().unwrap_or_default()
+}
