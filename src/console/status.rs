@@ -147,6 +147,7 @@ pub fn answer(
         "editable": config.d1.is_some() && config.console == Console::Edit,
         "d1": config.d1.is_some().then(|| sync(&d1::Status::read(store), pool, now)),
         "providers": providers(pool, now),
+        "known_providers": known(config),
         "keys": keys,
     })))
 }
@@ -160,6 +161,12 @@ fn sync(status: &d1::Status, pool: &Pool, now: Time) -> Value {
         "failure": status.failure.map(d1::api::Failure::name),
         "advice": status.failure.map(d1::api::Failure::advice),
     })
+}
+
+/// The providers whose keys in D1 are used here.
+fn known(config: &Config) -> Value {
+    let read = config.d1.as_ref().map(|d1| d1.providers.as_slice()).unwrap_or_default();
+    config.upstreams.keys().filter(|slug| read.is_empty() || read.contains(slug)).map(String::as_str).collect()
 }
 
 /// The counts of every provider that has keys.
