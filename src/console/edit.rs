@@ -7,7 +7,8 @@
 use std::collections::BTreeSet;
 
 use log::info;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::balancer::not_loaded;
 use crate::config::{self, Config, Reader};
@@ -90,6 +91,14 @@ pub fn too_large() -> Reply {
     Reply::new(413, "body_too_large", format!("An edit has at most {MAX_BODY} bytes; send several."))
 }
 
+/// The answer: how many of the keys or ids.
+#[derive(Serialize)]
+struct Done {
+    changed: usize,
+    unchanged: usize,
+    unknown: usize,
+}
+
 /// An edit on its way.
 #[derive(Debug)]
 pub struct Task {
@@ -169,7 +178,7 @@ impl Task {
 
     fn done(&self, changed: usize) -> Rendered {
         let unchanged = self.asked.saturating_sub(changed).saturating_sub(self.unknown);
-        super::json(&json!({ "changed": changed, "unchanged": unchanged, "unknown": self.unknown }))
+        super::json(&Done { changed, unchanged, unknown: self.unknown })
     }
 }
 

@@ -14,7 +14,7 @@ pub mod edit;
 pub mod page;
 pub mod status;
 
-use serde_json::Value;
+use serde::Serialize;
 
 use crate::auth::Definition;
 use crate::config::Config;
@@ -110,8 +110,9 @@ fn check_method(method: &str, allowed: &[&str]) -> Result<(), Reply> {
 }
 
 /// An answer with data, which nobody keeps.
-fn json(value: &Value) -> Rendered {
-    let mut answer = Rendered::new(200, "application/json", value.to_string());
+fn json(value: &impl Serialize) -> Rendered {
+    // Writing to memory cannot fail.
+    let mut answer = Rendered::new(200, "application/json", serde_json::to_vec(value).unwrap_or_default());
     answer.headers.extend(page::guards());
     answer
 }

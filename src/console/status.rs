@@ -6,9 +6,8 @@
 //! worker's decoded copy; nothing is asked of the host for it.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::config::{Config, Console};
 use crate::d1;
@@ -122,6 +121,93 @@ fn wrong(name: &'static str, expected: &str) -> Reply {
     Reply::new(400, "invalid_query", format!("`{name}` must be {expected}.")).param(name)
 }
 
+/// What is answered; a time is RFC 3339 in UTC.
+#[derive(Serialize)]
+struct Answer<'a> {
+    version: &'static str,
+    time: String,
+    /// Whether edits are taken.
+    editable: bool,
+    /// The sync; `null` without D1.
+    d1: Option<Sync>,
+    providers: Vec<Counts<'a>>,
+    /// The providers that keys can be added for.
+    known_providers: Vec<&'a str>,
+    /// `null` unless a provider is asked for.
+    keys: Option<Keys<'a>>,
+}
+
+#[derive(Serialize)]
+struct Sync {
+    /// Whether D1's keys are in the pool.
+    loaded: bool,
+    /// When the snapshot in force was read, and how long ago.
+    read_at: Option<String>,
+    age_seconds: Option<u64>,
+    /// Blocks and coolings that D1 does not have yet.
+    waiting_to_be_written: u32,
+    /// Why the last call has failed, and what to do about it.
+    failure: Option<&'static str>,
+    advice: Option<&'static str>,
+}
+
+/// The keys of a provider by state.
+#[derive(Default, Serialize)]
+struct Counts<'a> {
+    provider: &'a str,
+    keys: usize,
+    ready: usize,
+    cooling: usize,
+    resting: usize,
+    blocked: usize,
+    /// The provider as a whole rests, for the fault is not the keys'.
+    rests_until: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Keys<'a> {
+    provider: &'a str,
+    /// So many keys match, of which `list` has those from `offset` on.
+    found: usize,
+    offset: usize,
+    list: Vec<Shown<'a>>,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    id: String,
+    mask: String,
+    remark: Option<&'a str>,
+    /// `d1` or `configuration`.
+    source: &'static str,
+    state: &'static str,
+    blocked_since: Option<String>,
+    resting: Option<ShownPause<'a>>,
+    /// Those that end last first.
+    coolings: Vec<ShownPause<'a>>,
+    /// So many are not listed.
+    more_coolings: usize,
+    /// The last answer that said something against the key.
+    last: Option<ShownNote<'a>>,
+}
+
+#[derive(Serialize)]
+struct ShownPause<'a> {
+    /// `null` for all models.
+    model: Option<&'a str>,
+    since: String,
+    until: String,
+    reason: &'static str,
+    /// One request is under way to see whether it is over.
+    on_trial: bool,
+}
+
+#[derive(Serialize)]
+struct ShownNote<'a> {
+    at: String,
+    evidence: &'a str,
+}
+
 /// The pool as the query asks for it.
 ///
 /// # Errors
@@ -134,89 +220,80 @@ pub fn answer(
     now: Time,
 ) -> Result<Rendered, Reply> {
     pool.refresh(store, now);
+    let pool = &*pool;
     let keys = match &query.provider {
-        None => Value::Null,
+        None => None,
         Some(name) => match config.upstream(name) {
-            Some((slug, _)) => keys(pool, slug, query, now),
+            Some((slug, _)) => Some(keys(pool, slug, query, now)),
             None => return Err(crate::request::unknown_provider(name)),
         },
     };
-    Ok(super::json(&json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "time": now.to_string(),
-        "editable": config.d1.is_some() && config.console == Console::Edit,
-        "d1": config.d1.is_some().then(|| sync(&d1::Status::read(store), pool, now)),
-        "providers": providers(pool, now),
-        "known_providers": known(config),
-        "keys": keys,
-    })))
-}
-
-fn sync(status: &d1::Status, pool: &Pool, now: Time) -> Value {
-    json!({
-        "loaded": pool.is_loaded(),
-        "read_at": (status.snapshot != Time(0)).then(|| status.snapshot.to_string()),
-        "age_seconds": (status.snapshot != Time(0)).then(|| status.snapshot.until(now).0 / 1000),
-        "waiting_to_be_written": status.outbox,
-        "failure": status.failure.map(d1::api::Failure::name),
-        "advice": status.failure.map(d1::api::Failure::advice),
-    })
-}
-
-/// The providers whose keys in D1 are used here.
-fn known(config: &Config) -> Value {
     let read = config.d1.as_ref().map(|d1| d1.providers.as_slice()).unwrap_or_default();
-    config.upstreams.keys().filter(|slug| read.is_empty() || read.contains(slug)).map(String::as_str).collect()
+    let known = config.upstreams.keys().filter(|slug| read.is_empty() || read.contains(slug));
+    Ok(super::json(&Answer {
+        version: env!("CARGO_PKG_VERSION"),
+        time: now.to_string(),
+        editable: config.d1.is_some() && config.console == Console::Edit,
+        d1: config.d1.is_some().then(|| sync(&d1::Status::read(store), pool, now)),
+        providers: providers(pool, now),
+        known_providers: known.map(String::as_str).collect(),
+        keys,
+    }))
+}
+
+fn sync(status: &d1::Status, pool: &Pool, now: Time) -> Sync {
+    let read = (status.snapshot != Time(0)).then_some(status.snapshot);
+    Sync {
+        loaded: pool.is_loaded(),
+        read_at: read.map(|read| read.to_string()),
+        age_seconds: read.map(|read| read.until(now).0 / 1000),
+        waiting_to_be_written: status.outbox,
+        failure: status.failure.map(d1::api::Failure::name),
+        advice: status.failure.map(d1::api::Failure::advice),
+    }
 }
 
 /// The counts of every provider that has keys.
-fn providers(pool: &Pool, now: Time) -> Value {
-    let mut counts: BTreeMap<&str, [usize; STATES.len()]> = BTreeMap::new();
-    for (slug, keys) in pool.roster().iter() {
-        counts.insert(slug, [keys.len(), 0, 0, 0]);
-    }
-    for (id, record) in pool.records() {
-        let state = State::of(Some(record), now);
-        let Some((slug, _)) = pool.roster().place(id).filter(|_| state != State::Ready) else { continue };
-        if let Some([ready, rest @ ..]) = counts.get_mut(slug) {
-            *ready = ready.saturating_sub(1);
-            if let Some(count) = rest.get_mut(state as usize - 1) {
-                *count += 1;
-            }
-        }
-    }
-    let listed = counts.iter().map(|(slug, [ready, cooling, resting, blocked])| {
+fn providers(pool: &Pool, now: Time) -> Vec<Counts<'_>> {
+    let count = |(slug, keys): (_, &[Key])| {
         let rests = pool.provider(slug).map(|state| state.rests_until).filter(|until| *until > now);
-        json!({
-            "provider": slug,
-            "keys": ready + cooling + resting + blocked,
-            "ready": ready,
-            "cooling": cooling,
-            "resting": resting,
-            "blocked": blocked,
-            "rests_until": rests.map(|until| until.to_string()),
-        })
-    });
-    listed.collect()
+        let rests_until = rests.map(|until| until.to_string());
+        Counts { provider: slug, keys: keys.len(), ready: keys.len(), rests_until, ..Counts::default() }
+    };
+    let mut counts: Vec<Counts> = pool.roster().iter().map(count).collect();
+    for (id, record) in pool.records() {
+        let slug = pool.roster().place(id).map(|(slug, _)| slug);
+        let Some(counts) = counts.iter_mut().find(|counts| Some(counts.provider) == slug) else { continue };
+        let count = match State::of(Some(record), now) {
+            State::Ready => continue,
+            State::Cooling => &mut counts.cooling,
+            State::Resting => &mut counts.resting,
+            State::Blocked => &mut counts.blocked,
+        };
+        *count += 1;
+        counts.ready = counts.ready.saturating_sub(1);
+    }
+    counts
 }
 
-fn keys(pool: &Pool, slug: &str, query: &Query, now: Time) -> Value {
+fn keys<'a>(pool: &'a Pool, slug: &'a str, query: &Query, now: Time) -> Keys<'a> {
     let matches = |key: &&Key| {
         query.state.is_none_or(|state| State::of(pool.record(key.id), now) == state)
             && (query.search.is_empty() || is_called(key, &query.search))
     };
     let mut found: Vec<&Key> = pool.roster().keys(slug).iter().filter(matches).collect();
     if query.longest_first {
+        let end = |key: &Key| pool.record(key.id).map_or(Time(0), |record| last_end(record, now));
         // The sort is stable: keys that end together stay in the pool's order.
-        found.sort_by_cached_key(|key| Reverse(pool.record(key.id).map_or(Time(0), |record| last_end(record, now))));
+        found.sort_by_key(|key| Reverse(end(key)));
     }
     let listed = found.iter().skip(query.offset).take(query.limit);
-    json!({
-        "provider": slug,
-        "found": found.len(),
-        "offset": query.offset,
-        "list": listed.map(|key| describe(key, pool.record(key.id), now)).collect::<Value>(),
-    })
+    Keys {
+        provider: slug,
+        found: found.len(),
+        offset: query.offset,
+        list: listed.map(|key| shown(key, pool.record(key.id), now)).collect(),
+    }
 }
 
 fn is_called(key: &Key, words: &str) -> bool {
@@ -226,36 +303,34 @@ fn is_called(key: &Key, words: &str) -> bool {
         || key.secret.mask().to_lowercase().contains(words)
 }
 
-fn describe(key: &Key, record: Option<&Record>, now: Time) -> Value {
+fn shown<'a>(key: &'a Key, record: Option<&'a Record>, now: Time) -> Shown<'a> {
     let mut ends: Vec<(&str, &Pause)> = record.map(|record| coolings(record, now).collect()).unwrap_or_default();
     ends.sort_by_key(|(_, pause)| Reverse(pause.available_from()));
-    let listed = ends.iter().take(MAX_COOLINGS).map(|(model, cooling)| pause(Some(model), cooling));
     let resting = record.and_then(|record| record.resting.as_ref()).filter(|rest| running(Some(rest), now));
-    json!({
-        "id": key.shown_id(),
-        "mask": key.secret.mask(),
-        "remark": key.row.as_ref().and_then(|row| row.remark.as_ref()),
-        "source": if key.row.is_some() { "d1" } else { "configuration" },
-        "state": State::of(record, now).name(),
-        "blocked_since": record.and_then(|record| record.blocked).map(|block| block.since.to_string()),
-        "resting": resting.map(|rest| pause(None, rest)),
-        "coolings": listed.collect::<Value>(),
-        "more_coolings": ends.len().saturating_sub(MAX_COOLINGS),
-        "last": record.and_then(|record| record.last.as_ref()).map(|note| {
-            json!({ "at": note.at.to_string(), "evidence": note.evidence })
-        }),
-    })
+    Shown {
+        id: key.shown_id(),
+        mask: key.secret.mask(),
+        remark: key.row.as_ref().and_then(|row| row.remark.as_deref()),
+        source: if key.row.is_some() { "d1" } else { "configuration" },
+        state: State::of(record, now).name(),
+        blocked_since: record.and_then(|record| record.blocked).map(|block| block.since.to_string()),
+        resting: resting.map(|rest| pause(None, rest)),
+        coolings: ends.iter().take(MAX_COOLINGS).map(|(model, cooling)| pause(Some(model), cooling)).collect(),
+        more_coolings: ends.len().saturating_sub(MAX_COOLINGS),
+        last: record
+            .and_then(|record| record.last.as_ref())
+            .map(|note| ShownNote { at: note.at.to_string(), evidence: &note.evidence }),
+    }
 }
 
-/// A pause for a model, or for all.
-fn pause(model: Option<&str>, pause: &Pause) -> Value {
-    json!({
-        "model": model,
-        "since": pause.from.to_string(),
-        "until": pause.available_from().to_string(),
-        "reason": pause.reason.name(),
-        "on_trial": matches!(pause.trial, Trial::Out(_)),
-    })
+fn pause<'a>(model: Option<&'a str>, pause: &Pause) -> ShownPause<'a> {
+    ShownPause {
+        model,
+        since: pause.from.to_string(),
+        until: pause.available_from().to_string(),
+        reason: pause.reason.name(),
+        on_trial: matches!(pause.trial, Trial::Out(_)),
+    }
 }
 
 fn coolings(record: &Record, now: Time) -> impl Iterator<Item = (&str, &Pause)> {
