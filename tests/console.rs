@@ -8,7 +8,7 @@ mod support;
 use one_balance::console::edit::{Task, Verb};
 use one_balance::console::status::{self, Query};
 use one_balance::console::{Asked, edit};
-use one_balance::d1::{Answer, Syncer};
+use one_balance::d1::{Answer, Call, Syncer};
 use one_balance::headers::Headers;
 use one_balance::pool::record::NEVER;
 use one_balance::reply::Reply;
@@ -66,14 +66,18 @@ fn row(id: &str, key: &str, status: &str) -> Value {
 struct Sync(Syncer);
 
 impl Sync {
-    fn begin(&mut self, world: &mut World) -> bool {
-        self.0.tick(&mut world.workers[1].pool, &world.store, world.now).is_some()
+    fn tick(&mut self, world: &mut World) -> Option<Call> {
+        self.0.tick(&mut world.workers[1].pool, &world.store, world.now)
     }
 
-    fn end(&mut self, world: &mut World, rows: &[Value]) {
+    fn begin(&mut self, world: &mut World) -> bool {
+        self.tick(world).is_some()
+    }
+
+    fn end(&mut self, world: &mut World, rows: &[Value]) -> Option<Call> {
         let body = json!({"success": true, "result": [{"success": true, "results": rows}]}).to_string();
         let answer = Answer { status: Some(200), retry_after: None, body: body.as_bytes() };
-        self.0.answered(&mut world.workers[1].pool, &world.store, &answer, 0, world.now);
+        self.0.answered(&mut world.workers[1].pool, &world.store, &answer, 0, world.now)
     }
 }
 
@@ -259,6 +263,35 @@ fn what_was_learned_yields_to_the_operator() {
     let clear = task(&mut world, Verb::Clear, &json!({"ids": ["r2"]})).unwrap();
     answer(&mut world, &clear, 200, &[json!([{"id": "r2"}])]).unwrap();
     assert_eq!(world.available_from("openai", "k2", "m"), Time(0));
+}
+
+#[test]
+fn a_write_that_was_under_way_is_taken_back() {
+    let (mut world, mut sync) = loaded(&[row("r1", "k1", "active"), row("r2", "k2", "active")]);
+    world.serve(0, "openai", "m", |key| match key {
+        "k1" => (401, r#"{"error":{"code":"invalid_api_key"}}"#),
+        _ => (429, r#"{"error":{"code":"rate_limit_exceeded"}}"#),
+    });
+    let text = |call: Call| String::from_utf8(call.body).unwrap();
+    assert!(text(sync.tick(&mut world).unwrap()).contains("blocked"));
+    let activate = task(&mut world, Verb::Activate, &json!({"ids": ["r1"]})).unwrap();
+    answer(&mut world, &activate, 200, &[json!([{"id": "r1"}])]).unwrap();
+    let undo = text(sync.end(&mut world, &[]).expect("it may have come after the operator's"));
+    assert!(undo.contains("SET status = 'active'") && undo.contains("r1"), "{undo}");
+    assert!(!undo.contains("r2"), "what the operator has not touched stays written: {undo}");
+    world.wait(1);
+    let read = text(sync.end(&mut world, &[]).expect("and then D1 is read"));
+    assert!(read.contains("SELECT"), "{read}");
+    sync.end(&mut world, &[row("r1", "k1", "active"), row("r2", "k2", "active")]);
+    assert_eq!(world.available_from("openai", "k1", "m"), Time(0));
+    // The same for a cooling.
+    world.serve(0, "openai", "n", |_| (429, r#"{"error":{"code":"rate_limit_exceeded"}}"#));
+    world.wait(5);
+    assert!(text(sync.tick(&mut world).unwrap()).contains("json_patch"));
+    let clear = task(&mut world, Verb::Clear, &json!({"ids": ["r1"], "model": "n"})).unwrap();
+    answer(&mut world, &clear, 200, &[json!([{"id": "r1"}])]).unwrap();
+    let undo = text(sync.end(&mut world, &[]).unwrap());
+    assert!(undo.contains("json_object(?2, NULL)") && !undo.contains("r2"), "{undo}");
 }
 
 #[test]

@@ -192,11 +192,19 @@ impl Syncer {
         self.succeeded(store);
         match state {
             State::Idle => None,
-            State::Writing { items, .. } => {
+            State::Writing { called, items } => {
                 let by_key = grouped(&items, Item::id);
                 pool.change_many(store, by_key.keys().copied(), now, |id, record| {
                     by_key.get(&id).into_iter().flatten().for_each(|item| outbox::acknowledge(record, item, now));
                 });
+                if edit::is_stale(store, called, now) {
+                    pool.refresh(store, now);
+                    let undo = outbox::undo(&items, pool);
+                    if !undo.is_empty() {
+                        self.state = State::Writing { called: now, items: Vec::new() };
+                        return self.call(&undo, now);
+                    }
+                }
                 self.tick(pool, store, now)
             }
             State::Reading { started, mut remotes, .. } => {

@@ -49,9 +49,9 @@ async function call(path, body) {
 async function refresh() {
   clearTimeout(timer);
   const mine = ++turn;
-  const query = new URLSearchParams({ ...view, limit: PAGE });
+  const query = Object.entries({ ...view, limit: PAGE }).map(([name, value]) => `${name}=${encodeURIComponent(value)}`);
   try {
-    const answer = await call(`status?${query}`);
+    const answer = await call(`status?${query.join("&")}`);
     if (mine !== turn) return;
     pool = answer;
     ahead = Date.parse(pool.time) - Date.now();
@@ -99,8 +99,10 @@ async function edit(verb, body, done) {
 
 async function enter(event) {
   event.preventDefault();
-  sessionStorage.setItem(SLOT, $("auth").value.trim());
+  const key = $("auth").value.trim();
   $("auth").value = "";
+  if (!/^[!-~]+$/.test(key)) return leave("An AUTH_KEY has letters, digits and signs of ASCII only.");
+  sessionStorage.setItem(SLOT, key);
   await refresh();
   if (pool) $("search").focus();
 }
