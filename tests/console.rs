@@ -180,6 +180,8 @@ fn what_it_shows() {
         ("sort=cooling", &["resting", "cooling", "blocked", "ready"][..]),
         ("state=blocked", &["blocked"]),
         ("search=SK-0", &["cooling"]),
+        ("search=IJK1", &["cooling"]),
+        ("search=sk-01", &[]),
         ("search=nothing", &[]),
         ("limit=2&offset=1", &["blocked", "resting"]),
         ("limit=0", &["cooling"]),
