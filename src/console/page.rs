@@ -19,7 +19,7 @@ pub enum File {
 
 /// What the page may do.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; \
-    form-action 'none'; frame-ancestors 'none'";
+    form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
 
 impl File {
     /// The file of this name; the page has none.

@@ -7,10 +7,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// One statement with its parameters (D1 takes at most 100).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct Statement {
     sql: String,
     params: Vec<String>,
+}
+
+/// Without the parameters: keys are among them.
+impl core::fmt::Debug for Statement {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Statement({})", self.sql)
+    }
 }
 
 /// Rows to a page. A thousand rows are about 400 KB of answer.
@@ -249,6 +256,14 @@ mod tests {
         let two = body(&[block("r1"), cool("r2", "we\"ird.[mod]el", 1, 2)]);
         assert_eq!(two["batch"][0]["params"], json!(["r1"]));
         assert_eq!(two["batch"][1]["params"], json!(["r2", "we\"ird.[mod]el", "1", "2"]));
+    }
+
+    #[test]
+    fn inserts() {
+        let keys = r#"["sk-1","sk-2"]"#;
+        let insert = insert("openai", keys, "it's mine");
+        assert_eq!(insert.params, [keys, "openai", "it's mine"]);
+        assert!(!format!("{insert:?}").contains("sk-1"));
     }
 
     #[test]

@@ -46,8 +46,7 @@ pub const D1_MAX_KEYS: usize = 10_000;
 /// Rows that a warning has been written for.
 const MAX_WARNED: usize = 1000;
 
-/// A call to D1.
-#[derive(Debug)]
+/// A call to D1. It has no `Debug`: keys are in its body.
 pub struct Call {
     /// Path of the request.
     pub path: String,
@@ -55,8 +54,8 @@ pub struct Call {
     pub body: Vec<u8>,
 }
 
-/// An answer, or the lack of one.
-#[derive(Debug, Default)]
+/// An answer, or the lack of one. It has no `Debug`: keys are in its body.
+#[derive(Default)]
 pub struct Answer<'a> {
     /// The status; `None` if there was no answer.
     pub status: Option<u16>,
