@@ -5,12 +5,15 @@
 
 mod support;
 
+use std::cell::RefCell;
+
 use one_balance::console::edit::{Task, Verb};
 use one_balance::console::status::{self, Query};
 use one_balance::console::{Asked, edit};
 use one_balance::d1::{Answer, Call, Syncer};
 use one_balance::headers::Headers;
 use one_balance::pool::record::NEVER;
+use one_balance::pool::store::{Memory, Store};
 use one_balance::reply::Reply;
 use one_balance::request::{self, Step};
 use one_balance::time::Time;
@@ -294,6 +297,71 @@ fn a_write_that_was_under_way_is_taken_back() {
     answer(&mut world, &clear, 200, &[json!([{"id": "r1"}])]).unwrap();
     let undo = text(sync.end(&mut world, &[]).unwrap());
     assert!(undo.contains("json_object(?2, NULL)") && !undo.contains("r2"), "{undo}");
+}
+
+/// Shared data in which something happens just before a page of records is read next.
+struct Interrupted<'a> {
+    store: &'a Memory,
+    then: RefCell<Option<Box<dyn FnOnce() + 'a>>>,
+}
+
+impl Store for Interrupted<'_> {
+    fn get(&self, name: &str) -> Option<(Vec<u8>, u32)> {
+        if name.contains("/records/")
+            && let Some(then) = self.then.take()
+        {
+            then();
+        }
+        self.store.get(name)
+    }
+
+    fn set(&self, name: &str, value: &[u8], cas: Option<u32>) -> bool {
+        self.store.set(name, value, cas)
+    }
+}
+
+#[test]
+fn an_edit_in_the_midst_of_a_snapshot() {
+    let (mut world, mut sync) = loaded(&[row("r1", "k1", "active")]);
+    let activate = task(&mut world, Verb::Activate, &json!({"ids": ["r1"]})).unwrap();
+    world.wait(70);
+    assert!(sync.begin(&mut world));
+    let World { store, config, workers, now } = &mut world;
+    let (store, config, now) = (&*store, &*config, *now);
+    let [one, two] = workers.as_mut_slice() else { panic!("two workers") };
+    let body = |rows: Value| json!({"success": true, "result": [{"success": true, "results": rows}]}).to_string();
+    let edit = || {
+        let body = body(json!([{"id": "r1"}]));
+        let answer = Answer { status: Some(200), retry_after: None, body: body.as_bytes() };
+        activate.answered(&mut one.pool, store, config, &answer, now).unwrap();
+    };
+    let interrupted = Interrupted { store, then: RefCell::new(Some(Box::new(edit))) };
+    // The Worker had blocked it, which the read has seen, and the operator's edit came after.
+    let body = body(json!([row("r1", "k1", "blocked")]));
+    let answer = Answer { status: Some(200), retry_after: None, body: body.as_bytes() };
+    sync.0.answered(&mut two.pool, &interrupted, &answer, 0, now);
+    assert!(interrupted.then.take().is_none(), "it has happened");
+    drop(interrupted);
+    assert_eq!(world.available_from("openai", "k1", "m"), Time(0));
+}
+
+#[test]
+fn a_key_that_is_added_again_begins_anew() {
+    let (mut world, mut sync) = loaded(&[row("r1", "k1", "active")]);
+    world.serve(0, "openai", "m", |_| (401, r#"{"error":{"code":"invalid_api_key"}}"#));
+    // Before D1 has heard of it, somebody deletes the row there.
+    world.wait(70);
+    assert!(sync.begin(&mut world), "the block is being written");
+    let read = sync.end(&mut world, &[]);
+    assert!(read.is_some());
+    sync.end(&mut world, &[]);
+    let add = task(&mut world, Verb::Add, &json!({"provider": "openai", "keys": ["k1"]})).unwrap();
+    answer(&mut world, &add, 200, &[json!([{"id": "r9"}]), json!([row("r9", "k1", "active")])]).unwrap();
+    let shown = show(&mut world, 1, "provider=openai");
+    assert_eq!(
+        (&shown["keys"]["list"][0]["state"], &shown["keys"]["list"][0]["last"]),
+        (&json!("ready"), &Value::Null)
+    );
 }
 
 #[test]

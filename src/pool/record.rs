@@ -360,7 +360,10 @@ mod tests {
         let mut record = Record::default();
         record.cool("m", pause(0, 1000, Trial::Believed));
         assert!(!record.expire(Time(1000).plus(DAY)));
-        assert!(record.expire(Time(1001).plus(DAY)));
+        record.last = Some(Note { at: Time(2000), evidence: "429".to_owned() });
+        assert!(!record.expire(Time(2000).plus(DAY)));
+        assert!(record.models.is_empty() && record.last.is_some());
+        assert!(record.expire(Time(2001).plus(DAY)));
     }
 
     proptest! {
