@@ -17,7 +17,9 @@ use crate::answer::stream::Usage;
 use crate::answer::{self, Answer, Outcome, Verdict};
 use crate::config::{Config, Upstream, WhenAllCooling};
 use crate::headers::Headers;
+use crate::journal::Journal;
 use crate::lifecycle::{self, Subject, Walk};
+use crate::metrics::{CALLER_ERROR, CANCELLED, Counter, FAILED, NO_ANSWER, SERVED, Tally};
 use crate::pool::store::Store;
 use crate::pool::{Ask, Lease, NoKey, Pool};
 use crate::provider::{Auth, Provider};
@@ -44,6 +46,9 @@ pub struct Balancer {
     pub config: Rc<Config>,
     /// The keys.
     pub pool: Pool,
+    /// What was counted and not told to the host yet.
+    pub tally: Tally,
+    journal: Journal,
 }
 
 /// What an attempt sends.
@@ -68,8 +73,8 @@ impl Balancer {
     /// A balancer for a configuration.
     #[must_use]
     pub fn new(config: Rc<Config>) -> Self {
-        let pool = Pool::new(config.clone());
-        Balancer { config, pool }
+        let (pool, tally) = (Pool::new(config.clone()), Tally::new(&config));
+        Balancer { config, pool, tally, journal: Journal::default() }
     }
 
     /// Downstream: leases the first key, so that a request for which there is none never leaves.
@@ -77,7 +82,7 @@ impl Balancer {
     /// # Errors
     /// The answer when there is no key.
     pub fn admit(&mut self, store: &dyn Store, ticket: &mut Ticket, random: u64, now: Time) -> Result<(), Reply> {
-        ticket.leased = Some(self.lease(store, ticket, random, now)?);
+        ticket.leased = Some(self.lease(store, ticket, random, now).map_err(|reply| self.refused(ticket, reply))?);
         Ok(())
     }
 
@@ -94,24 +99,29 @@ impl Balancer {
     ) -> Result<Attempt, Reply> {
         if ticket.unanswered {
             let config = self.config.clone();
-            if let Some(subject) = subject(&config, ticket, now) {
+            if let Some(subject) = subject(&config, &self.tally, &self.journal, ticket, now) {
                 lifecycle::unanswered(&mut self.pool, store, subject);
             }
         }
         let first = ticket.leased.take();
         if first.is_none() && ticket.tried.len() > self.config.max_retries as usize {
-            return Err(unreachable(ticket));
+            let reply = unreachable(ticket);
+            return Err(self.refused(ticket, reply));
         }
         let lease = match first.map_or_else(|| self.lease(store, ticket, random, now), Ok) {
             Ok(lease) => lease,
-            Err(_) if ticket.unanswered => return Err(unreachable(ticket)),
-            Err(reply) => return Err(reply),
+            Err(reply) => {
+                let reply = if ticket.unanswered { unreachable(ticket) } else { reply };
+                return Err(self.refused(ticket, reply));
+            }
         };
         let key = self.pool.roster().key(lease.id);
         let (Some(key), Some((_, upstream))) = (key, self.config.upstream(&ticket.slug)) else {
-            return Err(no_key(ticket, NoKey::Empty, now));
+            let reply = no_key(ticket, NoKey::Empty, now);
+            return Err(self.refused(ticket, reply));
         };
         let (name, value) = credential(upstream.provider, ticket.openai_auth, key.secret.expose());
+        self.tally.add(&ticket.slug, Counter::Attempt, 1);
         ticket.tried.push(lease.id);
         ticket.lease = lease;
         ticket.leased_at = now;
@@ -143,7 +153,7 @@ impl Balancer {
             body: if encoded { &[] } else { body },
             now,
         });
-        let walk = match subject(&config, ticket, now) {
+        let walk = match subject(&config, &self.tally, &self.journal, ticket, now) {
             Some(subject) => lifecycle::learn(&mut self.pool, store, subject, &verdict),
             None => Walk::Deliver,
         };
@@ -155,13 +165,21 @@ impl Balancer {
         if goes_on && another.is_ok() {
             return Next::Retry;
         }
-        self.last(ticket, status, &verdict, walk, another, now)
+        let next = self.last(ticket, status, &verdict, walk, another, now);
+        ticket.result = match (&next, verdict.outcome) {
+            (Next::Replace(reply), _) => reply.code,
+            (_, Outcome::Success { .. }) => SERVED,
+            (_, Outcome::Caller) => CALLER_ERROR,
+            _ => FAILED,
+        };
+        self.tally.add(&ticket.slug, Counter::Request(ticket.result), 1);
+        next
     }
 
     /// Upstream: an error that came inside an answer after its start, which cannot be retried.
     pub fn failed_late(&mut self, store: &dyn Store, ticket: &Ticket, verdict: &Verdict, now: Time) {
         let config = self.config.clone();
-        if let Some(subject) = subject(&config, ticket, now) {
+        if let Some(subject) = subject(&config, &self.tally, &self.journal, ticket, now) {
             lifecycle::learn(&mut self.pool, store, subject, verdict);
         }
     }
@@ -169,9 +187,50 @@ impl Balancer {
     /// Upstream: a successful answer has ended, with so many tokens.
     pub fn served(&mut self, store: &dyn Store, ticket: &Ticket, tokens: Usage, now: Time) {
         let config = self.config.clone();
-        if let Some(subject) = subject(&config, ticket, now) {
+        if let Some(subject) = subject(&config, &self.tally, &self.journal, ticket, now) {
             lifecycle::served(&self.pool, store, subject, tokens);
         }
+        if config.token_metrics {
+            self.tally.add(&ticket.slug, Counter::TokensIn, tokens.input);
+            self.tally.add(&ticket.slug, Counter::TokensOut, tokens.output);
+        }
+    }
+
+    /// Downstream: Envoy itself has answered, without or after attempts. What the client gets in the
+    /// place of that answer, which would be plain text.
+    pub fn answered_by_envoy(&self, status: u16, ticket: Option<&mut Ticket>) -> Reply {
+        let reply = delivered_by_envoy(status, ticket.as_deref());
+        match ticket {
+            Some(ticket) => {
+                if ticket.unanswered {
+                    self.tally.add(&ticket.slug, Counter::Answer(NO_ANSWER), 1);
+                }
+                self.refused(ticket, reply)
+            }
+            None => {
+                self.tally.refuse(reply.code);
+                reply
+            }
+        }
+    }
+
+    /// Downstream: an answer was to be retried, and Envoy let it through, for its circuit breaker was
+    /// open or its own retries were used up.
+    pub fn not_retried(&self, ticket: &mut Ticket) {
+        ticket.result = FAILED;
+        self.tally.add(&ticket.slug, Counter::Request(FAILED), 1);
+    }
+
+    /// Downstream: the client has gone before there was an answer.
+    pub fn cancelled(&self, slug: &str) {
+        self.tally.add(slug, Counter::Request(CANCELLED), 1);
+    }
+
+    /// Notes that a request ends with an answer of ours.
+    fn refused(&self, ticket: &mut Ticket, reply: Reply) -> Reply {
+        ticket.result = reply.code;
+        self.tally.add(&ticket.slug, Counter::Request(reply.code), 1);
+        reply
     }
 
     /// The answer that ends the request.
@@ -239,10 +298,26 @@ impl Balancer {
     }
 }
 
-fn subject<'a>(config: &'a Config, ticket: &'a Ticket, now: Time) -> Option<Subject<'a>> {
+fn subject<'a>(
+    config: &'a Config,
+    tally: &'a Tally,
+    journal: &'a Journal,
+    ticket: &'a Ticket,
+    now: Time,
+) -> Option<Subject<'a>> {
     let (slug, upstream) = config.upstream(&ticket.slug)?;
     let Ticket { model, lease, leased_at, .. } = ticket;
-    Some(Subject { slug, upstream, model, lease: *lease, leased_at: *leased_at, policy: &config.policy, now })
+    Some(Subject {
+        slug,
+        upstream,
+        model,
+        lease: *lease,
+        leased_at: *leased_at,
+        policy: &config.policy,
+        now,
+        tally,
+        journal,
+    })
 }
 
 fn ask<'a>(config: &Config, upstream: &'a Upstream, ticket: &'a Ticket, random: u64, now: Time) -> Ask<'a> {
@@ -283,9 +358,7 @@ pub fn not_loaded() -> Reply {
     Reply::new(503, "pool_not_loaded", message).retry_after(Span::secs(5))
 }
 
-/// The answer in the place of one that Envoy made itself, which would be plain text.
-#[must_use]
-pub fn delivered_by_envoy(status: u16, ticket: Option<&Ticket>) -> Reply {
+fn delivered_by_envoy(status: u16, ticket: Option<&Ticket>) -> Reply {
     match (status, ticket) {
         (404, _) => Reply::new(404, "no_route", "Envoy has no route for this request; check its route configuration."),
         (413, _) => Reply::new(413, "body_too_large", "The body is larger than Envoy's buffer limit."),

@@ -13,6 +13,7 @@ pub mod conversation;
 pub mod d1;
 pub mod hash;
 pub mod headers;
+pub mod journal;
 pub mod json;
 pub mod lifecycle;
 pub mod metrics;

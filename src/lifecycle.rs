@@ -17,11 +17,11 @@
 //! | overloaded, region, gateway | nothing | stops |
 //! | the caller's fault | nothing | delivered |
 
-use log::info;
-
 use crate::answer::stream::Usage;
 use crate::answer::{Exhausted, Outcome, Period, Quota, RateLimit, StatedLimit, Verdict, What, Window};
 use crate::config::{DailyQuota, Escalate, Policy, Upstream};
+use crate::journal::Journal;
+use crate::metrics::{Counter, NO_ANSWER, Tally};
 use crate::pool::providers::EGRESS_REST;
 use crate::pool::quota::{Dimension, UNLIMITED};
 use crate::pool::record::{Block, Note, Pause, Reason, Record, Sync, Trial};
@@ -54,6 +54,10 @@ pub struct Subject<'a> {
     pub policy: &'a Policy,
     /// The time.
     pub now: Time,
+    /// What is counted.
+    pub tally: &'a Tally,
+    /// What is told in the log.
+    pub journal: &'a Journal,
 }
 
 /// What follows for the request.
@@ -72,6 +76,7 @@ pub enum Walk {
 /// Learns from a verdict.
 pub fn learn(pool: &mut Pool, store: &dyn Store, subject: Subject, verdict: &Verdict) -> Walk {
     let lesson = Lesson { subject, verdict };
+    lesson.tally(Counter::Answer(verdict.outcome.name()));
     for limit in &verdict.limits {
         lesson.limit(pool, store, limit);
     }
@@ -95,6 +100,7 @@ pub fn learn(pool: &mut Pool, store: &dyn Store, subject: Subject, verdict: &Ver
 
 /// An attempt that came to no answer says nothing of its key.
 pub fn unanswered(pool: &mut Pool, store: &dyn Store, subject: Subject) {
+    subject.tally.add(subject.slug, Counter::Answer(NO_ANSWER), 1);
     release_trial(pool, store, subject);
     give_back(store, subject);
 }
@@ -230,7 +236,11 @@ impl Lesson<'_> {
             state.cooling = state.cooling.filter(|cooling| cooling.reason != Reason::Unstated);
         };
         pool.change_many(store, keys.iter().copied(), now, |_, record| acquit(record));
-        info!("{slug}: {} keys got an unexplained 429 at once; it is not the keys, so {slug} rests", keys.len());
+        let count = keys.len();
+        self.subject.journal.warn(
+            now,
+            format_args!("{slug}: {count} keys got an unexplained 429 at once; it is not the keys, so {slug} rests"),
+        );
         true
     }
 
@@ -238,7 +248,8 @@ impl Lesson<'_> {
         let Subject { slug, lease, now, .. } = self.subject;
         let blamed = pool.change_provider(store, slug, |state| state.refused(lease.id, now));
         if blamed == Some(false) {
-            info!("{slug} refuses many keys at once; they rest instead of being blocked");
+            let line = format_args!("{slug} refuses many keys at once; they rest instead of being blocked");
+            self.subject.journal.warn(now, line);
             self.rest(pool, store, Reason::Forbidden, now.plus(REFUSED_REST));
             return Walk::Next;
         }
@@ -249,7 +260,9 @@ impl Lesson<'_> {
             }
             record.last = Some(self.note());
         });
-        info!("key {} of {slug} blocked: {}", self.shown_key(pool), self.verdict.evidence);
+        self.tally(Counter::Block);
+        let (key, evidence) = (self.shown_key(pool), self.verdict.evidence);
+        self.subject.journal.warn(now, format_args!("key {key} of {slug} blocked: {evidence}"));
         Walk::Next
     }
 
@@ -270,8 +283,11 @@ impl Lesson<'_> {
             record.cool(model, pause);
             record.last = Some(self.note());
         });
+        self.tally(Counter::Cooling(reason));
         let (key, evidence) = (self.shown_key(pool), self.verdict.evidence);
-        info!("key {key} of {slug} cooled for {} until {until} ({}): {evidence}", shown(model), reason.name());
+        let (model, reason) = (shown(model), reason.name());
+        let line = format_args!("key {key} of {slug} cooled for {model} until {until} ({reason}): {evidence}");
+        self.subject.journal.info(now, line);
     }
 
     fn rest(&self, pool: &mut Pool, store: &dyn Store, reason: Reason, until: Time) {
@@ -281,8 +297,10 @@ impl Lesson<'_> {
             record.rest(pause);
             record.last = Some(self.note());
         });
+        self.tally(Counter::Cooling(reason));
         let (key, evidence) = (self.shown_key(pool), self.verdict.evidence);
-        info!("key {key} of {slug} rests until {until} ({}): {evidence}", reason.name());
+        let reason = reason.name();
+        self.subject.journal.info(now, format_args!("key {key} of {slug} rests until {until} ({reason}): {evidence}"));
     }
 
     /// Learns a limit, for the model or, if it differs from what other keys have said, for the key.
@@ -355,6 +373,10 @@ impl Lesson<'_> {
 
     fn note(&self) -> Note {
         Note { at: self.subject.now, evidence: self.verdict.evidence.to_string() }
+    }
+
+    fn tally(&self, counter: Counter) {
+        self.subject.tally.add(self.subject.slug, counter, 1);
     }
 
     fn shown_key(&self, pool: &Pool) -> String {

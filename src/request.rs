@@ -74,8 +74,8 @@ pub enum Step {
     Reply(Reply, Api),
     /// An answer of ours.
     Answer(Rendered),
-    /// For the console, which needs the pool to answer.
-    Console(console::Asked),
+    /// For the console, which needs the pool to answer; from the AUTH_KEY of this number.
+    Console(console::Asked, usize),
     /// The request is known; its body comes next, or there is none.
     Proceed(Box<Intake>),
 }
@@ -120,14 +120,14 @@ pub fn begin(config: &Config, headers: Headers, complete: bool, now: Time) -> St
     match read(config, headers, (path, query), complete, now) {
         Ok(Entered::Request(intake)) => Step::Proceed(Box::new(Intake { api, ..intake })),
         Ok(Entered::Answer(answer)) => Step::Answer(answer),
-        Ok(Entered::Console(asked)) => Step::Console(asked),
+        Ok(Entered::Console(asked, number)) => Step::Console(asked, number),
         Err(reply) => Step::Reply(reply, api),
     }
 }
 
 enum Entered {
     Answer(Rendered),
-    Console(console::Asked),
+    Console(console::Asked, usize),
     Request(Intake),
 }
 
@@ -157,8 +157,9 @@ fn read(
         if let Some(answer) = place.open(method) {
             return answer.map(Entered::Answer);
         }
-        let (_, definition) = check_credential(config, &headers, "", now)?;
-        return place.enter(config, definition, method, &headers, query).map(Entered::Console);
+        let (number, definition) = check_credential(config, &headers, "", now)?;
+        let asked = place.enter(config, definition, method, &headers, query)?;
+        return Ok(Entered::Console(asked, number));
     }
     let (definition_number, definition) = check_credential(config, &headers, query, now)?;
     let Some(route) = route else { return Err(unknown_path()) };

@@ -46,6 +46,9 @@ pub struct Ticket {
     pub token_limits: u8,
     /// How many keys were tried although the request itself is likely to be the reason.
     pub doubtful: u8,
+    /// What became of the request, as metrics and the access log name it; empty until that is known.
+    #[serde(skip)]
+    pub result: &'static str,
 }
 
 impl Ticket {

@@ -34,9 +34,9 @@ fn begin(world: &World, method: &str, path: &str, headers: &[(&str, &str)]) -> S
     match request::begin(&world.config, Headers::from_iter(all), true, START) {
         Step::Reply(reply, _) => format!("{} {}", reply.status, reply.code),
         Step::Answer(answer) => format!("{} {}", answer.status, answer.headers[0].1),
-        Step::Console(Asked::Status(_)) => "status".to_owned(),
-        Step::Console(Asked::Edit(verb)) => format!("{verb:?}"),
-        Step::Proceed(_) => "goes up".to_owned(),
+        Step::Console(Asked::Status(_), 0) => "status".to_owned(),
+        Step::Console(Asked::Edit(verb), 0) => format!("{verb:?}"),
+        Step::Console(..) | Step::Proceed(_) => "something else".to_owned(),
     }
 }
 
@@ -160,8 +160,10 @@ fn what_it_shows() {
     assert_eq!(
         shown["providers"],
         json!([
-            {"provider": "groq", "keys": 1, "ready": 1, "cooling": 0, "resting": 0, "blocked": 0, "rests_until": null},
-            {"provider": "openai", "keys": 4, "ready": 1, "cooling": 1, "resting": 1, "blocked": 1, "rests_until": null},
+            {"provider": "groq", "keys": 1, "ready": 1, "cooling": 0, "resting": 0, "blocked": 0, "recovery_seconds": null,
+                "rests_until": null},
+            {"provider": "openai", "keys": 4, "ready": 1, "cooling": 1, "resting": 1, "blocked": 1, "recovery_seconds": null,
+                "rests_until": null},
         ])
     );
     let list = shown["keys"]["list"].as_array().unwrap();

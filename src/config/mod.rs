@@ -68,6 +68,8 @@ pub struct Config {
     pub models: Vec<String>,
     /// What may be done below `/one-balance`.
     pub console: Console,
+    /// Tokens are counted in metrics and told in the access log.
+    pub token_metrics: bool,
 }
 
 /// What an unrestricted AUTH_KEY opens below `/one-balance`.
@@ -188,6 +190,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
         console: reader
             .choice("console", &[("off", Console::Off), ("read", Console::Read), ("edit", Console::Edit)])
             .unwrap_or(Console::Edit),
+        token_metrics: reader.flag("token_metrics").unwrap_or(true),
         auth: auth?,
         upstreams: upstreams.by_slug,
         ai_gateway,

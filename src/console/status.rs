@@ -11,11 +11,12 @@ use serde::Serialize;
 
 use crate::config::{Config, Console};
 use crate::d1;
+
 use crate::pool::record::{Pause, Record, Trial};
 use crate::pool::store::Store;
-use crate::pool::{Key, Pool};
+use crate::pool::{Census, Key, Pool, State};
 use crate::reply::{Rendered, Reply};
-use crate::time::Time;
+use crate::time::{Span, Time};
 use crate::url;
 
 /// Keys in an answer, unless it is said.
@@ -24,6 +25,7 @@ const LIMIT: usize = 50;
 pub const MAX_LIMIT: usize = 200;
 /// The most coolings of a key that are listed, those that end last.
 const MAX_COOLINGS: usize = 8;
+const STATES: [State; 4] = [State::Ready, State::Cooling, State::Resting, State::Blocked];
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,45 +42,6 @@ pub struct Query {
     pub offset: usize,
     /// So many are listed.
     pub limit: usize,
-}
-
-/// The state of a key as a whole: the worst there is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Nothing is in its way.
-    Ready,
-    /// Some model is cooling.
-    Cooling,
-    /// It rests for all models.
-    Resting,
-    /// Its credential is refused.
-    Blocked,
-}
-
-const STATES: [State; 4] = [State::Ready, State::Cooling, State::Resting, State::Blocked];
-
-impl State {
-    fn name(self) -> &'static str {
-        match self {
-            State::Ready => "ready",
-            State::Cooling => "cooling",
-            State::Resting => "resting",
-            State::Blocked => "blocked",
-        }
-    }
-
-    fn of(record: Option<&Record>, now: Time) -> State {
-        let Some(record) = record else { return State::Ready };
-        if record.blocked.is_some() {
-            State::Blocked
-        } else if running(record.resting.as_ref(), now) {
-            State::Resting
-        } else if coolings(record, now).next().is_some() {
-            State::Cooling
-        } else {
-            State::Ready
-        }
-    }
 }
 
 impl Query {
@@ -152,14 +115,16 @@ struct Sync {
 }
 
 /// The keys of a provider by state.
-#[derive(Default, Serialize)]
+#[derive(Serialize)]
 struct Counts<'a> {
     provider: &'a str,
-    keys: usize,
-    ready: usize,
-    cooling: usize,
-    resting: usize,
-    blocked: usize,
+    keys: u64,
+    ready: u64,
+    cooling: u64,
+    resting: u64,
+    blocked: u64,
+    /// The time until a key is ready, while none is for some model.
+    recovery_seconds: Option<u64>,
     /// The provider as a whole rests, for the fault is not the keys'.
     rests_until: Option<String>,
 }
@@ -255,30 +220,30 @@ fn sync(status: &d1::Status, pool: &Pool, now: Time) -> Sync {
 
 /// The counts of every provider that has keys.
 fn providers(pool: &Pool, now: Time) -> Vec<Counts<'_>> {
-    let count = |(slug, keys): (_, &[Key])| {
-        let rests = pool.provider(slug).map(|state| state.rests_until).filter(|until| *until > now);
-        let rests_until = rests.map(|until| until.to_string());
-        Counts { provider: slug, keys: keys.len(), ready: keys.len(), rests_until, ..Counts::default() }
+    let count = |(provider, census): (_, Census)| {
+        let Census { ready, cooling, resting, blocked, recovery } = census;
+        let rests = pool.provider(provider).map(|state| state.rests_until).filter(|until| *until > now);
+        Counts {
+            provider,
+            keys: ready + cooling + resting + blocked,
+            ready,
+            cooling,
+            resting,
+            blocked,
+            recovery_seconds: recovery.map(Span::as_secs_up),
+            rests_until: rests.map(|until| until.to_string()),
+        }
     };
-    let mut counts: Vec<Counts> = pool.roster().iter().map(count).collect();
-    for (id, record) in pool.records() {
-        let slug = pool.roster().place(id).map(|(slug, _)| slug);
-        let Some(counts) = counts.iter_mut().find(|counts| Some(counts.provider) == slug) else { continue };
-        let count = match State::of(Some(record), now) {
-            State::Ready => continue,
-            State::Cooling => &mut counts.cooling,
-            State::Resting => &mut counts.resting,
-            State::Blocked => &mut counts.blocked,
-        };
-        *count += 1;
-        counts.ready = counts.ready.saturating_sub(1);
-    }
-    counts
+    pool.census(now).into_iter().map(count).collect()
+}
+
+fn state_of(record: Option<&Record>, now: Time) -> State {
+    record.map_or(State::Ready, |record| record.state(now))
 }
 
 fn keys<'a>(pool: &'a Pool, slug: &'a str, query: &Query, now: Time) -> Keys<'a> {
     let matches = |key: &&Key| {
-        query.state.is_none_or(|state| State::of(pool.record(key.id), now) == state)
+        query.state.is_none_or(|state| state_of(pool.record(key.id), now) == state)
             && (query.search.is_empty() || is_called(key, &query.search))
     };
     let mut found: Vec<&Key> = pool.roster().keys(slug).iter().filter(matches).collect();
@@ -318,7 +283,7 @@ fn shown<'a>(key: &'a Key, record: Option<&'a Record>, now: Time) -> Shown<'a> {
         mask: key.secret.mask(),
         remark: key.row.as_ref().and_then(|row| row.remark.as_deref()),
         source: if key.row.is_some() { "d1" } else { "configuration" },
-        state: State::of(record, now).name(),
+        state: state_of(record, now).name(),
         blocked_since: record.and_then(|record| record.blocked).map(|block| block.since.to_string()),
         resting: resting.map(|rest| pause(None, rest)),
         coolings: ends.iter().take(MAX_COOLINGS).map(|(model, cooling)| pause(Some(model), cooling)).collect(),

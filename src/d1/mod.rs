@@ -112,6 +112,8 @@ pub struct Syncer {
     calls: VecDeque<Time>,
     warned: BTreeSet<String>,
     status: Status,
+    /// Failures that nobody has counted yet.
+    uncounted: Vec<Failure>,
 }
 
 #[derive(Debug)]
@@ -136,7 +138,13 @@ impl Syncer {
             calls: VecDeque::new(),
             warned: BTreeSet::new(),
             status: Status::default(),
+            uncounted: Vec::new(),
         }
+    }
+
+    /// The failures since the last time, for the metrics.
+    pub fn failures(&mut self) -> Vec<Failure> {
+        core::mem::take(&mut self.uncounted)
     }
 
     /// Looks what is to be done. To be called about once a second.
@@ -301,6 +309,7 @@ impl Syncer {
     fn failed(&mut self, store: &dyn Store, failure: Failure, retry_after: Option<u64>, random: u64, now: Time) {
         self.state = State::Idle;
         self.failures = self.failures.saturating_add(1);
+        self.uncounted.push(failure);
         let backoff = Span::secs(1 << self.failures.min(7)).min(MAX_BACKOFF);
         // `retry-after` is honoured up to an hour; it is at most five minutes as documented.
         let stated = retry_after.map(|secs| Span::secs(secs.min(3600)));

@@ -7,12 +7,15 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::console::{self, Edit};
 use super::{Shared, host, random, root};
-use crate::balancer::{ATTEMPTS_HEADER, MAX_RETRIES_HEADER, RETRY_HEADER, delivered_by_envoy};
+use crate::balancer::{ATTEMPTS_HEADER, Balancer, MAX_RETRIES_HEADER, RETRY_HEADER};
 use crate::config::Config;
 use crate::console::{Asked, edit};
+use crate::headers::Headers;
+use crate::metrics::CANCELLED;
 use crate::provider::Api;
 use crate::reply::{Rendered, Reply};
 use crate::request::{self, Intake, Step};
+use crate::ticket::Ticket;
 
 /// One stream.
 pub struct Downstream {
@@ -31,8 +34,10 @@ enum State {
     Buffering(Box<Intake>, Rc<Config>),
     /// The console's: an edit whose body is being buffered, or which D1 has been asked to carry out.
     Editing(Box<Edit>),
-    /// The request has gone up.
-    Forwarded,
+    /// The request has gone up, to this provider.
+    Forwarded(String),
+    /// Its answer goes to the client.
+    Answered,
     /// The request got an answer of ours, whose way back runs through our own callbacks.
     Replied,
     /// Envoy's own answer is being replaced by one that a client can read.
@@ -44,7 +49,16 @@ impl Downstream {
         Downstream { balancer, state: State::New, api: Api::OpenAi, buffered: 0 }
     }
 
+    /// Turns a request away whose provider is not known yet, or has not been asked for a key.
+    fn refuse(&mut self, reply: &Reply) -> Action {
+        if let Some(balancer) = &self.balancer {
+            balancer.borrow().tally.refuse(reply.code);
+        }
+        self.reply(reply)
+    }
+
     fn reply(&mut self, reply: &Reply) -> Action {
+        host::note(host::OUTCOME, reply.code);
         self.answer(&reply.render(self.api))
     }
 
@@ -63,12 +77,15 @@ impl Downstream {
 
     /// The request is complete: decides, and sends it up. `size` is that of the buffered body.
     fn forward(&mut self, intake: &Intake, config: &Config, size: usize) -> Action {
-        let Some(balancer) = self.balancer.clone() else { return self.reply(&not_configured()) };
+        let Some(balancer) = self.balancer.clone() else { return self.refuse(&not_configured()) };
         let body = if intake.reads_body(config) { host::body(BufferType::HttpRequestBody, size) } else { Vec::new() };
         let mut forward = match intake.finish(config, &body, size, random()) {
             Ok(forward) => forward,
-            Err(reply) => return self.reply(&reply),
+            Err(reply) => return self.refuse(&reply),
         };
+        host::note(host::CLIENT, &(forward.ticket.definition.saturating_add(1)).to_string());
+        host::note(host::PROVIDER, &forward.ticket.slug);
+        host::note(host::MODEL, &forward.ticket.model);
         let admitted = balancer.borrow_mut().admit(&host::SharedData, &mut forward.ticket, random(), host::now());
         if let Err(reply) = admitted {
             return self.reply(&reply);
@@ -79,7 +96,7 @@ impl Downstream {
             host::set_body(BufferType::HttpRequestBody, size, body);
         }
         host::set_ticket(&forward.ticket);
-        self.state = State::Forwarded;
+        self.state = State::Forwarded(forward.ticket.slug);
         Action::Continue
     }
 
@@ -91,8 +108,22 @@ impl Downstream {
         outcome.map_or(Action::Pause, |outcome| self.outcome(outcome))
     }
 
+    /// The upstream filter has not seen this answer: Envoy made it, and ours takes its place.
+    fn replace(&mut self, balancer: &Balancer, headers: &Headers, ticket: Option<&mut Ticket>, end_of_stream: bool) {
+        let map = MapType::HttpResponseHeaders;
+        let status = headers.text(":status").and_then(|text| text.parse().ok()).unwrap_or(503);
+        let rendered = balancer.answered_by_envoy(status, ticket).render(self.api);
+        for (name, value) in &rendered.headers {
+            host::set_header(map, name, value);
+        }
+        if !end_of_stream {
+            host::set_header(map, "content-length", &rendered.body.len().to_string());
+            self.state = State::Replacing(rendered.body);
+        }
+    }
+
     fn complete(&mut self, size: usize) -> Action {
-        match core::mem::replace(&mut self.state, State::Forwarded) {
+        match core::mem::replace(&mut self.state, State::New) {
             State::Buffering(intake, config) => self.forward(&intake, &config, size),
             State::Editing(edit) => self.edit(edit, size),
             other => {
@@ -115,23 +146,25 @@ impl Context for Downstream {
 
 impl HttpContext for Downstream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        let Some(balancer) = self.balancer.clone() else { return self.reply(&not_configured()) };
+        let Some(balancer) = self.balancer.clone() else { return self.refuse(&not_configured()) };
         let config = balancer.borrow().config.clone();
         let headers = host::headers(MapType::HttpRequestHeaders);
         match request::begin(&config, headers, end_of_stream, host::now()) {
             Step::Reply(reply, api) => {
                 self.api = api;
-                self.reply(&reply)
+                self.refuse(&reply)
             }
             Step::Answer(answer) => self.answer(&answer),
-            Step::Console(Asked::Status(query)) => self.outcome(console::status(&balancer, &config, &query)),
-            Step::Console(Asked::Edit(verb)) => {
-                let edit = Box::new(Edit::new(verb, config));
-                if end_of_stream {
-                    return self.edit(edit, 0);
+            Step::Console(asked, number) => {
+                host::note(host::CLIENT, &number.saturating_add(1).to_string());
+                match asked {
+                    Asked::Status(query) => self.outcome(console::status(&balancer, &config, &query)),
+                    Asked::Edit(verb) if end_of_stream => self.edit(Box::new(Edit::new(verb, config)), 0),
+                    Asked::Edit(verb) => {
+                        self.state = State::Editing(Box::new(Edit::new(verb, config)));
+                        Action::Pause
+                    }
                 }
-                self.state = State::Editing(edit);
-                Action::Pause
             }
             Step::Proceed(intake) => {
                 self.api = intake.api;
@@ -149,7 +182,7 @@ impl HttpContext for Downstream {
         match &self.state {
             State::Buffering(_, config) if size > config.max_body_bytes => {
                 let reply = request::too_large(config);
-                self.reply(&reply)
+                self.refuse(&reply)
             }
             State::Editing(_) if size > edit::MAX_BODY => self.reply(&edit::too_large()),
             State::Buffering(..) | State::Editing(_) if !end_of_stream => Action::Pause,
@@ -169,26 +202,28 @@ impl HttpContext for Downstream {
         if matches!(self.state, State::Replied) {
             return Action::Continue;
         }
-        // Left over when the router did not retry after all, for its circuit breaker was open.
-        host::remove_header(map, RETRY_HEADER);
+        // The upstream filter marks what it lets through.
+        self.state = State::Answered;
         if host::has_header(map, ATTEMPTS_HEADER) {
             return Action::Continue;
         }
-        // The upstream filter has not seen this answer: Envoy made it.
-        let status = host::headers(map).text(":status").and_then(|text| text.parse().ok()).unwrap_or(503);
-        let ticket = host::ticket();
-        let rendered = delivered_by_envoy(status, ticket.as_ref()).render(self.api);
-        for (name, value) in &rendered.headers {
-            host::set_header(map, name, value);
+        let Some(balancer) = self.balancer.clone() else { return Action::Continue };
+        let balancer = balancer.borrow();
+        let mut ticket = host::ticket();
+        let headers = host::headers(map);
+        match &mut ticket {
+            // Left over when the router did not retry after all.
+            Some(ticket) if headers.has(RETRY_HEADER) => {
+                host::remove_header(map, RETRY_HEADER);
+                balancer.not_retried(ticket);
+            }
+            ticket => self.replace(&balancer, &headers, ticket.as_mut(), end_of_stream),
         }
-        if let (Some(ticket), Some(balancer)) = (&ticket, &self.balancer) {
-            for (name, value) in balancer.borrow().marks(ticket) {
+        if let Some(ticket) = &ticket {
+            host::note(host::OUTCOME, ticket.result);
+            for (name, value) in balancer.marks(ticket) {
                 host::set_header(map, name, &value);
             }
-        }
-        if !end_of_stream {
-            host::set_header(map, "content-length", &rendered.body.len().to_string());
-            self.state = State::Replacing(rendered.body);
         }
         Action::Continue
     }
@@ -200,6 +235,13 @@ impl HttpContext for Downstream {
         }
         host::set_body(BufferType::HttpResponseBody, size, body);
         Action::Continue
+    }
+
+    fn on_log(&mut self) {
+        if let (State::Forwarded(slug), Some(balancer)) = (&self.state, &self.balancer) {
+            balancer.borrow().cancelled(slug);
+            host::note(host::OUTCOME, CANCELLED);
+        }
     }
 }
 

@@ -17,6 +17,19 @@ use crate::time::Time;
 
 /// The property that carries the ticket. One path element: two do not come back.
 const TICKET: &str = "one_balance.ticket";
+/// What is noted for the access log and for filters behind this one: the number of the AUTH_KEY
+/// definition, from 1.
+pub const CLIENT: &str = "one_balance.client";
+/// The provider's slug.
+pub const PROVIDER: &str = "one_balance.provider";
+/// The model, as the client names it, without its provider.
+pub const MODEL: &str = "one_balance.model";
+/// What became of the request: a result of [`crate::metrics`].
+pub const OUTCOME: &str = "one_balance.outcome";
+/// Tokens of the prompt.
+pub const TOKENS_IN: &str = "one_balance.tokens_in";
+/// Tokens of the answer.
+pub const TOKENS_OUT: &str = "one_balance.tokens_out";
 
 /// Envoy's shared data.
 pub struct SharedData;
@@ -85,6 +98,11 @@ pub fn reply(status: u16, headers: &[(&str, String)], body: &[u8]) {
     let headers = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let body = (!body.is_empty()).then_some(body);
     let _ = hostcalls::send_http_response(u32::from(status), headers, body);
+}
+
+/// What the access log may show of a stream: `%FILTER_STATE(wasm.one_balance.{name}:PLAIN)%`.
+pub fn note(name: &'static str, value: &str) {
+    let _ = hostcalls::set_property(vec![name], Some(value.as_bytes()));
 }
 
 /// The stream's ticket.

@@ -9,6 +9,7 @@
 mod console;
 mod downstream;
 mod host;
+mod metrics;
 mod root;
 mod upstream;
 

@@ -7,16 +7,16 @@ use std::time::Duration;
 use log::{error, info};
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{BufferType, ContextType, MapType, MetricType};
+use proxy_wasm::types::{BufferType, ContextType, MapType};
 
+use super::metrics::Metrics;
 use super::{BALANCER, balancer, downstream, host, random, upstream};
 use crate::balancer::Balancer;
 use crate::config::{Config, D1};
-use crate::d1::{self, Answer, CALL_TIMEOUT, Call, Status, Syncer};
-use crate::metrics::{D1_GAUGES, d1_values};
+use crate::d1::{self, Answer, CALL_TIMEOUT, Call, Syncer};
 use crate::pool;
 
-/// How often the sync looks what is to be done.
+/// How often metrics are told, and the sync looks what is to be done.
 const TICK: Duration = Duration::from_millis(500);
 
 /// Where in Envoy a plugin sits.
@@ -33,13 +33,12 @@ pub struct Root {
     d1: Option<Rc<Config>>,
     /// The token of the call under way; an answer to another one is late and not wanted.
     under_way: Option<u32>,
-    /// The host's numbers of [`D1_GAUGES`]; none without D1.
-    gauges: Vec<u32>,
+    metrics: Metrics,
 }
 
 impl Root {
     pub fn new() -> Self {
-        Root { placement: Placement::Downstream, syncer: None, d1: None, under_way: None, gauges: Vec::new() }
+        Root { placement: Placement::Downstream, syncer: None, d1: None, under_way: None, metrics: Metrics::default() }
     }
 
     fn start(&mut self, config: Config) {
@@ -50,11 +49,11 @@ impl Root {
         if config.d1.is_some() {
             self.syncer = Some(Syncer::new(config.clone(), random()));
             self.d1 = Some(config.clone());
-            let define = |name: &&str| hostcalls::define_metric(MetricType::Gauge, name).ok();
-            self.gauges = D1_GAUGES.iter().filter_map(define).collect();
-            let _ = hostcalls::set_tick_period(TICK);
         }
-        let balancer = Rc::new(RefCell::new(Balancer::new(config)));
+        let _ = hostcalls::set_tick_period(TICK);
+        let balancer = Balancer::new(config);
+        self.metrics = Metrics::define(&balancer);
+        let balancer = Rc::new(RefCell::new(balancer));
         BALANCER.with(|slot| *slot.borrow_mut() = Some(balancer));
     }
 
@@ -137,15 +136,12 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        // Every worker shows the same: what the one that talks to D1 has left in shared data.
-        if !self.gauges.is_empty() {
-            let status = Status::read(&host::SharedData);
-            for (gauge, value) in self.gauges.iter().zip(d1_values(&status, host::now())) {
-                let _ = hostcalls::record_metric(*gauge, value);
-            }
-        }
-        let (Some(syncer), Some(balancer)) = (&mut self.syncer, balancer()) else { return };
-        let call = syncer.tick(&mut balancer.borrow_mut().pool, &host::SharedData, host::now());
+        let Some(balancer) = balancer() else { return };
+        let now = host::now();
+        self.metrics.tell(&mut balancer.borrow_mut(), now);
+        let Some(syncer) = &mut self.syncer else { return };
+        syncer.failures().into_iter().for_each(|failure| balancer.borrow().tally.d1_failed(failure));
+        let call = syncer.tick(&mut balancer.borrow_mut().pool, &host::SharedData, now);
         if let Some(call) = call {
             self.send(call);
         }

@@ -48,6 +48,7 @@ impl Upstream {
     }
 
     fn reply(&mut self, reply: &Reply) -> Action {
+        host::note(host::OUTCOME, reply.code);
         let rendered = reply.render(self.ticket.client);
         let mut headers = rendered.headers;
         headers.push((ATTEMPTS_HEADER, self.ticket.tried.len().to_string()));
@@ -70,11 +71,14 @@ impl Upstream {
         }
         let mut marks = balancer.marks(&self.ticket);
         drop(balancer);
+        if next == Next::Retry {
+            host::set_header(map, RETRY_HEADER, "1");
+            self.state = State::Passing;
+            return;
+        }
+        host::note(host::OUTCOME, self.ticket.result);
         self.state = match next {
-            Next::Retry => {
-                host::set_header(map, RETRY_HEADER, "1");
-                State::Passing
-            }
+            Next::Retry => State::Passing,
             Next::Deliver(more) => {
                 marks.extend(more);
                 self.deliver(headers, body)
@@ -142,7 +146,12 @@ impl Upstream {
     /// A successful answer has ended: its tokens are known.
     fn count(&self, watcher: &Watcher) {
         if let (Some(tokens), Some(balancer)) = (watcher.usage(), &self.balancer) {
-            balancer.borrow_mut().served(&host::SharedData, &self.ticket, tokens, host::now());
+            let mut balancer = balancer.borrow_mut();
+            balancer.served(&host::SharedData, &self.ticket, tokens, host::now());
+            if balancer.config.token_metrics {
+                host::note(host::TOKENS_IN, &tokens.input.to_string());
+                host::note(host::TOKENS_OUT, &tokens.output.to_string());
+            }
         }
     }
 
@@ -200,7 +209,15 @@ impl Upstream {
     }
 }
 
-impl Context for Upstream {}
+impl Context for Upstream {
+    /// Also when the client has gone before the end. `on_log` is not called for upstream filters.
+    fn on_done(&mut self) -> bool {
+        if let State::Flowing(watcher, _) = &self.state {
+            self.count(watcher);
+        }
+        true
+    }
+}
 
 impl HttpContext for Upstream {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
@@ -268,13 +285,6 @@ impl HttpContext for Upstream {
             state => self.state = state,
         }
         Action::Continue
-    }
-
-    /// Also when the client has gone before the end.
-    fn on_log(&mut self) {
-        if let State::Flowing(watcher, _) = &self.state {
-            self.count(watcher);
-        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! every worker knows at its next attempt.
 
 pub mod board;
+mod census;
 pub mod index;
 pub mod key;
 pub mod lease;
@@ -27,6 +28,7 @@ use crate::config::Config;
 use crate::d1::snapshot::{LISTING, Listing};
 use crate::time::Time;
 use board::{Board, PROVIDERS_PAGE, RECORD_PAGES, ROSTER_PAGE};
+pub use census::{Census, State};
 use index::Index;
 pub use key::{Key, KeyId, Roster, Row};
 pub use lease::{Ask, Lease};

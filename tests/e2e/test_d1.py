@@ -220,10 +220,11 @@ def test_gauges(loaded, d1):
 
     assert eventually(lambda: (shown := gauges())["loaded"] == 1 and shown)["snapshot_age_seconds"] <= 5
     d1.fault("status", times=3, status=500)
-    eventually(lambda: gauges()["failure.server"] == 1)
+    eventually(lambda: gauges()["failing.class.server"] == 1)
     eventually(lambda: gauges()["snapshot_age_seconds"] >= 3)
-    eventually(lambda: gauges()["failure.server"] == 0 and gauges()["snapshot_age_seconds"] <= 2, 40)
+    eventually(lambda: gauges()["failing.class.server"] == 0 and gauges()["snapshot_age_seconds"] <= 2, 40)
     assert gauges()["outbox"] == 0
+    assert gauges()["errors.class.server"] == 3
 
 
 def test_a_first_start_with_d1_away(start, simulator, d1, model):

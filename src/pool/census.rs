@@ -1,0 +1,167 @@
+//! How many keys are in which state, for the gauges and the status.
+
+use std::collections::BTreeMap;
+
+use super::Pool;
+use super::record::{NEVER, Record};
+use crate::time::{Span, Time};
+
+/// The most models of a provider that are looked at for [`Census::recovery`].
+const MAX_MODELS: usize = 32;
+
+/// The keys of a provider.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Nothing is in the way of any model.
+    pub ready: u64,
+    /// Cooling for one model at least.
+    pub cooling: u64,
+    /// At rest for all models.
+    pub resting: u64,
+    /// Blocked.
+    pub blocked: u64,
+    /// The time until a key can serve the model that has to wait longest; `None` if there is a ready
+    /// one for each, or none that will ever be.
+    pub recovery: Option<Span>,
+}
+
+/// The state of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing is in the way of any model.
+    Ready,
+    /// Cooling for one model at least.
+    Cooling,
+    /// At rest for all models.
+    Resting,
+    /// Blocked.
+    Blocked,
+}
+
+impl State {
+    /// Its name in metrics and the status.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Ready => "ready",
+            State::Cooling => "cooling",
+            State::Resting => "resting",
+            State::Blocked => "blocked",
+        }
+    }
+}
+
+impl Record {
+    /// The state of its key.
+    #[must_use]
+    pub fn state(&self, now: Time) -> State {
+        if self.blocked.is_some() {
+            State::Blocked
+        } else if self.resting.is_some_and(|pause| pause.available_from() > now) {
+            State::Resting
+        } else if self.models.iter().filter_map(|state| state.cooling).any(|pause| pause.available_from() > now) {
+            State::Cooling
+        } else {
+            State::Ready
+        }
+    }
+}
+
+impl Pool {
+    /// The census of each provider that has keys, as of the last refresh.
+    #[must_use]
+    pub fn census(&self, now: Time) -> BTreeMap<&str, Census> {
+        let mut records: BTreeMap<&str, Vec<&Record>> = BTreeMap::new();
+        for (id, record) in self.records() {
+            if let Some((slug, _)) = self.roster().place(id) {
+                records.entry(slug).or_default().push(record);
+            }
+        }
+        self.roster()
+            .iter()
+            .map(|(slug, keys)| (slug, count(records.get(slug).map_or(&[], Vec::as_slice), keys.len(), now)))
+            .collect()
+    }
+}
+
+fn count(records: &[&Record], keys: usize, now: Time) -> Census {
+    let mut census = Census::default();
+    for record in records {
+        match record.state(now) {
+            State::Ready => {}
+            State::Cooling => census.cooling += 1,
+            State::Resting => census.resting += 1,
+            State::Blocked => census.blocked += 1,
+        }
+    }
+    let away = census.cooling + census.resting + census.blocked;
+    census.ready = (keys as u64).saturating_sub(away);
+    // While a key has nothing against it, every model has one.
+    if census.ready == 0 && keys > 0 {
+        census.recovery = recovery(records, keys, now);
+    }
+    census
+}
+
+fn recovery(records: &[&Record], keys: usize, now: Time) -> Option<Span> {
+    let mut models: Vec<&str> = Vec::new();
+    for state in records.iter().flat_map(|record| &record.models) {
+        if models.len() < MAX_MODELS && !models.contains(&state.model.as_str()) {
+            models.push(&state.model);
+        }
+    }
+    // A model of which nothing is known waits for keys that rest.
+    models.push("");
+    let first = |model: &&str| {
+        let away = records.iter().map(|record| record.available_from(model)).filter(|from| *from > now);
+        let (count, first) = away.fold((0, NEVER), |(count, first), from| (count + 1, first.min(from)));
+        (count == keys && first < NEVER).then(|| now.until(first))
+    };
+    models.iter().filter_map(first).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::record::{Block, Pause, Reason, Sync, Trial};
+
+    const NOW: Time = Time::from_secs(1000);
+
+    fn pause(secs: u64) -> Pause {
+        let until = NOW.plus(Span::secs(secs));
+        Pause { from: NOW, until, reason: Reason::RateLimit, trial: Trial::Believed, sync: Sync::Local }
+    }
+
+    fn cooling(models: &[(&str, u64)]) -> Record {
+        let mut record = Record::default();
+        models.iter().for_each(|(model, secs)| record.cool(model, pause(*secs)));
+        record
+    }
+
+    fn counted(records: &[&Record], keys: usize) -> ([u64; 4], Option<u64>) {
+        let Census { ready, cooling, resting, blocked, recovery } = count(records, keys, NOW);
+        ([ready, cooling, resting, blocked], recovery.map(Span::as_secs_up))
+    }
+
+    #[test]
+    fn states_and_recovery() {
+        let blocked = Record { blocked: Some(Block { since: NOW, sync: Sync::Local }), ..Record::default() };
+        let resting = Record { resting: Some(pause(50)), ..cooling(&[("a", 90)]) };
+        let (a, b, both) = (cooling(&[("a", 10)]), cooling(&[("b", 20)]), cooling(&[("a", 30), ("b", 40)]));
+        let over = cooling(&[("a", 0)]);
+        for (records, keys, states, recovery) in [
+            (&[][..], 0, [0, 0, 0, 0], None),
+            (&[], 3, [3, 0, 0, 0], None),
+            (&[&blocked, &over], 2, [1, 0, 0, 1], None),
+            (&[&blocked], 1, [0, 0, 0, 1], None),
+            (&[&a, &blocked], 3, [1, 1, 0, 1], None),
+            (&[&a, &b], 2, [0, 2, 0, 0], None),
+            (&[&a, &both], 2, [0, 2, 0, 0], Some(10)),
+            (&[&a, &both, &blocked], 3, [0, 2, 0, 1], Some(10)),
+            (&[&resting], 1, [0, 0, 1, 0], Some(90)),
+            (&[&resting, &b], 2, [0, 1, 1, 0], Some(20)),
+        ] {
+            assert_eq!(counted(records, keys), (states, recovery), "{records:?} of {keys}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! A request's whole way through the core, as the adapter drives it, against a memory in place of
+//! shared data: what `make bench-core` measures.
+
+use std::rc::Rc;
+
+use one_balance::answer::stream::Watcher;
+use one_balance::balancer::Balancer;
+use one_balance::config::Config;
+use one_balance::d1;
+use one_balance::headers::Headers;
+use one_balance::pool::{self, store::Memory};
+use one_balance::request::{self, Step};
+use one_balance::ticket::Ticket;
+use one_balance::time::Time;
+
+/// One worker with its keys.
+pub struct World {
+    config: Rc<Config>,
+    balancer: Balancer,
+    store: Memory,
+    now: Time,
+}
+
+/// What a client sends, and what its provider answers.
+pub struct Exchange {
+    path: &'static str,
+    body: Vec<u8>,
+    answer: &'static [u8],
+}
+
+impl Exchange {
+    /// Gemini's own API, with a body of about 1 KB.
+    pub fn native() -> Self {
+        let text = "There are three ways to do it. ".repeat(32);
+        Exchange {
+            path: "/api/google-ai-studio/v1beta/models/gemini-2.0-flash:generateContent",
+            body: format!(r#"{{"contents":[{{"role":"user","parts":[{{"text":"{text}"}}]}}]}}"#).into_bytes(),
+            answer: br#"{"candidates":[{"content":{"parts":[{"text":"Hello."}],"role":"model"},"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":12,"candidatesTokenCount":9,"totalTokenCount":21}}"#,
+        }
+    }
+
+    /// OpenAI's format for a provider that speaks it, of about so many bytes.
+    pub fn compat(size: usize) -> Self {
+        let text = r#"He said: \"There are three ways to do it.\\n\" Then he left. "#.repeat(size / 60);
+        Exchange {
+            path: "/v1/chat/completions",
+            body: format!(r#"{{"model":"plain/m","messages":[{{"role":"user","content":"{text}"}}],"max_tokens":100}}"#)
+                .into_bytes(),
+            answer: br#"{"id":"chatcmpl-1","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"Hello."},"finish_reason":"stop"}],"usage":{"prompt_tokens":12,"completion_tokens":9,"total_tokens":21}}"#,
+        }
+    }
+
+    /// OpenAI's format, translated for Gemini.
+    pub fn translated() -> Self {
+        let body = Exchange::compat(1024).body;
+        let body = String::from_utf8(body).unwrap().replace("plain/m", "google-ai-studio/gemini-2.0-flash");
+        Exchange { body: body.into_bytes(), path: "/v1/chat/completions", ..Exchange::native() }
+    }
+}
+
+impl World {
+    /// A worker with so many keys of each provider.
+    pub fn new(keys: usize) -> Self {
+        let list = |name| {
+            let keys: Vec<String> = (0..keys).map(|number| format!("sk-{name}-{number:024}")).collect();
+            format!("{name}={}", keys.join(","))
+        };
+        let json = format!(
+            r#"{{"auth_key":"bench-auth-key","provider_keys":"{};{}","provider_base_urls":"plain=http://127.0.0.1:1/v1"}}"#,
+            list("plain"),
+            list("google-ai-studio")
+        );
+        let config = Rc::new(Config::parse(json.as_bytes(), |_| None).expect("a valid configuration"));
+        let store = Memory::default();
+        pool::create_state(&store);
+        d1::create_state(&store);
+        World { balancer: Balancer::new(config.clone()), config, store, now: Time::from_secs(1_795_532_400) }
+    }
+
+    /// A request and its answer; the size of what goes up and down, so that nothing is optimized away.
+    pub fn serve(&mut self, exchange: &Exchange) -> usize {
+        self.now.0 += 1;
+        let length = exchange.body.len().to_string();
+        let headers: Headers = [
+            (":authority", "one-balance"),
+            (":path", exchange.path),
+            (":method", "POST"),
+            (":scheme", "http"),
+            ("content-type", "application/json"),
+            ("authorization", "Bearer bench-auth-key"),
+            ("content-length", &length),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x-forwarded-proto", "http"),
+            ("x-envoy-internal", "true"),
+            ("x-request-id", "a5a5a5a5-a5a5-a5a5-a5a5-a5a5a5a5a5a5"),
+        ]
+        .into_iter()
+        .collect();
+        let Step::Proceed(intake) = request::begin(&self.config, headers, false, self.now) else {
+            panic!("the request is good")
+        };
+        let read = if intake.reads_body(&self.config) { exchange.body.as_slice() } else { &[] };
+        let mut forward = intake.finish(&self.config, read, exchange.body.len(), 7).expect("the request is good");
+        self.balancer.admit(&self.store, &mut forward.ticket, 7, self.now).expect("there is a key");
+        let mut ticket = Ticket::from_bytes(&forward.ticket.to_bytes()).expect("a ticket");
+        let attempt = self.balancer.attempt(&self.store, &mut ticket, 7, self.now).expect("there is a key");
+        let carried = ticket.to_bytes().len();
+        let answer: Headers =
+            [(":status", "200"), ("content-type", "application/json"), ("x-request-id", "req_1"), ("alt-svc", "h3")]
+                .into_iter()
+                .collect();
+        self.balancer.answered(&self.store, &mut ticket, &answer, &[], 7, self.now);
+        let marks = self.balancer.marks(&ticket).len();
+        let mut watcher = Watcher::new(&answer);
+        let provider = self.config.upstream(&ticket.slug).expect("it is known").1.provider;
+        watcher.see(exchange.answer, provider, self.now);
+        let mut size = carried + marks + attempt.edits.len() + forward.body.map_or(0, |body| body.len());
+        if let Some(shape) = &ticket.answer {
+            size += one_balance::translate::answer(shape, "chatcmpl-1", 1, exchange.answer).map_or(0, |body| body.len());
+        }
+        if let Some(tokens) = watcher.usage() {
+            self.balancer.served(&self.store, &ticket, tokens, self.now);
+        }
+        size + ticket.to_bytes().len()
+    }
+}
