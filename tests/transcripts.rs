@@ -5,7 +5,7 @@
 mod support;
 
 use one_balance::balancer::Next;
-use one_balance::pool::record::{NEVER, Trial};
+use one_balance::pool::record::{NEVER, Record, Trial};
 use one_balance::time::{DailyReset, Span, Time};
 use support::{START, Sent, World, id};
 
