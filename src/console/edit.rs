@@ -14,7 +14,7 @@ use crate::balancer::not_loaded;
 use crate::config::{self, Config, Reader};
 use crate::d1::api::Failure;
 use crate::d1::edit::{Edit, Rows};
-use crate::d1::{Answer, Call, D1_MAX_KEYS, api};
+use crate::d1::{self, Answer, Call, api};
 use crate::headers::Headers;
 use crate::pool::record::Record;
 use crate::pool::store::Store;
@@ -240,8 +240,8 @@ impl Form {
             let message = format!("d1_providers leaves out {slug}, so its keys in D1 would not be used here.");
             return Err(Reply::new(422, "invalid_edit", message));
         }
-        if rows(pool).count().saturating_add(self.keys.len()) > D1_MAX_KEYS {
-            let message = format!("The pool takes at most {D1_MAX_KEYS} keys from D1; delete some first.");
+        if rows(pool).count().saturating_add(self.keys.len()) > d1::MAX_KEYS {
+            let message = format!("The pool takes at most {} keys from D1; delete some first.", d1::MAX_KEYS);
             return Err(Reply::new(409, "pool_full", message));
         }
         let asked = self.keys.len();

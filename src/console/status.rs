@@ -11,7 +11,6 @@ use serde::Serialize;
 
 use crate::config::{Config, Console};
 use crate::d1;
-
 use crate::pool::record::{Pause, Record, Trial};
 use crate::pool::store::Store;
 use crate::pool::{Census, Key, Pool, State};

@@ -8,7 +8,7 @@
 //! and D1 is read again at once ([`is_stale`]). That is also what heals an edit whose acknowledgement
 //! was lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -101,7 +101,7 @@ impl Edit {
         let results = api::results(answer.status, answer.body)?;
         let mut results = results.into_iter();
         let returned = results.next().unwrap_or_default();
-        let returned: Vec<&str> = returned.iter().filter_map(|row| row.get("id")?.as_str()).collect();
+        let returned: BTreeSet<&str> = returned.iter().filter_map(|row| row.get("id")?.as_str()).collect();
         let ids = |rows: &Rows| returned.iter().filter_map(|row| rows.get(*row)).copied().collect::<Vec<KeyId>>();
         match self {
             Edit::Add { .. } => {
@@ -111,7 +111,7 @@ impl Edit {
             }
             // One that D1 has no more is gone as well.
             Edit::Delete(rows) => remove(pool, store, rows, |row| rows.contains_key(row), now),
-            Edit::DeleteBlocked(rows) => remove(pool, store, rows, |row| returned.contains(&row), now),
+            Edit::DeleteBlocked(rows) => remove(pool, store, rows, |row| returned.contains(row), now),
             Edit::Activate(rows) => {
                 pool.change_many(store, ids(rows).into_iter(), now, |_, record| record.blocked = None);
             }
@@ -132,12 +132,12 @@ impl Edit {
 
 /// Puts rows into the list of keys. What is known of a key that was here before, and then deleted, is
 /// over for one that is `new`.
-fn add(pool: &mut Pool, store: &dyn Store, remotes: &[Remote], new: &[&str], now: Time) {
+fn add(pool: &mut Pool, store: &dyn Store, remotes: &[Remote], new: &BTreeSet<&str>, now: Time) {
     change_listing(pool, store, now, |listing| listing.add(remotes));
     let by_id: BTreeMap<KeyId, &Remote> = remotes.iter().map(|remote| (remote.id(), remote)).collect();
     pool.change_many(store, by_id.keys().copied(), now, |id, record| {
         let Some(remote) = by_id.get(&id) else { return };
-        if new.contains(&remote.row.id.as_str()) {
+        if new.contains(remote.row.id.as_str()) {
             *record = Record::default();
         }
         merge(record, remote.blocked, &remote.coolings, now, now);

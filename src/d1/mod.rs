@@ -42,7 +42,7 @@ const MAX_BACKOFF: Span = Span::secs(120);
 const CALLS: usize = 240;
 const CALLS_WINDOW: Span = Span::secs(300);
 /// Most keys that are read.
-pub const D1_MAX_KEYS: usize = 10_000;
+pub const MAX_KEYS: usize = 10_000;
 /// Rows that a warning has been written for.
 const MAX_WARNED: usize = 1000;
 
@@ -219,12 +219,12 @@ impl Syncer {
                 let last = rows.last().and_then(|row| row.get("id")).and_then(|id| id.as_str()).map(str::to_owned);
                 remotes.extend(rows.iter().filter_map(|row| self.read_row(row)));
                 match last {
-                    Some(last) if rows.len() >= api::PAGE_ROWS && remotes.len() < D1_MAX_KEYS => {
+                    Some(last) if rows.len() >= api::PAGE_ROWS && remotes.len() < MAX_KEYS => {
                         self.state = State::Reading { started, called: now, remotes };
                         self.read_page(&last, now)
                     }
                     _ => {
-                        remotes.truncate(D1_MAX_KEYS);
+                        remotes.truncate(MAX_KEYS);
                         self.apply(pool, store, &remotes, started, now);
                         self.next_read = now
                             .plus(jittered(self.config.d1.as_ref().map_or(Span::secs(60), |d1| d1.interval), random));

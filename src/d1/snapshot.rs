@@ -45,7 +45,8 @@ impl Remote {
         let id = text("id").unwrap_or_default();
         let wrong = |what| (id.to_owned(), what);
         let key = text("key").map(str::trim).filter(|key| !key.is_empty()).ok_or_else(|| wrong("it has no key"))?;
-        if id.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let key = Secret::new(key);
+        if id.is_empty() || !key.is_credential() {
             return Err(wrong("its id or key cannot be used"));
         }
         let provider = text("provider").unwrap_or_default().trim();
@@ -57,7 +58,7 @@ impl Remote {
         };
         Ok(Remote {
             slug: slug.to_owned(),
-            key: Secret::new(key),
+            key,
             row: Row { id: id.to_owned(), remark: text("remark").map(str::to_owned) },
             blocked,
             coolings: text("model_coolings").map(read_coolings).unwrap_or_default(),

@@ -14,7 +14,7 @@ use crate::d1::api::Failure;
 use crate::reply::{Rendered, Reply};
 
 /// An edit under way, with the configuration that it began with.
-pub struct Edit {
+pub struct Editing {
     verb: Verb,
     config: Rc<Config>,
     /// What D1 was asked to do, and the token of the call.
@@ -26,9 +26,9 @@ pub fn status(balancer: &Shared, config: &Config, query: &Query) -> Result<Rende
     status::answer(&mut balancer.borrow_mut().pool, &host::SharedData, config, query, host::now())
 }
 
-impl Edit {
+impl Editing {
     pub fn new(verb: Verb, config: Rc<Config>) -> Self {
-        Edit { verb, config, call: None }
+        Editing { verb, config, call: None }
     }
 
     /// The body is complete: the call to D1 goes out. An answer if it comes to none.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::console::{self, Edit};
+use super::console::{self, Editing};
 use super::{Shared, host, random, root};
 use crate::balancer::{ATTEMPTS_HEADER, Balancer, MAX_RETRIES_HEADER, RETRY_HEADER};
 use crate::config::Config;
@@ -33,7 +33,7 @@ enum State {
     /// with, even if a new one comes meanwhile.
     Buffering(Box<Intake>, Rc<Config>),
     /// The console's: an edit whose body is being buffered, or which D1 has been asked to carry out.
-    Editing(Box<Edit>),
+    Editing(Box<Editing>),
     /// The request has gone up, to this provider.
     Forwarded(String),
     /// Its answer goes to the client.
@@ -101,7 +101,7 @@ impl Downstream {
     }
 
     /// The body of an edit is complete: D1 has the word, and until then the stream waits.
-    fn edit(&mut self, mut edit: Box<Edit>, size: usize) -> Action {
+    fn edit(&mut self, mut edit: Box<Editing>, size: usize) -> Action {
         let Some(balancer) = self.balancer.clone() else { return self.reply(&not_configured()) };
         let outcome = edit.begin(&balancer, &host::body(BufferType::HttpRequestBody, size));
         self.state = State::Editing(edit);
@@ -159,9 +159,9 @@ impl HttpContext for Downstream {
                 host::note(host::CLIENT, &number.saturating_add(1).to_string());
                 match asked {
                     Asked::Status(query) => self.outcome(console::status(&balancer, &config, &query)),
-                    Asked::Edit(verb) if end_of_stream => self.edit(Box::new(Edit::new(verb, config)), 0),
+                    Asked::Edit(verb) if end_of_stream => self.edit(Box::new(Editing::new(verb, config)), 0),
                     Asked::Edit(verb) => {
-                        self.state = State::Editing(Box::new(Edit::new(verb, config)));
+                        self.state = State::Editing(Box::new(Editing::new(verb, config)));
                         Action::Pause
                     }
                 }
