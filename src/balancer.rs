@@ -36,8 +36,6 @@ pub const RETRY_HEADER: &str = "x-one-balance-retry";
 pub const ATTEMPTS_HEADER: &str = "x-one-balance-attempts";
 /// The id of the key that answered.
 pub const KEY_ID_HEADER: &str = "x-one-balance-key-id";
-/// The request header by which the router learns how many retries this request may have.
-pub const MAX_RETRIES_HEADER: &str = "x-envoy-max-retries";
 
 /// The decisions, and what they are made on.
 #[derive(Debug)]
@@ -126,6 +124,7 @@ impl Balancer {
         ticket.lease = lease;
         ticket.leased_at = now;
         ticket.unanswered = true;
+        ticket.result = "";
         Ok(Attempt { edits: vec![Edit::Set(name, value), Edit::Remove(REMOVED_UPSTREAM.to_owned())] })
     }
 

@@ -321,7 +321,9 @@ impl Intake {
         let mut edits: Vec<Edit> = self.removals().into_iter().map(Edit::Remove).collect();
         edits.push(Edit::Set(":path", target.path.clone()));
         edits.push(Edit::Set(":authority", target.authority.clone()));
-        edits.push(Edit::Set(":scheme", target.scheme().to_owned()));
+        if self.headers.text(":scheme") != Some(target.scheme()) {
+            edits.push(Edit::Set(":scheme", target.scheme().to_owned()));
+        }
         // Errors are read on their way, and a compressed one could not be.
         edits.push(Edit::Set("accept-encoding", "identity".to_owned()));
         if let Some(protocols) = self.websocket_protocols() {

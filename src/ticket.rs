@@ -1,9 +1,7 @@
 //! What the filter remembers of a request between its two places in Envoy and over its attempts.
 //!
-//! Downstream writes it, each attempt reads it, brings it up to date and writes it again, as bytes
-//! in a property of the stream. A header would do the same, and show to the provider.
-
-use serde::{Deserialize, Serialize};
+//! Downstream makes it, and each attempt brings it up to date. Both places of the filter run in one
+//! VM, so it stays in the VM's memory, and only its number travels with the stream.
 
 use crate::pool::{KeyId, Lease};
 use crate::provider::Api;
@@ -11,7 +9,7 @@ use crate::time::Time;
 use crate::translate::AnswerShape;
 
 /// The state of one request.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ticket {
     /// The provider's slug.
     pub slug: String,
@@ -47,21 +45,5 @@ pub struct Ticket {
     /// How many keys were tried although the request itself is likely to be the reason.
     pub doubtful: u8,
     /// What became of the request, as metrics and the access log name it; empty until that is known.
-    #[serde(skip)]
     pub result: &'static str,
-}
-
-impl Ticket {
-    /// The bytes that travel with the stream.
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        // Writing to memory cannot fail; an empty ticket would be refused by the reader.
-        postcard::to_allocvec(self).unwrap_or_default()
-    }
-
-    /// Reads a ticket; `None` if there is none.
-    #[must_use]
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        postcard::from_bytes(bytes).ok().filter(|ticket: &Ticket| !ticket.slug.is_empty())
-    }
 }

@@ -52,6 +52,10 @@ impl Url {
 /// check and the provider see the same bytes; what could be read in two ways is refused.
 #[must_use]
 pub fn is_ambiguous(path: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'%' | b'\\' | b'#');
+    if path.bytes().all(plain) && !path.contains("/.") && !path.starts_with('.') {
+        return false;
+    }
     let lower = path.to_ascii_lowercase();
     let hidden = ["%2f", "%5c", "%00", "\\", "#"].iter().any(|bad| lower.contains(bad));
     // A double encoding is resolved by nobody we know, but costs nothing to refuse.

@@ -20,7 +20,7 @@ type Seen = (Option<Outcome>, Option<Usage>);
 
 fn watch(provider: &Provider, kind: &str, pieces: &[&[u8]]) -> (Vec<Verdict>, Option<Usage>) {
     let mut watcher = Watcher::new(&[("content-type", kind)].into_iter().collect());
-    let verdicts = pieces.iter().filter_map(|piece| watcher.see(piece, provider, NOW)).collect();
+    let verdicts = pieces.iter().filter_map(|piece| watcher.see(piece, provider, || NOW)).collect();
     (verdicts, watcher.usage())
 }
 
@@ -106,6 +106,8 @@ fn openrouter_errors() {
     assert!(matches!(outcome, Some(Outcome::Quota(quota)) if quota.period == Period::Daily && quota.until.is_some()));
     let whole = "\n\n   \n{\"error\":{\"code\":502,\"message\":\"Provider returned error\"},\"user_id\":\"u\"}";
     assert_eq!(seen("openrouter", JSON, whole).0, Some(Outcome::Transient { until: None }));
+    let spaced = "{\n  \"error\" : {\n    \"code\": 502,\n    \"message\": \"Provider returned error\"\n  }\n}\n";
+    assert_eq!(seen("openrouter", JSON, spaced).0, Some(Outcome::Transient { until: None }));
     let named =
         "data: {\"error\":{\"code\":\"server_error\",\"message\":\"Provider disconnected\"},\"choices\":[]}\n\n";
     assert_eq!(seen("openrouter", SSE, named).0, Some(Outcome::Transient { until: None }));

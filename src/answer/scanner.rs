@@ -77,56 +77,66 @@ impl Scanner {
     /// Reads on, up to the end of one value that matters. Returns how many bytes were read.
     pub fn step(&mut self, text: &[u8]) -> (usize, Option<(Key, Vec<u8>)>) {
         let mut at = 0;
+        // Where the part of the value begins that is in this text.
+        let mut copied = 0;
         while let Some(byte) = text.get(at) {
-            if self.string == Text::Value {
-                // Most of a body is long strings: hop to what can end them.
-                let rest = text.get(at..).unwrap_or_default();
-                let hop = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
-                self.copy(rest.get(..hop).unwrap_or_default());
-                at += hop;
-                if let Some(byte) = text.get(at) {
-                    self.in_string(*byte);
-                    at += 1;
-                }
-                continue;
-            }
-            at += 1;
             match self.string {
                 Text::Outside => {
-                    if let Some(found) = self.outside(*byte) {
-                        return (at, Some(found));
+                    if matches!(byte, b',' | b'}' | b']')
+                        && let Some(key) = self.end_value()
+                    {
+                        self.copy(text.get(copied..at).unwrap_or_default());
+                        let value = core::mem::take(&mut self.value);
+                        self.outside(*byte);
+                        return (at + 1, Some((key, value)));
+                    }
+                    at += 1;
+                    if self.outside(*byte) {
+                        copied = at;
                     }
                 }
-                _ => self.in_string(*byte),
+                Text::Key | Text::Value => {
+                    // Most of a body is long strings: hop to what can end them.
+                    let rest = text.get(at..).unwrap_or_default();
+                    let hop = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+                    self.note_name(rest.get(..hop).unwrap_or_default());
+                    at += hop;
+                    if let Some(byte) = text.get(at) {
+                        self.in_string(*byte);
+                        at += 1;
+                    }
+                }
+                Text::Escape(of_key) => {
+                    self.string = if of_key { Text::Key } else { Text::Value };
+                    at += 1;
+                }
             }
+        }
+        if self.copying.is_some() {
+            self.copy(text.get(copied..).unwrap_or_default());
         }
         (at, None)
     }
 
+    /// The quote or the backslash that a hop ended at.
     fn in_string(&mut self, byte: u8) {
-        self.copy(&[byte]);
-        match (self.string, byte) {
-            (Text::Escape(true), _) => self.string = Text::Key,
-            (Text::Escape(false), _) => self.string = Text::Value,
-            (Text::Key, b'"') => {
-                self.string = Text::Outside;
-                self.end_key();
-            }
-            (_, b'"') => self.string = Text::Outside,
-            (Text::Key, b'\\') => {
-                // No key that matters has an escape; the backslash stays in the name and spoils it.
-                self.note_name(byte);
-                self.string = Text::Escape(true);
-            }
-            (_, b'\\') => self.string = Text::Escape(false),
-            (Text::Key, _) => self.note_name(byte),
-            _ => {}
+        let is_key = self.string == Text::Key;
+        if byte == b'\\' {
+            // No key that matters has an escape; the backslash stays in the name and spoils it.
+            self.note_name(&[byte]);
+            self.string = Text::Escape(is_key);
+            return;
+        }
+        self.string = Text::Outside;
+        if is_key {
+            self.end_key();
         }
     }
 
-    fn note_name(&mut self, byte: u8) {
-        if self.name.len() < NAME_LIMIT {
-            self.name.push(byte);
+    fn note_name(&mut self, bytes: &[u8]) {
+        if self.string == Text::Key {
+            let room = NAME_LIMIT.saturating_sub(self.name.len());
+            self.name.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
         }
     }
 
@@ -151,21 +161,17 @@ impl Scanner {
         self.expects_key = false;
     }
 
-    fn outside(&mut self, byte: u8) -> Option<(Key, Vec<u8>)> {
-        let found = match byte {
-            b',' | b'}' | b']' => self.end_value(),
-            _ => None,
-        };
-        self.copy(&[byte]);
+    /// A byte outside of strings. True if a value begins behind it that is to be copied.
+    fn outside(&mut self, byte: u8) -> bool {
         match byte {
             b'"' => self.begin_string(),
-            b':' => self.begin_value(),
+            b':' => return self.begin_value(),
             b',' => self.expects_key = self.in_object(),
             b'{' | b'[' => self.open(byte == b'{'),
             b'}' | b']' => self.close(),
             _ => {}
         }
-        found
+        false
     }
 
     fn begin_string(&mut self) {
@@ -177,25 +183,28 @@ impl Scanner {
         }
     }
 
-    fn begin_value(&mut self) {
-        let Some(level) = self.level().filter(|_| self.copying.is_none() && self.in_object()) else { return };
-        if let Some(Some(key @ (Key::Error | Key::Usage))) = self.keys.get(level) {
-            self.copying = Some((self.depth, *key));
-            self.value.clear();
+    fn begin_value(&mut self) -> bool {
+        if self.copying.is_some() || !self.in_object() {
+            return false;
         }
+        let key = self.level().and_then(|level| self.keys.get(level)).copied().flatten();
+        let Some(key @ (Key::Error | Key::Usage)) = key else { return false };
+        self.copying = Some((self.depth, key));
+        self.value.clear();
+        true
     }
 
-    fn end_value(&mut self) -> Option<(Key, Vec<u8>)> {
+    /// The key of the value that ends here, if it is being copied.
+    fn end_value(&mut self) -> Option<Key> {
         let (_, key) = self.copying.filter(|(depth, _)| *depth == self.depth)?;
         self.copying = None;
-        Some((key, self.value.trim_ascii().to_vec()))
+        Some(key)
     }
 
     fn copy(&mut self, bytes: &[u8]) {
-        if self.copying.is_some() {
-            let room = VALUE_LIMIT.saturating_sub(self.value.len());
-            self.value.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
-        }
+        let bytes = if self.value.is_empty() { bytes.trim_ascii_start() } else { bytes };
+        let room = VALUE_LIMIT.saturating_sub(self.value.len());
+        self.value.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
     }
 
     fn open(&mut self, object: bool) {

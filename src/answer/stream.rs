@@ -7,6 +7,7 @@
 //! `message` and `response`). An `"error"` in a model's text is inside a string and never looks like a
 //! key. Searching the text for words instead would need whole lines in memory and a parser for each.
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::body::number;
@@ -81,7 +82,7 @@ impl Watcher {
     }
 
     /// Sees the next piece of the body, cut anywhere. Returns a verdict on the first error in it.
-    pub fn see(&mut self, piece: &[u8], provider: &Provider, now: Time) -> Option<Verdict> {
+    pub fn see(&mut self, piece: &[u8], provider: &Provider, now: impl FnOnce() -> Time) -> Option<Verdict> {
         let error = match self.format {
             Format::Opaque => None,
             Format::Json => self.scan(piece),
@@ -89,7 +90,7 @@ impl Watcher {
         };
         let error = error.filter(|_| !self.failed)?;
         self.failed = true;
-        Some(verdict(&error, provider, now))
+        Some(verdict(&error, provider, now()))
     }
 
     /// The tokens stated so far.
@@ -144,11 +145,13 @@ impl Watcher {
     }
 
     fn note_usage(&mut self, value: &[u8]) {
-        let Ok(value) = serde_json::from_slice::<Value>(value) else { return };
-        let count = |names: &[&str]| names.iter().find_map(|name| number(value.get(name)?)).map(|count| count as u64);
-        let input = count(&["prompt_tokens", "input_tokens", "promptTokenCount"]);
-        let output = count(&["completion_tokens", "output_tokens", "candidatesTokenCount"]);
-        let thoughts = count(&["thoughtsTokenCount"]);
+        let Ok(stated) = serde_json::from_slice::<Stated>(value) else { return };
+        let count = |values: &[&Option<Value>]| {
+            values.iter().find_map(|value| number(value.as_ref()?)).map(|count| count as u64)
+        };
+        let input = count(&[&stated.prompt_tokens, &stated.input_tokens, &stated.prompt_token_count]);
+        let output = count(&[&stated.completion_tokens, &stated.output_tokens, &stated.candidates_token_count]);
+        let thoughts = count(&[&stated.thoughts_token_count]);
         if input.is_none() && output.is_none() && thoughts.is_none() {
             return;
         }
@@ -157,6 +160,21 @@ impl Watcher {
         self.thoughts = thoughts.unwrap_or(self.thoughts);
         self.usage = Some(Usage { input: input.unwrap_or(last.input), output: answer.saturating_add(self.thoughts) });
     }
+}
+
+/// The counts of a usage object; all else in it is skipped unread.
+#[derive(Deserialize)]
+struct Stated {
+    prompt_tokens: Option<Value>,
+    input_tokens: Option<Value>,
+    #[serde(rename = "promptTokenCount")]
+    prompt_token_count: Option<Value>,
+    completion_tokens: Option<Value>,
+    output_tokens: Option<Value>,
+    #[serde(rename = "candidatesTokenCount")]
+    candidates_token_count: Option<Value>,
+    #[serde(rename = "thoughtsTokenCount")]
+    thoughts_token_count: Option<Value>,
 }
 
 fn format_of(headers: &Headers) -> Format {

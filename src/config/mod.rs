@@ -141,7 +141,8 @@ impl Config {
     /// The upstream of this slug or alias.
     #[must_use]
     pub fn upstream(&self, name: &str) -> Option<(&str, &Upstream)> {
-        self.upstreams.get_key_value(slug_of(name)).map(|(slug, upstream)| (slug.as_str(), upstream))
+        let known = self.upstreams.get_key_value(name).or_else(|| self.upstreams.get_key_value(slug_of(name)));
+        known.map(|(slug, upstream)| (slug.as_str(), upstream))
     }
 }
 

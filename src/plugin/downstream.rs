@@ -1,13 +1,14 @@
 //! The downstream filter: who asks, for what, and is there a key.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::console::{self, Editing};
-use super::{Shared, host, random, root};
-use crate::balancer::{ATTEMPTS_HEADER, Balancer, MAX_RETRIES_HEADER, RETRY_HEADER};
+use super::{Shared, SharedTicket, TICKETS, host, random, root};
+use crate::balancer::{Balancer, RETRY_HEADER};
 use crate::config::Config;
 use crate::console::{Asked, edit};
 use crate::headers::Headers;
@@ -19,7 +20,10 @@ use crate::ticket::Ticket;
 
 /// One stream.
 pub struct Downstream {
+    /// The context's number, which is its ticket's, too.
+    number: u32,
     balancer: Option<Shared>,
+    ticket: Option<SharedTicket>,
     state: State,
     api: Api,
     /// Bytes of the body that are buffered.
@@ -34,8 +38,8 @@ enum State {
     Buffering(Box<Intake>, Rc<Config>),
     /// The console's: an edit whose body is being buffered, or which D1 has been asked to carry out.
     Editing(Box<Editing>),
-    /// The request has gone up, to this provider.
-    Forwarded(String),
+    /// The request has gone up.
+    Forwarded,
     /// Its answer goes to the client.
     Answered,
     /// The request got an answer of ours, whose way back runs through our own callbacks.
@@ -45,8 +49,8 @@ enum State {
 }
 
 impl Downstream {
-    pub fn new(balancer: Option<Shared>) -> Self {
-        Downstream { balancer, state: State::New, api: Api::OpenAi, buffered: 0 }
+    pub fn new(number: u32, balancer: Option<Shared>) -> Self {
+        Downstream { number, balancer, ticket: None, state: State::New, api: Api::OpenAi, buffered: 0 }
     }
 
     /// Turns a request away whose provider is not known yet, or has not been asked for a key.
@@ -91,12 +95,14 @@ impl Downstream {
             return self.reply(&reply);
         }
         host::edit_request(&forward.edits);
-        host::set_header(MapType::HttpRequestHeaders, MAX_RETRIES_HEADER, &config.max_retries.to_string());
         if let Some(body) = &forward.body {
             host::set_body(BufferType::HttpRequestBody, size, body);
         }
-        host::set_ticket(&forward.ticket);
-        self.state = State::Forwarded(forward.ticket.slug);
+        let ticket = Rc::new(RefCell::new(forward.ticket));
+        TICKETS.with(|tickets| tickets.borrow_mut().insert(self.number, ticket.clone()));
+        host::set_ticket(self.number);
+        self.ticket = Some(ticket);
+        self.state = State::Forwarded;
         Action::Continue
     }
 
@@ -130,6 +136,14 @@ impl Downstream {
                 self.state = other;
                 Action::Continue
             }
+        }
+    }
+}
+
+impl Drop for Downstream {
+    fn drop(&mut self) {
+        if self.ticket.is_some() {
+            TICKETS.with(|tickets| tickets.borrow_mut().remove(&self.number));
         }
     }
 }
@@ -202,14 +216,15 @@ impl HttpContext for Downstream {
         if matches!(self.state, State::Replied) {
             return Action::Continue;
         }
-        // The upstream filter marks what it lets through.
         self.state = State::Answered;
-        if host::has_header(map, ATTEMPTS_HEADER) {
+        let ticket = self.ticket.clone();
+        let mut ticket = ticket.as_ref().map(|ticket| ticket.borrow_mut());
+        // The upstream filter has said what became of what it let through.
+        if ticket.as_ref().is_some_and(|ticket| !ticket.result.is_empty()) {
             return Action::Continue;
         }
         let Some(balancer) = self.balancer.clone() else { return Action::Continue };
         let balancer = balancer.borrow();
-        let mut ticket = host::ticket();
         let headers = host::headers(map);
         match &mut ticket {
             // Left over when the router did not retry after all.
@@ -217,7 +232,7 @@ impl HttpContext for Downstream {
                 host::remove_header(map, RETRY_HEADER);
                 balancer.not_retried(ticket);
             }
-            ticket => self.replace(&balancer, &headers, ticket.as_mut(), end_of_stream),
+            ticket => self.replace(&balancer, &headers, ticket.as_deref_mut(), end_of_stream),
         }
         if let Some(ticket) = &ticket {
             host::note(host::OUTCOME, ticket.result);
@@ -238,8 +253,8 @@ impl HttpContext for Downstream {
     }
 
     fn on_log(&mut self) {
-        if let (State::Forwarded(slug), Some(balancer)) = (&self.state, &self.balancer) {
-            balancer.borrow().cancelled(slug);
+        if let (State::Forwarded, Some(balancer), Some(ticket)) = (&self.state, &self.balancer, &self.ticket) {
+            balancer.borrow().cancelled(&ticket.borrow().slug);
             host::note(host::OUTCOME, CANCELLED);
         }
     }

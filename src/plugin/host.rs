@@ -12,10 +12,9 @@ use proxy_wasm::types::{BufferType, MapType};
 use crate::headers::Headers;
 use crate::pool::store::Store;
 use crate::request::Edit;
-use crate::ticket::Ticket;
 use crate::time::Time;
 
-/// The property that carries the ticket. One path element: two do not come back.
+/// The property that carries the number of the stream's ticket. One path element: two do not come back.
 const TICKET: &str = "one_balance.ticket";
 /// What is noted for the access log and for filters behind this one: the number of the AUTH_KEY
 /// definition, from 1.
@@ -56,11 +55,6 @@ pub fn now() -> Time {
 /// All headers of a map.
 pub fn headers(map: MapType) -> Headers {
     Headers(hostcalls::get_map_bytes(map).unwrap_or_default())
-}
-
-/// Whether a header is there.
-pub fn has_header(map: MapType, name: &str) -> bool {
-    matches!(hostcalls::get_map_value_bytes(map, name), Ok(Some(_)))
 }
 
 /// Sets a header, whatever was there.
@@ -105,13 +99,13 @@ pub fn note(name: &'static str, value: &str) {
     let _ = hostcalls::set_property(vec![name], Some(value.as_bytes()));
 }
 
-/// The stream's ticket.
-pub fn ticket() -> Option<Ticket> {
+/// The number of the stream's ticket.
+pub fn ticket() -> Option<u32> {
     let bytes = hostcalls::get_property(vec![TICKET]).ok().flatten()?;
-    Ticket::from_bytes(&bytes)
+    Some(u32::from_le_bytes(bytes.try_into().ok()?))
 }
 
-/// Writes the stream's ticket.
-pub fn set_ticket(ticket: &Ticket) {
-    let _ = hostcalls::set_property(vec![TICKET], Some(&ticket.to_bytes()));
+/// Lets the stream carry the number of its ticket.
+pub fn set_ticket(number: u32) {
+    let _ = hostcalls::set_property(vec![TICKET], Some(&number.to_le_bytes()));
 }

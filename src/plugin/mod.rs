@@ -14,6 +14,7 @@ mod root;
 mod upstream;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::rc::Rc;
@@ -21,6 +22,7 @@ use std::rc::Rc;
 use proxy_wasm::types::LogLevel;
 
 use crate::balancer::Balancer;
+use crate::ticket::Ticket;
 
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(LogLevel::Info);
@@ -30,7 +32,11 @@ proxy_wasm::main! {{
 /// The balancer of this VM, for the streams of both placements.
 type Shared = Rc<RefCell<Balancer>>;
 
+/// A stream's ticket, for its downstream context and those of its attempts.
+type SharedTicket = Rc<RefCell<Ticket>>;
+
 thread_local! {
+    static TICKETS: RefCell<HashMap<u32, SharedTicket>> = RefCell::default();
     static BALANCER: RefCell<Option<Shared>> = const { RefCell::new(None) };
     static RANDOM: Cell<u64> = Cell::new(RandomState::new().build_hasher().finish() | 1);
 }

@@ -147,9 +147,9 @@ impl RootContext for Root {
         }
     }
 
-    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
+    fn create_http_context(&self, number: u32) -> Option<Box<dyn HttpContext>> {
         Some(match self.placement {
-            Placement::Downstream => Box::new(downstream::Downstream::new(balancer())),
+            Placement::Downstream => Box::new(downstream::Downstream::new(number, balancer())),
             Placement::Upstream => Box::new(upstream::Upstream::new(balancer())),
         })
     }

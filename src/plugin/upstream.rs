@@ -9,14 +9,13 @@
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::{Shared, host, random};
+use super::{Shared, SharedTicket, TICKETS, host, random};
 use crate::answer::BODY_LIMIT;
 use crate::answer::stream::Watcher;
 use crate::balancer::{ATTEMPTS_HEADER, KEY_ID_HEADER, Next, RETRY_HEADER};
 use crate::headers::Headers;
 use crate::reply::Reply;
-use crate::ticket::Ticket;
-use crate::translate::{self, Kind, Stream};
+use crate::translate::{self, AnswerShape, Kind, Stream};
 
 /// The largest answer that is translated in one piece; the buffer limit of the clusters in the shipped
 /// configuration. A larger one is unreadable.
@@ -25,7 +24,7 @@ const MAX_ANSWER: usize = 8 << 20;
 /// One attempt.
 pub struct Upstream {
     balancer: Option<Shared>,
-    ticket: Ticket,
+    ticket: SharedTicket,
     state: State,
 }
 
@@ -44,14 +43,15 @@ enum State {
 
 impl Upstream {
     pub fn new(balancer: Option<Shared>) -> Self {
-        Upstream { balancer, ticket: Ticket::default(), state: State::Waiting }
+        Upstream { balancer, ticket: SharedTicket::default(), state: State::Waiting }
     }
 
     fn reply(&mut self, reply: &Reply) -> Action {
         host::note(host::OUTCOME, reply.code);
-        let rendered = reply.render(self.ticket.client);
+        let (client, attempts) = (self.ticket.borrow().client, self.ticket.borrow().tried.len());
+        let rendered = reply.render(client);
         let mut headers = rendered.headers;
-        headers.push((ATTEMPTS_HEADER, self.ticket.tried.len().to_string()));
+        headers.push((ATTEMPTS_HEADER, attempts.to_string()));
         host::reply(rendered.status, &headers, &rendered.body);
         Action::Pause
     }
@@ -64,27 +64,30 @@ impl Upstream {
         let mut balancer = balancer.borrow_mut();
         let now = host::now();
         let error = if is_error(headers) { body.get(..body.len().min(BODY_LIMIT)).unwrap_or_default() } else { &[] };
-        let next = balancer.answered(&host::SharedData, &mut self.ticket, headers, error, random(), now);
-        host::set_ticket(&self.ticket);
+        let ticket = self.ticket.clone();
+        let mut ticket = ticket.borrow_mut();
+        let next = balancer.answered(&host::SharedData, &mut ticket, headers, error, random(), now);
         if headers.has("set-cookie") {
             host::remove_header(map, "set-cookie");
         }
-        let mut marks = balancer.marks(&self.ticket);
+        let mut marks = if next == Next::Retry { Vec::new() } else { balancer.marks(&ticket) };
         drop(balancer);
         if next == Next::Retry {
             host::set_header(map, RETRY_HEADER, "1");
             self.state = State::Passing;
             return;
         }
-        host::note(host::OUTCOME, self.ticket.result);
+        host::note(host::OUTCOME, ticket.result);
+        let (client, shape) = (ticket.client, ticket.answer.clone());
+        drop(ticket);
         self.state = match next {
             Next::Retry => State::Passing,
             Next::Deliver(more) => {
                 marks.extend(more);
-                self.deliver(headers, body)
+                self.deliver(headers, body, shape)
             }
             Next::Replace(reply) => {
-                let rendered = reply.render(self.ticket.client);
+                let rendered = reply.render(client);
                 host::set_header(map, ":status", &rendered.status.to_string());
                 marks.extend(rendered.headers);
                 State::Replacing(rendered.body)
@@ -100,9 +103,9 @@ impl Upstream {
     }
 
     /// The answer goes to the client: as it is, or translated.
-    fn deliver(&mut self, headers: &Headers, body: &[u8]) -> State {
+    fn deliver(&mut self, headers: &Headers, body: &[u8], shape: Option<AnswerShape>) -> State {
         let map = MapType::HttpResponseHeaders;
-        let Some(shape) = self.ticket.answer.clone() else {
+        let Some(shape) = shape else {
             return if succeeded(headers) {
                 State::Flowing(Box::new(Watcher::new(headers)), None)
             } else {
@@ -135,11 +138,13 @@ impl Upstream {
     /// A piece of a successful answer passes.
     fn watch(&self, watcher: &mut Watcher, piece: &[u8]) {
         let Some(balancer) = &self.balancer else { return };
-        let provider = balancer.borrow().config.upstream(&self.ticket.slug).map(|(_, upstream)| upstream.provider);
-        let Some(provider) = provider.filter(|_| watcher.is_watching() && !piece.is_empty()) else { return };
-        let now = host::now();
-        if let Some(verdict) = watcher.see(piece, provider, now) {
-            balancer.borrow_mut().failed_late(&host::SharedData, &self.ticket, &verdict, now);
+        let ticket = self.ticket.borrow();
+        let mut balancer = balancer.borrow_mut();
+        let Some(provider) = balancer.config.upstream(&ticket.slug).map(|(_, upstream)| upstream.provider) else {
+            return;
+        };
+        if let Some(verdict) = watcher.see(piece, provider, host::now) {
+            balancer.failed_late(&host::SharedData, &ticket, &verdict, host::now());
         }
     }
 
@@ -147,7 +152,7 @@ impl Upstream {
     fn count(&self, watcher: &Watcher) {
         if let (Some(tokens), Some(balancer)) = (watcher.usage(), &self.balancer) {
             let mut balancer = balancer.borrow_mut();
-            balancer.served(&host::SharedData, &self.ticket, tokens, host::now());
+            balancer.served(&host::SharedData, &self.ticket.borrow(), tokens, host::now());
             if balancer.config.token_metrics {
                 host::note(host::TOKENS_IN, &tokens.input.to_string());
                 host::note(host::TOKENS_OUT, &tokens.output.to_string());
@@ -200,7 +205,7 @@ impl Upstream {
 
     /// Whether the body has to be read before the headers go on, and how much of it.
     fn reads(&self, headers: &Headers) -> Option<usize> {
-        let whole = self.ticket.answer.as_ref().is_some_and(|shape| shape.kind != Kind::ChatStream);
+        let whole = self.ticket.borrow().answer.as_ref().is_some_and(|shape| shape.kind != Kind::ChatStream);
         match is_error(headers) {
             true => Some(BODY_LIMIT),
             false if succeeded(headers) && whole => Some(MAX_ANSWER),
@@ -221,7 +226,8 @@ impl Context for Upstream {
 
 impl HttpContext for Upstream {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
-        let (Some(balancer), Some(ticket)) = (self.balancer.clone(), host::ticket()) else {
+        let ticket = host::ticket().and_then(|number| TICKETS.with(|tickets| tickets.borrow().get(&number).cloned()));
+        let (Some(balancer), Some(ticket)) = (self.balancer.clone(), ticket) else {
             // Without a ticket the request has not passed the downstream filter: fail closed.
             return self.reply(&Reply::new(
                 503,
@@ -230,8 +236,9 @@ impl HttpContext for Upstream {
             ));
         };
         self.ticket = ticket;
-        let attempt = balancer.borrow_mut().attempt(&host::SharedData, &mut self.ticket, random(), host::now());
-        host::set_ticket(&self.ticket);
+        let mut ticket = self.ticket.borrow_mut();
+        let attempt = balancer.borrow_mut().attempt(&host::SharedData, &mut ticket, random(), host::now());
+        drop(ticket);
         match attempt {
             Ok(attempt) => {
                 host::edit_request(&attempt.edits);

@@ -140,6 +140,10 @@ class Browser:
         tab = self.run("return JSON.stringify(sessionStorage)")
         found = [place for place, text in places.items() for secret in secrets if secret in text]
         found += ["the tab" for secret in secrets - {auth_key} if secret in tab]
+        # The browser keeps a tab's storage in its profile, to open the tab again; nothing else may be there.
+        files = [file.read_bytes() for file in self.profile.rglob("*") if file.is_file()]
+        coded = [coding for secret in secrets - {auth_key} for coding in (secret.encode(), secret.encode("utf-16-le"))]
+        found += ["the profile" for data in files for secret in coded if secret in data]
         assert not found, f"a secret stands in {found}"
         # Envoy's refusals are shown to people; the console notes them as failed loads.
         bad = [entry["message"] for entry in console if entry["level"] == "SEVERE"]

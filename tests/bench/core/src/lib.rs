@@ -10,7 +10,6 @@ use one_balance::d1;
 use one_balance::headers::Headers;
 use one_balance::pool::{self, store::Memory};
 use one_balance::request::{self, Step};
-use one_balance::ticket::Ticket;
 use one_balance::time::Time;
 
 /// One worker with its keys.
@@ -102,9 +101,8 @@ impl World {
         let read = if intake.reads_body(&self.config) { exchange.body.as_slice() } else { &[] };
         let mut forward = intake.finish(&self.config, read, exchange.body.len(), 7).expect("the request is good");
         self.balancer.admit(&self.store, &mut forward.ticket, 7, self.now).expect("there is a key");
-        let mut ticket = Ticket::from_bytes(&forward.ticket.to_bytes()).expect("a ticket");
+        let mut ticket = forward.ticket;
         let attempt = self.balancer.attempt(&self.store, &mut ticket, 7, self.now).expect("there is a key");
-        let carried = ticket.to_bytes().len();
         let answer: Headers =
             [(":status", "200"), ("content-type", "application/json"), ("x-request-id", "req_1"), ("alt-svc", "h3")]
                 .into_iter()
@@ -113,14 +111,15 @@ impl World {
         let marks = self.balancer.marks(&ticket).len();
         let mut watcher = Watcher::new(&answer);
         let provider = self.config.upstream(&ticket.slug).expect("it is known").1.provider;
-        watcher.see(exchange.answer, provider, self.now);
-        let mut size = carried + marks + attempt.edits.len() + forward.body.map_or(0, |body| body.len());
+        let now = self.now;
+        watcher.see(exchange.answer, provider, || now);
+        let mut size = marks + attempt.edits.len() + forward.body.map_or(0, |body| body.len());
         if let Some(shape) = &ticket.answer {
             size += one_balance::translate::answer(shape, "chatcmpl-1", 1, exchange.answer).map_or(0, |body| body.len());
         }
         if let Some(tokens) = watcher.usage() {
             self.balancer.served(&self.store, &ticket, tokens, self.now);
         }
-        size + ticket.to_bytes().len()
+        size
     }
 }
