@@ -84,6 +84,9 @@ def test_without_d1_it_is_read_only_and_says_so(browser, start, simulator):
     assert "without D1" in browser.text("#read-only")
     assert not browser.all(".edits")
     assert "of the configuration" in browser.rows()[0]
+    simulator.script(stated(300), model="busy")
+    assert balancer.client.chat("openai/busy").status_code == 429
+    browser.until(lambda: "no key for some model for 00:04:5" in browser.text("#providers"))
 
 
 def test_a_key_cools_and_recovers_before_ones_eyes(browser, page, simulator, model):

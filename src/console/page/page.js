@@ -175,8 +175,13 @@ function showProviders() {
     const counts = ["ready", "cooling", "resting", "blocked"]
       .filter((state) => entry[state] || state === "ready")
       .map((state) => node("span", { className: state, textContent: `${entry[state]} ${state}` }));
-    const rests = entry.rests_until ? [node("span", { className: "cooling" }, "rests: ", countdown(entry.rests_until))] : [];
-    const words = [...counts, ...rests].flatMap((part, index) => (index ? [", ", part] : [part]));
+    const waits = [];
+    if (entry.rests_until) waits.push(node("span", { className: "cooling" }, "rests for ", countdown(entry.rests_until)));
+    if (entry.recovery_seconds !== null) {
+      const end = new Date(Date.parse(pool.time) + 1000 * entry.recovery_seconds).toISOString();
+      waits.push(node("span", { className: "cooling" }, "no key for some model for ", countdown(end)));
+    }
+    const words = [...counts, ...waits].flatMap((part, index) => (index ? [", ", part] : [part]));
     const button = item.firstChild;
     button.setAttribute("aria-pressed", entry.provider === view.provider);
     button.lastChild.replaceChildren(...words);
