@@ -37,7 +37,7 @@ test-native: ## unit, property and golden tests
 test-core: $(STAMPS)/targets ## the core compiles without WASI, as for a Cloudflare Worker
 	cargo build --quiet --lib --target wasm32-unknown-unknown
 
-test-e2e: $(STAMPS)/tests $(STAMPS)/node $(WRANGLER) $(MODULE) ## real Envoy, simulated providers, a real D1 (ARGS: pytest's)
+test-e2e: $(STAMPS)/tests $(STAMPS)/node $(WRANGLER) browser prometheus $(MODULE) ## real Envoy, simulated providers, a real D1 (ARGS: pytest's)
 	$(BIN)/pytest -c tests/pytest.ini --numprocesses 2 --dist loadscope $(ARGS)
 
 test-fuzz: FUZZ_SECONDS = 5
@@ -112,7 +112,7 @@ d1-list: $(STAMPS)/wrangler ## D1 by hand: the keys, masked
 d1-delete-blocked: $(STAMPS)/wrangler ## D1 by hand: delete the blocked keys
 	@$(D1) delete-blocked
 
-setup: $(STAMPS)/run $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/targets ## install everything that the other targets need
+setup: $(STAMPS)/run $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/targets browser prometheus ## install everything that the other targets need
 
 clean: ## remove what was built and installed
 	rm -rf target .venv .cache tests/d1/node_modules tests/sdk/node_modules envoy/d1/node_modules
@@ -148,11 +148,28 @@ $(STAMPS)/node: tests/d1/package-lock.json tests/sdk/package-lock.json | $(STAMP
 		else echo "make: Node is missing, so the tests of D1 and of Node SDKs will be skipped" >&2; fi
 	@touch $@
 
+# For the console's page. Debian keeps one version of its Chromium and of the driver that fits it. Only
+# root can install them; without them those tests say that they were skipped, and fail with CI=true.
+browser:
+	@if command -v chromium chromedriver | wc -l | grep -qx 2; then exit 0; fi; \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends \
+				chromium chromium-driver >/dev/null; \
+		else echo "make: chromium and chromedriver are missing, so the tests of the console's page will be skipped" >&2; fi
+
+# For the dashboard's queries. The package's programs run from where they are unpacked, without root.
+prometheus:
+	@if command -v prometheus >/dev/null || [ -x .cache/prometheus/usr/bin/prometheus ]; then exit 0; fi; \
+		mkdir -p .cache/prometheus && cd .cache/prometheus && { [ "$$(id -u)" != 0 ] || apt-get -qq update; } && \
+		apt-get -qq -o APT::Sandbox::User=root download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb || \
+		echo "make: prometheus cannot be had from Debian, so the tests of the dashboard will be skipped" >&2
+
 $(STAMPS)/wrangler: envoy/d1/package-lock.json | $(BIN)/python
 	@command -v npm >/dev/null || { echo "make: Node is missing; install Node 20 or later" >&2; exit 1; }
 	@cd envoy/d1 && npm ci --silent --ignore-scripts
 	@touch $@
 
 FORCE:
-.PHONY: help run build test test-native test-core test-e2e test-fuzz fuzz validate lint format simulate setup clean FORCE
+.PHONY: help run build test test-native test-core test-e2e test-fuzz fuzz validate lint format simulate setup browser \
+	prometheus clean FORCE
 .PHONY: bench bench-core d1-create d1-migrate d1-import d1-list d1-delete-blocked
