@@ -39,7 +39,7 @@ test-native: ## unit, property and golden tests
 test-core: $(STAMPS)/targets ## the core compiles without WASI, as for a Cloudflare Worker
 	cargo build --quiet --lib --target wasm32-unknown-unknown
 
-test-e2e: $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/envoys $(WRANGLER) $(MODULE) ## real Envoy, simulated providers, a real D1 (ARGS: pytest's)
+test-e2e: $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/envoys $(WRANGLER) browser prometheus $(MODULE) ## real Envoy, simulated providers, a real D1 (ARGS: pytest's)
 	$(BIN)/pytest -c tests/pytest.ini --numprocesses 2 --dist loadscope $(ARGS)
 
 test-fuzz: FUZZ_SECONDS = 5
@@ -66,17 +66,38 @@ lint: $(STAMPS)/tests $(STAMPS)/targets ## formatting and lints of Rust and Pyth
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo clippy --quiet --target $(WASI) --lib -- -D warnings
 	cd tests/fuzz && cargo fmt --check && cargo clippy --quiet --release -- -D warnings
+	cd tests/bench/core && cargo fmt --check
+	cd tests/bench/upstream && cargo fmt --check
 	$(BIN)/ruff check $(PYTHONS)
 	$(BIN)/ruff format --check $(PYTHONS)
 
 format: $(STAMPS)/tests ## format Rust and Python
 	cargo fmt
 	cd tests/fuzz && cargo fmt
+	cd tests/bench/core && cargo fmt
+	cd tests/bench/upstream && cargo fmt
 	$(BIN)/ruff check --fix $(PYTHONS)
 	$(BIN)/ruff format $(PYTHONS)
 
 simulate: ## the pool against other policies, on simulated providers; fails if it misses its goal
 	cargo run --quiet --release --example simulate
+
+# Debian's packages, unpacked into .cache: no root is needed, and nothing is installed.
+WRK := .cache/wrk
+$(WRK): | $(STAMPS)
+	@command -v apt-get >/dev/null || { echo "make: the benchmark needs wrk from Debian's packages" >&2; exit 1; }
+	@mkdir -p $@.part && cd $@.part && apt-get -qq download wrk libluajit-5.1-2 2>/dev/null && \
+		for package in *.deb; do dpkg -x $$package .; done
+	@mv $@.part $@
+
+bench: $(STAMPS)/run $(MODULE) $(WRK) ## the filter's cost against bare Envoy (QUICK=1: a minute; ONLY=word)
+	@cd tests/bench/upstream && cargo build --quiet --release --target-dir ../../../target/bench
+	@$(BIN)/python tests/bench/bench.py
+
+bench-core: | $(BIN)/python ## the core by itself: instructions (callgrind), time and allocations per request
+	@cd tests/bench/core && cargo build --quiet --release --target-dir ../../../target/bench
+	@$(BIN)/python tests/bench/core.py
+	@cd tests/bench/core && cargo bench --quiet --target-dir ../../../target/bench
 
 d1-create: $(STAMPS)/wrangler ## D1 by hand: create the database (WHERE=local, the default, or remote)
 	@$(D1) create
@@ -109,7 +130,7 @@ reproducible: $(MODULE) ## the same sources give the same module, wherever they 
 verify: | $(BIN)/python ## ask a running deployment: make verify URL=https://... AUTH_KEY=... [MODEL=provider/model]
 	@$(BIN)/python envoy/verify.py
 
-setup: $(STAMPS)/run $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/envoys $(STAMPS)/targets ## install everything that the other targets need
+setup: $(STAMPS)/run $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/envoys $(STAMPS)/targets browser prometheus ## install everything that the other targets need
 
 clean: ## remove what was built and installed
 	rm -rf target .venv .cache tests/d1/node_modules tests/sdk/node_modules tests/manifests/node_modules envoy/d1/node_modules
@@ -152,12 +173,28 @@ $(STAMPS)/node: tests/d1/package-lock.json tests/sdk/package-lock.json tests/man
 		else echo "make: Node is missing, so the tests of D1 and of Node SDKs will be skipped" >&2; fi
 	@touch $@
 
+# For the console's page. Debian keeps one version of its Chromium and of the driver that fits it. Only
+# root can install them; without them those tests say that they were skipped, and fail with CI=true.
+browser:
+	@if command -v chromium chromedriver | wc -l | grep -qx 2; then exit 0; fi; \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends \
+				chromium chromium-driver >/dev/null; \
+		else echo "make: chromium and chromedriver are missing, so the tests of the console's page will be skipped" >&2; fi
+
+# For the dashboard's queries. The package's programs run from where they are unpacked, without root.
+prometheus:
+	@if command -v prometheus >/dev/null || [ -x .cache/prometheus/usr/bin/prometheus ]; then exit 0; fi; \
+		mkdir -p .cache/prometheus && cd .cache/prometheus && { [ "$$(id -u)" != 0 ] || apt-get -qq update; } && \
+		apt-get -qq -o APT::Sandbox::User=root download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb || \
+		echo "make: prometheus cannot be had from Debian, so the tests of the dashboard will be skipped" >&2
+
 $(STAMPS)/wrangler: envoy/d1/package-lock.json | $(BIN)/python
 	@command -v npm >/dev/null || { echo "make: Node is missing; install Node 20 or later" >&2; exit 1; }
 	@cd envoy/d1 && npm ci --silent --ignore-scripts
 	@touch $@
 
 FORCE:
-.PHONY: help run build test test-native test-core test-e2e test-fuzz fuzz validate lint format simulate setup clean FORCE
-.PHONY: dist reproducible verify envoys
-.PHONY: d1-create d1-migrate d1-import d1-list d1-delete-blocked
+.PHONY: help run build test test-native test-core test-e2e test-fuzz fuzz validate lint format simulate setup browser \
+	prometheus dist reproducible verify envoys clean FORCE
+.PHONY: bench bench-core d1-create d1-migrate d1-import d1-list d1-delete-blocked

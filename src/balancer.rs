@@ -351,7 +351,9 @@ fn goes_on(ticket: &mut Ticket, walk: Walk, verdict: &Verdict) -> bool {
     }
 }
 
-fn not_loaded() -> Reply {
+/// The answer while D1's keys are not known yet.
+#[must_use]
+pub fn not_loaded() -> Reply {
     let message = "The pool's keys have not been loaded from D1 yet; see Envoy's log if this lasts.";
     Reply::new(503, "pool_not_loaded", message).retry_after(Span::secs(5))
 }

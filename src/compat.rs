@@ -5,14 +5,17 @@
 //! is refused before a key is leased. The way back is upstream, where answers are read.
 //! Passthrough and AI Gateway: only the model's name is rewritten, every other byte stays.
 
+use core::ops::Range;
+
 use serde_json::json;
-use serde_json::value::RawValue;
 
 use crate::auth::Definition;
 use crate::config::{AiGateway, Config, OpenAiFormat, Upstream};
 use crate::json;
 use crate::reply::{Rendered, Reply};
-use crate::request::{Edit, Forward, Intake, check_model, check_provider, gateway, pick, unknown_provider, unreadable};
+use crate::request::{
+    Edit, Forward, Intake, NewBody, check_model, check_provider, gateway, pick, unknown_provider, unreadable,
+};
 use crate::route::Endpoint;
 use crate::target::Target;
 use crate::translate::{self, Options, Translated};
@@ -30,7 +33,8 @@ pub fn forward(
     random: u64,
 ) -> Result<Forward, Reply> {
     let [value] = json::fields(body, ["model"]).map_err(unreadable)?;
-    let (value, named) = value.and_then(|value| Some((value, json::string(value)?))).ok_or_else(no_model)?;
+    let (value, named) =
+        value.and_then(|value| Some((value.clone(), json::string(body, value)?))).ok_or_else(no_model)?;
     let full = config.aliases.get(&named).unwrap_or(&named);
     // Only the first slash parts: `openrouter/google/gemini-2.0-flash:free`.
     let (name, model) = full.split_once('/').filter(|(_, model)| !model.is_empty()).ok_or_else(no_model)?;
@@ -68,17 +72,19 @@ impl Way<'_> {
             Endpoint::ChatCompletions => translate::request(target, self.model, body, &options),
             Endpoint::Embeddings => translate::embeddings(target, self.model, body, &options),
         };
+        let size = body.len();
         let Translated { path, body, answer } =
             translated.map_err(|refusal| Reply::new(400, "unsupported_field", refusal.message).param(refusal.field))?;
         let (path, query) = path.split_once('?').unwrap_or((&path, ""));
         let target = self.native(path, query)?;
+        let body = NewBody { replaced: size, size: body.len(), beginning: body };
         let mut forward = self.forward(intake, target, false, Some(body))?;
         forward.edits.push(Edit::Set("content-type", "application/json".to_owned()));
         forward.ticket.answer = Some(answer);
         Ok(forward)
     }
 
-    fn passed(&self, intake: &Intake, body: &[u8], value: &RawValue, named: &str) -> Result<Forward, Reply> {
+    fn passed(&self, intake: &Intake, body: &[u8], value: Range<usize>, named: &str) -> Result<Forward, Reply> {
         let nowhere = |problem| Reply::new(400, "no_openai_api", format!("{}: {problem}.", self.slug));
         let target = match self.gateway {
             // There the slug stands for the base of the OpenAI-style API, if that is the native one.
@@ -91,7 +97,7 @@ impl Way<'_> {
         self.forward(intake, target, true, rewritten(body, value, named, self.model))
     }
 
-    fn compat(&self, intake: &Intake, body: &[u8], value: &RawValue, named: &str) -> Result<Forward, Reply> {
+    fn compat(&self, intake: &Intake, body: &[u8], value: Range<usize>, named: &str) -> Result<Forward, Reply> {
         let Some(gateway) = self.gateway else { return self.passed(intake, body, value, named) };
         let target = Target::compat(gateway, self.prefix, self.endpoint);
         let sent = format!("{}/{}", self.upstream.provider.compat_name(), self.model);
@@ -106,19 +112,20 @@ impl Way<'_> {
         }
     }
 
-    fn forward(&self, intake: &Intake, target: Target, openai: bool, body: Option<Vec<u8>>) -> Result<Forward, Reply> {
+    fn forward(&self, intake: &Intake, target: Target, openai: bool, body: Option<NewBody>) -> Result<Forward, Reply> {
         intake.forward((self.slug, self.upstream), Some(self.model.to_owned()), target, self.gateway, openai, body)
     }
 }
 
 /// The body with another model in it, every other byte as it was; `None` if it has that model.
-fn rewritten(body: &[u8], value: &RawValue, named: &str, model: &str) -> Option<Vec<u8>> {
+fn rewritten(body: &[u8], value: Range<usize>, named: &str, model: &str) -> Option<NewBody> {
     if named == model {
         return None;
     }
-    let range = json::position(body, value)?;
     let quoted = serde_json::to_string(model).ok()?;
-    Some([body.get(..range.start)?, quoted.as_bytes(), body.get(range.end..)?].concat())
+    let beginning = [body.get(..value.start)?, quoted.as_bytes()].concat();
+    let size = body.len() - value.len() + quoted.len();
+    Some(NewBody { replaced: value.end, beginning, size })
 }
 
 fn no_model() -> Reply {

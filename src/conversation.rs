@@ -4,8 +4,6 @@
 //! with the same key. What tells them apart is, in this order, OpenAI's `prompt_cache_key`, its
 //! `user`, or a hash of the conversation's beginning, which stays the same as it grows.
 
-use serde_json::value::RawValue;
-
 use crate::hash::fnv1a;
 use crate::json;
 
@@ -18,12 +16,13 @@ const BEGINNING: usize = 1024;
 pub fn of(body: &[u8]) -> u64 {
     let names = ["prompt_cache_key", "user", "system", "systemInstruction", "messages", "contents", "input"];
     let Ok([key, user, beginnings @ ..]) = json::fields(body, names) else { return 0 };
-    let named = [key, user].into_iter().flatten().map(RawValue::get).find(|text| !matches!(*text, "null" | "\"\""));
+    let text = |value| body.get(value).unwrap_or_default();
+    let named = [key, user].into_iter().flatten().map(text).find(|text| !matches!(*text, b"null" | b"\"\""));
     if let Some(name) = named {
-        return hash(name.bytes());
+        return hash(name.iter().copied());
     }
-    let bytes = beginnings.into_iter().flatten().flat_map(|value| value.get().bytes());
-    let beginning: Vec<u8> = bytes.take(BEGINNING).collect();
+    let bytes = beginnings.into_iter().flatten().flat_map(text);
+    let beginning: Vec<u8> = bytes.take(BEGINNING).copied().collect();
     if beginning.is_empty() { 0 } else { hash(beginning.into_iter()) }
 }
 

@@ -8,6 +8,7 @@ pub mod auth;
 pub mod balancer;
 pub mod compat;
 pub mod config;
+pub mod console;
 pub mod conversation;
 pub mod d1;
 pub mod hash;

@@ -24,7 +24,7 @@ use crate::journal::Journal;
 use crate::metrics::{Counter, NO_ANSWER, Tally};
 use crate::pool::providers::EGRESS_REST;
 use crate::pool::quota::{Dimension, UNLIMITED};
-use crate::pool::record::{Block, Pause, Reason, Record, Sync, Trial};
+use crate::pool::record::{Block, Note, Pause, Reason, Record, Sync, Trial};
 use crate::pool::store::Store;
 use crate::pool::{Lease, Pool, usage};
 use crate::provider::Api;
@@ -258,6 +258,7 @@ impl Lesson<'_> {
             if record.blocked.is_none() {
                 record.blocked = Some(Block { since: now, sync });
             }
+            record.last = Some(self.note());
         });
         self.tally(Counter::Block);
         let (key, evidence) = (self.shown_key(pool), self.verdict.evidence);
@@ -278,7 +279,10 @@ impl Lesson<'_> {
     fn cool(&self, pool: &mut Pool, store: &dyn Store, reason: Reason, until: Time, trial: Trial) {
         let Subject { slug, model, lease, now, .. } = self.subject;
         let pause = Pause { from: now, until, reason, trial, sync: self.sync_of(pool, reason) };
-        pool.change(store, lease.id, now, |record| record.cool(model, pause));
+        pool.change(store, lease.id, now, |record| {
+            record.cool(model, pause);
+            record.last = Some(self.note());
+        });
         self.tally(Counter::Cooling(reason));
         let (key, evidence) = (self.shown_key(pool), self.verdict.evidence);
         let (model, reason) = (shown(model), reason.name());
@@ -289,7 +293,10 @@ impl Lesson<'_> {
     fn rest(&self, pool: &mut Pool, store: &dyn Store, reason: Reason, until: Time) {
         let Subject { slug, lease, now, .. } = self.subject;
         let pause = Pause { from: now, until, reason, trial: Trial::Needed, sync: Sync::Local };
-        pool.change(store, lease.id, now, |record| record.rest(pause));
+        pool.change(store, lease.id, now, |record| {
+            record.rest(pause);
+            record.last = Some(self.note());
+        });
         self.tally(Counter::Cooling(reason));
         let (key, evidence) = (self.shown_key(pool), self.verdict.evidence);
         let reason = reason.name();
@@ -362,6 +369,10 @@ impl Lesson<'_> {
     fn sync(&self, pool: &Pool) -> Sync {
         let has_row = pool.roster().key(self.subject.lease.id).is_some_and(|key| key.row.is_some());
         if has_row { Sync::Pending(self.subject.now) } else { Sync::Local }
+    }
+
+    fn note(&self) -> Note {
+        Note { at: self.subject.now, evidence: self.verdict.evidence.to_string() }
     }
 
     fn tally(&self, counter: Counter) {

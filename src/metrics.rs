@@ -52,12 +52,13 @@ pub const CANCELLED: &str = "cancelled";
 const OTHER: &str = "other";
 
 /// Why requests were refused before their provider was known or asked for a key.
-const REFUSALS: [&str; 18] = [
+const REFUSALS: [&str; 19] = [
     "missing_auth_key",
     "invalid_auth_key",
     "expired_auth_key",
     "provider_not_allowed",
     "model_not_allowed",
+    "restricted_auth_key",
     "unknown_path",
     "unknown_provider",
     "method_not_allowed",

@@ -34,7 +34,7 @@ pub fn in_body(places: &[ModelPlace], headers: &Headers, body: &[u8]) -> Result<
             multipart::field(body, &boundary, name)?
         } else if body.trim_ascii_start().starts_with(b"{") {
             let [value] = json::fields(body, [name])?;
-            value.and_then(json::string)
+            value.and_then(|value| json::string(body, value))
         } else {
             None
         };

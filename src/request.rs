@@ -5,7 +5,8 @@
 
 use crate::auth::{Definition, Denied};
 use crate::compat;
-use crate::config::{AiGateway, Config, Upstream};
+use crate::config::{AiGateway, Config, Console, Upstream};
+use crate::console;
 use crate::conversation;
 use crate::headers::Headers;
 use crate::json::Unreadable;
@@ -75,6 +76,8 @@ pub enum Step {
     Reply(Reply, Api),
     /// An answer of ours.
     Answer(Rendered),
+    /// For the console, which needs the pool to answer; from the AUTH_KEY of this number.
+    Console(console::Asked, usize),
     /// The request is known; its body comes next, or there is none.
     Proceed(Box<Intake>),
 }
@@ -104,10 +107,22 @@ pub struct Forward {
     pub target: Target,
     /// What becomes of its headers.
     pub edits: Vec<Edit>,
-    /// The new body, if it changes.
-    pub body: Option<Vec<u8>>,
+    /// What becomes of its body, if it changes.
+    pub body: Option<NewBody>,
     /// What the attempts need to know.
     pub ticket: Ticket,
+}
+
+/// A change of a body: other bytes in the place of its first ones. Only that much has to be moved,
+/// for a model mostly stands near the beginning.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NewBody {
+    /// How many bytes go.
+    pub replaced: usize,
+    /// What comes in their place.
+    pub beginning: Vec<u8>,
+    /// The size of the whole body then.
+    pub size: usize,
 }
 
 /// Reads the headers of a request. `complete`: nothing follows them.
@@ -119,12 +134,14 @@ pub fn begin(config: &Config, headers: Headers, complete: bool, now: Time) -> St
     match read(config, headers, (path, query), complete, now) {
         Ok(Entered::Request(intake)) => Step::Proceed(Box::new(Intake { api, ..intake })),
         Ok(Entered::Answer(answer)) => Step::Answer(answer),
+        Ok(Entered::Console(asked, number)) => Step::Console(asked, number),
         Err(reply) => Step::Reply(reply, api),
     }
 }
 
 enum Entered {
     Answer(Rendered),
+    Console(console::Asked, usize),
     Request(Intake),
 }
 
@@ -148,6 +165,16 @@ fn read(
         let allow = ("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned());
         return Ok(Entered::Answer(Rendered { status: 204, headers: vec![allow], body: Vec::new() }));
     }
+    if let Some(Route::Console(place)) = route
+        && config.console != Console::Off
+    {
+        if let Some(answer) = place.open(method) {
+            return answer.map(Entered::Answer);
+        }
+        let (number, definition) = check_credential(config, &headers, "", now)?;
+        let asked = place.enter(config, definition, method, &headers, query)?;
+        return Ok(Entered::Console(asked, number));
+    }
     let (definition_number, definition) = check_credential(config, &headers, query, now)?;
     let Some(route) = route else { return Err(unknown_path()) };
     let asked = match route {
@@ -161,7 +188,7 @@ fn read(
             check_provider(definition, slug)?;
             Asked::Native { slug: slug.to_owned(), rest, query: url::without_parameter(query, "key") }
         }
-        Route::Health => return Err(unknown_path()),
+        Route::Health | Route::Console(_) => return Err(unknown_path()),
     };
     let declared = headers.text("content-length").and_then(|text| text.parse::<u64>().ok());
     if declared.is_some_and(|bytes| bytes > config.max_body_bytes as u64) {
@@ -278,14 +305,14 @@ impl Intake {
         target: Target,
         gateway: Option<&AiGateway>,
         openai_auth: bool,
-        body: Option<Vec<u8>>,
+        body: Option<NewBody>,
     ) -> Result<Forward, Reply> {
         let model = model.unwrap_or_default();
         if model.len() > MAX_MODEL_BYTES {
             let message = format!("The model's name is longer than {MAX_MODEL_BYTES} bytes.");
             return Err(Reply::new(400, "invalid_model", message));
         }
-        let mut edits = self.edits(&target, body.as_ref().map(Vec::len));
+        let mut edits = self.edits(&target, body.as_ref().map(|body| body.size));
         let absent = upstream.provider.headers.iter().filter(|(name, _)| !self.headers.has(name));
         edits.extend(absent.map(|&(name, value)| Edit::Set(name, value.to_owned())));
         if let Some(token) = gateway.and_then(|gateway| gateway.token.as_ref()) {
@@ -405,7 +432,9 @@ pub fn too_large(config: &Config) -> Reply {
     Reply::new(413, "body_too_large", message)
 }
 
-fn unknown_path() -> Reply {
+/// The answer at a path where nothing is.
+#[must_use]
+pub fn unknown_path() -> Reply {
     let message = "Nothing is here. Use /v1/chat/completions, /v1/embeddings, /api/compat/… or /api/{provider}/….";
     Reply::new(404, "unknown_path", message)
 }

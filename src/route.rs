@@ -6,8 +6,10 @@
 //! /v1/models                             the models that the configuration lists
 //! /api/compat/…                          the same, as AI Gateway spells it
 //! /api/{slug}/{native path}              a provider's own API
+//! /one-balance/…                         the console: see the pool, and edit it
 //! ```
 
+use crate::console::Place;
 use crate::provider::Api;
 
 /// What a request is for.
@@ -21,6 +23,8 @@ pub enum Route {
     Models,
     /// A provider's own API: the slug as written, and the path behind it, beginning with a slash.
     Native(String, String),
+    /// The console.
+    Console(Place),
 }
 
 /// The OpenAI endpoints that are served for any provider.
@@ -48,6 +52,9 @@ impl Endpoint {
 pub fn find(path: &str) -> Option<Route> {
     if path == "/healthz" {
         return Some(Route::Health);
+    }
+    if let Some(place) = Place::find(path) {
+        return Some(Route::Console(place));
     }
     let compat = path.strip_prefix("/api/compat/").or_else(|| path.strip_prefix("/v1/"));
     if let Some(rest) = compat {
@@ -92,6 +99,8 @@ mod tests {
             ("/api/openai/", native("openai", "/")),
             ("/api/openai", None),
             ("/api//x", None),
+            ("/one-balance/status", Some(Route::Console(Place::Status))),
+            ("/one-balance/nothing", None),
             ("/v1/messages", None),
             ("/", None),
             ("/healthz/", None),

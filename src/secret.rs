@@ -37,21 +37,31 @@ impl Secret {
         core::hint::black_box(difference) == 0 && !secret.is_empty()
     }
 
-    /// The first and last characters of a long secret, for a person who has to tell keys apart:
-    /// `AIza…9f2c`. A short secret (under 20 characters) shows nothing but its end's last two.
+    /// Whether it can be a provider's key: something that a header can carry.
+    #[must_use]
+    pub fn is_credential(&self) -> bool {
+        !self.0.is_empty() && self.0.bytes().all(|byte| byte.is_ascii_graphic())
+    }
+
+    /// What may be shown of a secret for a person who has to tell keys apart: `AIza…9f2c`.
     #[must_use]
     pub fn mask(&self) -> String {
-        let chars: Vec<char> = self.0.chars().collect();
-        let (head, tail) = if chars.len() >= 20 {
-            (4, 4)
-        } else if chars.len() >= 12 {
-            (0, 2)
-        } else {
-            (0, 0)
+        let (head, tail) = self.edges();
+        format!("{head}…{tail}")
+    }
+
+    /// The first and last four characters of a long secret. A short one (under 20 characters) has
+    /// nothing to show but its last two, one under 12 nothing at all.
+    #[must_use]
+    pub fn edges(&self) -> (&str, &str) {
+        let (head, tail) = match self.0.chars().count() {
+            20.. => (4, 4),
+            12.. => (0, 2),
+            _ => (0, 0),
         };
-        let start: String = chars.iter().take(head).collect();
-        let end: String = chars.iter().skip(chars.len().saturating_sub(tail)).collect();
-        format!("{start}…{end}")
+        let end = self.0.char_indices().nth(head).map_or(0, |(end, _)| end);
+        let start = self.0.char_indices().rev().take(tail).last().map_or(self.0.len(), |(start, _)| start);
+        (self.0.get(..end).unwrap_or_default(), self.0.get(start..).unwrap_or_default())
     }
 }
 
@@ -91,5 +101,7 @@ mod tests {
         assert_eq!(Secret::new("AIzaSyA0123456789abcdef9f2c").mask(), "AIza…9f2c");
         assert_eq!(Secret::new("0123456789ab").mask(), "…ab");
         assert_eq!(Secret::new("short").mask(), "…");
+        assert_eq!(Secret::new("").mask(), "…");
+        assert_eq!(Secret::new("ключ-0123456789-ключ").mask(), "ключ…ключ");
     }
 }

@@ -17,11 +17,16 @@ fn config(extra: &[(&str, &str)]) -> Config {
 }
 
 fn outcome(config: &Config, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> String {
-    match forward(config, method, path, headers, body) {
+    let sent = body;
+    match forward(config, method, path, headers, sent) {
         Err(reply) => format!("{} {}", reply.status, reply.code),
         Ok(forward) => {
             let target = forward.target;
-            let body = forward.body.map(|body| format!(" {}", String::from_utf8(body).unwrap())).unwrap_or_default();
+            let body = forward.body.map_or_else(String::new, |new| {
+                let whole = [&new.beginning, &sent.as_bytes()[new.replaced..]].concat();
+                assert_eq!(whole.len(), new.size);
+                format!(" {}", String::from_utf8(whole).unwrap())
+            });
             format!("{}://{}{} [{}]{body}", target.scheme(), target.authority, target.path, forward.ticket.model)
         }
     }

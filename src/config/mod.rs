@@ -66,8 +66,21 @@ pub struct Config {
     pub aliases: BTreeMap<String, String>,
     /// What `GET /v1/models` lists, as `slug/model`.
     pub models: Vec<String>,
+    /// What may be done below `/one-balance`.
+    pub console: Console,
     /// Tokens are counted in metrics and told in the access log.
     pub token_metrics: bool,
+}
+
+/// What an unrestricted AUTH_KEY opens below `/one-balance`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Console {
+    /// Nothing: the paths do not exist.
+    Off,
+    /// Seeing the pool.
+    Read,
+    /// Seeing it, and editing the keys that are in D1.
+    Edit,
 }
 
 /// A Cloudflare AI Gateway.
@@ -175,6 +188,9 @@ fn read(reader: &mut Reader) -> Option<Config> {
         d1: d1::read(reader),
         aliases: read_aliases(reader, &upstreams.by_slug),
         models: read_models(reader, &upstreams.by_slug),
+        console: reader
+            .choice("console", &[("off", Console::Off), ("read", Console::Read), ("edit", Console::Edit)])
+            .unwrap_or(Console::Edit),
         token_metrics: reader.flag("token_metrics").unwrap_or(true),
         auth: auth?,
         upstreams: upstreams.by_slug,

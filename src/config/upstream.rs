@@ -173,10 +173,10 @@ fn take_keys(by_slug: &mut BTreeMap<String, Upstream>, entry: &str) -> Result<()
         format!("`{slug}` is no known provider; give it a URL in provider_base_urls if it speaks OpenAI's API")
     })?;
     for key in list.split(',').map(str::trim).filter(|key| !key.is_empty()) {
-        if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let key = Secret::new(key);
+        if !key.is_credential() {
             return Err(format!("{slug}: a key has blanks or characters that no header can carry"));
         }
-        let key = Secret::new(key);
         if !upstream.keys.contains(&key) {
             upstream.keys.push(key);
         }

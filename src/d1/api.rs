@@ -7,14 +7,26 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// One statement with its parameters (D1 takes at most 100).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct Statement {
     sql: String,
     params: Vec<String>,
 }
 
+/// Without the parameters: keys are among them.
+impl core::fmt::Debug for Statement {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Statement({})", self.sql)
+    }
+}
+
 /// Rows to a page. A thousand rows are about 400 KB of answer.
 pub const PAGE_ROWS: usize = 1000;
+
+/// What is read of a row.
+const COLUMNS: &str = "id, key, provider, model_coolings, status, remark";
+/// The rows of a JSON array of ids, which is the first parameter.
+const THESE: &str = "id IN (SELECT value FROM json_each(?1))";
 
 /// The next page of keys after the row `after` (empty: the first), of these providers (empty: all).
 #[must_use]
@@ -26,11 +38,65 @@ pub fn select(after: &str, providers: &[String]) -> Statement {
         only = format!(" AND provider IN ({})", marks.join(", "));
         params.extend(providers.iter().cloned());
     }
-    let sql = format!(
-        "SELECT id, key, provider, model_coolings, status, remark FROM keys \
-         WHERE id > ?1{only} ORDER BY id LIMIT {PAGE_ROWS}"
-    );
+    let sql = format!("SELECT {COLUMNS} FROM keys WHERE id > ?1{only} ORDER BY id LIMIT {PAGE_ROWS}");
     Statement { sql, params }
+}
+
+/// The rows of these keys (a JSON array) of a provider.
+#[must_use]
+pub fn select_keys(provider: &str, keys: &str) -> Statement {
+    let sql = format!("SELECT {COLUMNS} FROM keys WHERE provider = ?1 AND key IN (SELECT value FROM json_each(?2))");
+    Statement { sql, params: vec![provider.to_owned(), keys.to_owned()] }
+}
+
+/// Inserts these keys (a JSON array: one parameter, however many there are) unless they are there,
+/// as the Worker does; the ids of those that are new come back. SQLite makes the UUIDs, for it has
+/// better randomness than the filter. An empty remark is none.
+#[must_use]
+pub fn insert(provider: &str, keys: &str, remark: &str) -> Statement {
+    let hex = |bytes: u8| format!("lower(hex(randomblob({bytes})))");
+    let sql = format!(
+        "INSERT OR IGNORE INTO keys (id, key, provider, remark) \
+         SELECT {four} || '-' || {two} || '-4' || substr({two}, 2) || '-' || \
+         substr('89ab', 1 + (random() & 3), 1) || substr({two}, 2) || '-' || {six}, \
+         value, ?2, nullif(?3, '') FROM json_each(?1) RETURNING id",
+        four = hex(4),
+        two = hex(2),
+        six = hex(6)
+    );
+    Statement { sql, params: vec![keys.to_owned(), provider.to_owned(), remark.to_owned()] }
+}
+
+/// Deletes these rows (a JSON array of ids), or those of them that are blocked; the ids come back.
+#[must_use]
+pub fn delete(rows: &str, only_blocked: bool) -> Statement {
+    let only = if only_blocked { " AND status = 'blocked'" } else { "" };
+    let sql = format!("DELETE FROM keys WHERE {THESE}{only} RETURNING id");
+    Statement { sql, params: vec![rows.to_owned()] }
+}
+
+/// Makes these rows (a JSON array of ids) active; the ids come back.
+#[must_use]
+pub fn activate(rows: &str) -> Statement {
+    let sql = format!("UPDATE keys SET status = 'active' WHERE {THESE} RETURNING id");
+    Statement { sql, params: vec![rows.to_owned()] }
+}
+
+/// Takes the cooldown for a model, or all of them, out of these rows (a JSON array of ids); the ids
+/// come back. The seconds that were counted stay counted.
+#[must_use]
+pub fn clear(rows: &str, model: Option<&str>) -> Statement {
+    let mut params = vec![rows.to_owned()];
+    params.extend(model.map(str::to_owned));
+    // A merge patch takes out what it sets to null, whatever the name.
+    let rest = match model {
+        Some(_) => {
+            "CASE WHEN json_valid(model_coolings) AND json_type(model_coolings) = 'object' \
+             THEN json_patch(model_coolings, json_object(?2, NULL)) END"
+        }
+        None => "NULL",
+    };
+    Statement { sql: format!("UPDATE keys SET model_coolings = {rest} WHERE {THESE} RETURNING id"), params }
 }
 
 /// Blocks a key that is still active.
@@ -190,6 +256,14 @@ mod tests {
         let two = body(&[block("r1"), cool("r2", "we\"ird.[mod]el", 1, 2)]);
         assert_eq!(two["batch"][0]["params"], json!(["r1"]));
         assert_eq!(two["batch"][1]["params"], json!(["r2", "we\"ird.[mod]el", "1", "2"]));
+    }
+
+    #[test]
+    fn inserts() {
+        let keys = r#"["sk-1","sk-2"]"#;
+        let insert = insert("openai", keys, "it's mine");
+        assert_eq!(insert.params, [keys, "openai", "it's mine"]);
+        assert!(!format!("{insert:?}").contains("sk-1"));
     }
 
     #[test]

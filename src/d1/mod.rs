@@ -12,6 +12,7 @@
 //! is in, or not at all.
 
 pub mod api;
+pub mod edit;
 pub mod lease;
 pub mod merge;
 pub mod outbox;
@@ -24,7 +25,7 @@ use log::{error, info, warn};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, D1};
-use crate::pool::store::{Store, create};
+use crate::pool::store::{Store, create, update};
 use crate::pool::{KeyId, Pool};
 use crate::time::{Span, Time};
 use api::Failure;
@@ -41,12 +42,11 @@ const MAX_BACKOFF: Span = Span::secs(120);
 const CALLS: usize = 240;
 const CALLS_WINDOW: Span = Span::secs(300);
 /// Most keys that are read.
-const MAX_KEYS: usize = 10_000;
+pub const MAX_KEYS: usize = 10_000;
 /// Rows that a warning has been written for.
 const MAX_WARNED: usize = 1000;
 
-/// A call to D1.
-#[derive(Debug)]
+/// A call to D1. It has no `Debug`: keys are in its body.
 pub struct Call {
     /// Path of the request.
     pub path: String,
@@ -54,8 +54,8 @@ pub struct Call {
     pub body: Vec<u8>,
 }
 
-/// An answer, or the lack of one.
-#[derive(Debug, Default)]
+/// An answer, or the lack of one. It has no `Debug`: keys are in its body.
+#[derive(Default)]
 pub struct Answer<'a> {
     /// The status; `None` if there was no answer.
     pub status: Option<u16>,
@@ -93,6 +93,7 @@ impl Status {
 /// Prepares shared data. To be called before there is traffic.
 pub fn create_state(store: &dyn Store) {
     lease::create_state(store);
+    edit::create_state(store);
     create(store, STATUS, &postcard::to_allocvec(&Status::default()).unwrap_or_default());
 }
 
@@ -103,6 +104,8 @@ pub struct Syncer {
     /// Names this worker in the lease.
     worker: u64,
     state: State,
+    /// When the last read began.
+    read: Time,
     next_read: Time,
     not_before: Time,
     failures: u32,
@@ -128,6 +131,7 @@ impl Syncer {
             config,
             worker,
             state: State::Idle,
+            read: Time(0),
             next_read: Time(0),
             not_before: Time(0),
             failures: 0,
@@ -166,9 +170,10 @@ impl Syncer {
             self.state = State::Writing { called: now, items };
             return self.call(&statements, now);
         }
-        if now < self.next_read {
+        if now < self.next_read && !edit::is_stale(store, self.read, now) {
             return None;
         }
+        self.read = now;
         self.state = State::Reading { started: now, called: now, remotes: Vec::new() };
         self.read_page("", now)
     }
@@ -194,11 +199,19 @@ impl Syncer {
         self.succeeded(store);
         match state {
             State::Idle => None,
-            State::Writing { items, .. } => {
+            State::Writing { called, items } => {
                 let by_key = grouped(&items, Item::id);
                 pool.change_many(store, by_key.keys().copied(), now, |id, record| {
                     by_key.get(&id).into_iter().flatten().for_each(|item| outbox::acknowledge(record, item, now));
                 });
+                if edit::is_stale(store, called, now) {
+                    pool.refresh(store, now);
+                    let undo = outbox::undo(&items, pool);
+                    if !undo.is_empty() {
+                        self.state = State::Writing { called: now, items: Vec::new() };
+                        return self.call(&undo, now);
+                    }
+                }
                 self.tick(pool, store, now)
             }
             State::Reading { started, mut remotes, .. } => {
@@ -224,10 +237,21 @@ impl Syncer {
 
     fn apply(&mut self, pool: &mut Pool, store: &dyn Store, remotes: &[Remote], started: Time, now: Time) {
         let listing = Listing::new(remotes).encode();
-        if store.get(snapshot::LISTING).is_none_or(|(known, _)| known != listing) {
-            store.set(snapshot::LISTING, &listing, None);
-            pool.announce_roster(store);
-            info!("D1: the pool has {} keys", remotes.len());
+        let replaced = update(store, snapshot::LISTING, |known| {
+            if edit::is_stale(store, started, now) {
+                return (None, None);
+            }
+            let differs = known != listing;
+            (differs.then(|| listing.clone()), Some(differs))
+        });
+        match replaced.flatten() {
+            // An operator's edit came in between: the next tick reads again.
+            None => return,
+            Some(true) => {
+                pool.announce_roster(store);
+                info!("D1: the pool has {} keys", remotes.len());
+            }
+            Some(false) => {}
         }
         pool.refresh(store, now);
         let by_id: BTreeMap<KeyId, &Remote> = remotes.iter().map(|remote| (remote.id(), remote)).collect();
@@ -243,7 +267,11 @@ impl Syncer {
             after != before
         };
         let changed: Vec<KeyId> = by_id.keys().filter(differs).copied().collect();
-        pool.change_many(store, changed.into_iter(), now, merge);
+        pool.change_many(store, changed.into_iter(), now, |id, record| {
+            if !edit::is_stale(store, started, now) {
+                merge(id, record);
+            }
+        });
         self.note(store, |status| status.snapshot = started);
     }
 

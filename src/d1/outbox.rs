@@ -98,6 +98,25 @@ pub fn statements(items: &[Item], pool: &Pool) -> Vec<Statement> {
     items.iter().filter_map(statement).collect()
 }
 
+/// The statements that take back what an operator has ended while it was on its way to D1, where it
+/// may have come after the operator's own.
+#[must_use]
+pub fn undo(items: &[Item], pool: &Pool) -> Vec<Statement> {
+    let statement = |item: &Item| {
+        let row = pool.roster().key(item.id())?.row.as_ref()?;
+        let row = serde_json::json!([row.id]).to_string();
+        let record = pool.record(item.id());
+        match item {
+            Item::Block(_) => record.is_none_or(|record| record.blocked.is_none()).then(|| api::activate(&row)),
+            Item::Cool { model, until, .. } => {
+                let cooling = record.and_then(|record| record.model(model)?.cooling);
+                cooling.is_none_or(|cooling| cooling.until < *until).then(|| api::clear(&row, Some(model)))
+            }
+        }
+    };
+    items.iter().filter_map(statement).collect()
+}
+
 /// Marks what D1 has acknowledged, unless it has changed again since it was sent.
 pub fn acknowledge(record: &mut Record, item: &Item, now: Time) {
     match item {

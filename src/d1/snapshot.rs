@@ -4,7 +4,7 @@
 //! be NULL, empty or odd; people write rows by hand. A row that cannot be used is passed over with a
 //! warning that names it, and never keeps the others from being used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -45,7 +45,8 @@ impl Remote {
         let id = text("id").unwrap_or_default();
         let wrong = |what| (id.to_owned(), what);
         let key = text("key").map(str::trim).filter(|key| !key.is_empty()).ok_or_else(|| wrong("it has no key"))?;
-        if id.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let key = Secret::new(key);
+        if id.is_empty() || !key.is_credential() {
             return Err(wrong("its id or key cannot be used"));
         }
         let provider = text("provider").unwrap_or_default().trim();
@@ -57,7 +58,7 @@ impl Remote {
         };
         Ok(Remote {
             slug: slug.to_owned(),
-            key: Secret::new(key),
+            key,
             row: Row { id: id.to_owned(), remark: text("remark").map(str::to_owned) },
             blocked,
             coolings: text("model_coolings").map(read_coolings).unwrap_or_default(),
@@ -100,11 +101,30 @@ impl Listing {
         store::encode(self)
     }
 
+    /// The listing; `None` if D1 has not been read yet.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        store::decode(bytes)
+    }
+
+    /// Puts rows into it, in the place of those it has with their ids.
+    pub fn add(&mut self, remotes: &[Remote]) {
+        let ids: BTreeSet<&str> = remotes.iter().map(|remote| remote.row.id.as_str()).collect();
+        self.remove(|row| ids.contains(row));
+        self.rows.extend(Listing::new(remotes).rows);
+        // As D1 orders them, so that the next read finds nothing else.
+        self.rows.sort_by(|(_, _, one), (_, _, other)| one.id.cmp(&other.id));
+    }
+
+    /// Takes out the rows that are gone, by their ids.
+    pub fn remove(&mut self, gone: impl Fn(&str) -> bool) {
+        self.rows.retain(|(_, _, row)| !gone(&row.id));
+    }
+
     /// The keys; `None` if D1 has not been read yet.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Vec<(String, Secret, Row)>> {
-        let listing: Listing = store::decode(bytes)?;
-        Some(listing.rows.into_iter().map(|(slug, key, row)| (slug, Secret::new(key), row)).collect())
+        Some(Listing::read(bytes)?.rows.into_iter().map(|(slug, key, row)| (slug, Secret::new(key), row)).collect())
     }
 }
 

@@ -6,13 +6,15 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::{Shared, SharedTicket, TICKETS, host, random};
+use super::console::{self, Editing};
+use super::{Shared, SharedTicket, TICKETS, host, random, root};
 use crate::balancer::{Balancer, RETRY_HEADER};
 use crate::config::Config;
+use crate::console::{Asked, edit};
 use crate::headers::Headers;
 use crate::metrics::CANCELLED;
 use crate::provider::Api;
-use crate::reply::Reply;
+use crate::reply::{Rendered, Reply};
 use crate::request::{self, Intake, Step};
 use crate::ticket::Ticket;
 
@@ -34,6 +36,8 @@ enum State {
     /// The headers are in, the body is being buffered. The configuration is the one they were read
     /// with, even if a new one comes meanwhile.
     Buffering(Box<Intake>, Rc<Config>),
+    /// The console's: an edit whose body is being buffered, or which D1 has been asked to carry out.
+    Editing(Box<Editing>),
     /// The request has gone up.
     Forwarded,
     /// Its answer goes to the client.
@@ -59,10 +63,20 @@ impl Downstream {
 
     fn reply(&mut self, reply: &Reply) -> Action {
         host::note(host::OUTCOME, reply.code);
+        self.answer(&reply.render(self.api))
+    }
+
+    fn answer(&mut self, answer: &Rendered) -> Action {
         self.state = State::Replied;
-        let rendered = reply.render(self.api);
-        host::reply(rendered.status, &rendered.headers, &rendered.body);
+        host::reply(answer.status, &answer.headers, &answer.body);
         Action::Pause
+    }
+
+    fn outcome(&mut self, outcome: Result<Rendered, Reply>) -> Action {
+        match outcome {
+            Ok(answer) => self.answer(&answer),
+            Err(reply) => self.reply(&reply),
+        }
     }
 
     /// The request is complete: decides, and sends it up. `size` is that of the buffered body.
@@ -82,7 +96,7 @@ impl Downstream {
         }
         host::edit_request(&forward.edits);
         if let Some(body) = &forward.body {
-            host::set_body(BufferType::HttpRequestBody, size, body);
+            host::set_body(BufferType::HttpRequestBody, body.replaced, &body.beginning);
         }
         let ticket = Rc::new(RefCell::new(forward.ticket));
         TICKETS.with(|tickets| tickets.borrow_mut().insert(self.number, ticket.clone()));
@@ -90,6 +104,14 @@ impl Downstream {
         self.ticket = Some(ticket);
         self.state = State::Forwarded;
         Action::Continue
+    }
+
+    /// The body of an edit is complete: D1 has the word, and until then the stream waits.
+    fn edit(&mut self, mut edit: Box<Editing>, size: usize) -> Action {
+        let Some(balancer) = self.balancer.clone() else { return self.reply(&not_configured()) };
+        let outcome = edit.begin(&balancer, &host::body(BufferType::HttpRequestBody, size));
+        self.state = State::Editing(edit);
+        outcome.map_or(Action::Pause, |outcome| self.outcome(outcome))
     }
 
     /// The upstream filter has not seen this answer: Envoy made it, and ours takes its place.
@@ -108,6 +130,7 @@ impl Downstream {
     fn complete(&mut self, size: usize) -> Action {
         match core::mem::replace(&mut self.state, State::New) {
             State::Buffering(intake, config) => self.forward(&intake, &config, size),
+            State::Editing(edit) => self.edit(edit, size),
             other => {
                 self.state = other;
                 Action::Continue
@@ -124,7 +147,15 @@ impl Drop for Downstream {
     }
 }
 
-impl Context for Downstream {}
+impl Context for Downstream {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
+        let (State::Editing(edit), Some(balancer)) = (&self.state, self.balancer.clone()) else { return };
+        let outcome = root::receive(headers, body_size, |answer| edit.answered(&balancer, token, answer));
+        if let Some(outcome) = outcome {
+            self.outcome(outcome);
+        }
+    }
+}
 
 impl HttpContext for Downstream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
@@ -136,10 +167,17 @@ impl HttpContext for Downstream {
                 self.api = api;
                 self.refuse(&reply)
             }
-            Step::Answer(answer) => {
-                self.state = State::Replied;
-                host::reply(answer.status, &answer.headers, &answer.body);
-                Action::Pause
+            Step::Answer(answer) => self.answer(&answer),
+            Step::Console(asked, number) => {
+                host::note(host::CLIENT, &number.saturating_add(1).to_string());
+                match asked {
+                    Asked::Status(query) => self.outcome(console::status(&balancer, &config, &query)),
+                    Asked::Edit(verb) if end_of_stream => self.edit(Box::new(Editing::new(verb, config)), 0),
+                    Asked::Edit(verb) => {
+                        self.state = State::Editing(Box::new(Editing::new(verb, config)));
+                        Action::Pause
+                    }
+                }
             }
             Step::Proceed(intake) => {
                 self.api = intake.api;
@@ -159,8 +197,9 @@ impl HttpContext for Downstream {
                 let reply = request::too_large(config);
                 self.refuse(&reply)
             }
-            State::Buffering(..) if !end_of_stream => Action::Pause,
-            State::Buffering(..) => self.complete(size),
+            State::Editing(_) if size > edit::MAX_BODY => self.reply(&edit::too_large()),
+            State::Buffering(..) | State::Editing(_) if !end_of_stream => Action::Pause,
+            State::Buffering(..) | State::Editing(_) => self.complete(size),
             State::Replied => Action::Pause,
             _ => Action::Continue,
         }

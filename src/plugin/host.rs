@@ -82,7 +82,7 @@ pub fn body(buffer: BufferType, size: usize) -> Vec<u8> {
     hostcalls::get_buffer(buffer, 0, size).ok().flatten().unwrap_or_default()
 }
 
-/// Replaces a body of `size` bytes.
+/// Puts other bytes in the place of the first `size` of a body. Envoy knows no other place.
 pub fn set_body(buffer: BufferType, size: usize, value: &[u8]) {
     let _ = hostcalls::set_buffer(buffer, 0, size, value);
 }

@@ -78,7 +78,8 @@ impl Root {
     }
 }
 
-fn dispatch(d1: &D1, call: &Call) -> Option<u32> {
+/// Sends a call to D1; its token. `None` if the host does not send it.
+pub fn dispatch(d1: &D1, call: &Call) -> Option<u32> {
     let authorization = format!("Bearer {}", d1.token.expose());
     let headers = vec![
         (":method", "POST"),
@@ -92,20 +93,25 @@ fn dispatch(d1: &D1, call: &Call) -> Option<u32> {
     hostcalls::dispatch_http_call(&d1.cluster, headers, Some(&call.body), vec![], timeout).ok()
 }
 
+/// Reads the answer to a call to D1, in the callback that says that it is there.
+pub fn receive<T>(headers: usize, body_size: usize, then: impl FnOnce(&Answer) -> T) -> T {
+    // A call that has failed has no headers at all.
+    let map = if headers > 0 { host::headers(MapType::HttpCallResponseHeaders) } else { Default::default() };
+    let body = if body_size > 0 { host::body(BufferType::HttpCallResponseBody, body_size) } else { Vec::new() };
+    then(&Answer {
+        status: map.text(":status").and_then(|text| text.parse().ok()),
+        retry_after: map.text("retry-after").and_then(|text| text.parse().ok()),
+        body: &body,
+    })
+}
+
 impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
         if self.under_way != Some(token) {
             return;
         }
         self.under_way = None;
-        // A call that has failed has no headers at all.
-        let map = if headers > 0 { host::headers(MapType::HttpCallResponseHeaders) } else { Default::default() };
-        let body = if body_size > 0 { host::body(BufferType::HttpCallResponseBody, body_size) } else { Vec::new() };
-        self.answered(&Answer {
-            status: map.text(":status").and_then(|text| text.parse().ok()),
-            retry_after: map.text("retry-after").and_then(|text| text.parse().ok()),
-            body: &body,
-        });
+        receive(headers, body_size, |answer| self.answered(answer));
     }
 }
 

@@ -147,38 +147,11 @@ impl Pool {
         now: Time,
         mut change: impl FnMut(KeyId, &mut Record),
     ) -> bool {
-        let mut all = true;
         let mut by_page: BTreeMap<usize, Vec<KeyId>> = BTreeMap::new();
         for id in ids {
             by_page.entry(page::of(id)).or_default().push(id);
         }
-        let mut changed = Vec::new();
-        for (number, ids) in by_page {
-            let written = update(store, &page::name(number), |bytes| {
-                let mut page = page::decode(bytes);
-                let before = page.clone();
-                for &id in &ids {
-                    let mut record = page::find(&page, id).cloned().unwrap_or_default();
-                    change(id, &mut record);
-                    page::put(&mut page, id, record);
-                }
-                page.retain_mut(|(_, record)| !record.expire(now));
-                let differs = page != before;
-                (differs.then(|| page::encode(&page)), differs)
-            });
-            match written {
-                Some(true) => changed.push(number),
-                Some(false) => {}
-                None => {
-                    warn!("page {number} of the pool's records is too busy to be written; what was learned is lost");
-                    all = false;
-                }
-            }
-        }
-        if !changed.is_empty() {
-            Board::announce(store, &changed);
-        }
-        all
+        change_pages(store, &by_page, now, &mut change)
     }
 
     /// Tells all workers that the list of keys from D1 has changed.
@@ -240,6 +213,43 @@ impl Pool {
             }
         }
     }
+}
+
+/// Apart and with a `dyn` change: it has many callers, and each would get a copy of it.
+fn change_pages(
+    store: &dyn Store,
+    by_page: &BTreeMap<usize, Vec<KeyId>>,
+    now: Time,
+    change: &mut dyn FnMut(KeyId, &mut Record),
+) -> bool {
+    let mut all = true;
+    let mut changed = Vec::new();
+    for (&number, ids) in by_page {
+        let written = update(store, &page::name(number), |bytes| {
+            let mut page = page::decode(bytes);
+            let before = page.clone();
+            for &id in ids {
+                let mut record = page::find(&page, id).cloned().unwrap_or_default();
+                change(id, &mut record);
+                page::put(&mut page, id, record);
+            }
+            page.retain_mut(|(_, record)| !record.expire(now));
+            let differs = page != before;
+            (differs.then(|| page::encode(&page)), differs)
+        });
+        match written {
+            Some(true) => changed.push(number),
+            Some(false) => {}
+            None => {
+                warn!("page {number} of the pool's records is too busy to be written; what was learned is lost");
+                all = false;
+            }
+        }
+    }
+    if !changed.is_empty() {
+        Board::announce(store, &changed);
+    }
+    all
 }
 
 fn read_providers(store: &dyn Store) -> Providers {

@@ -33,6 +33,18 @@ pub struct Record {
     pub resting: Option<Pause>,
     /// The models about which there is something to know.
     pub models: Vec<ModelState>,
+    /// The last answer that said something against the key, for people; no decision depends on it.
+    /// It outlives a success, so that what happened can be read afterwards.
+    pub last: Option<Note>,
+}
+
+/// What an answer said against a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// When.
+    pub at: Time,
+    /// The status and what decided beside it: words of our own lists, never of a body.
+    pub evidence: String,
 }
 
 /// A block for a bad credential.
@@ -263,6 +275,9 @@ impl Record {
         if self.resting.is_some_and(|rest| over(rest.until)) {
             self.resting = None;
         }
+        if self.last.as_ref().is_some_and(|note| over(note.at)) {
+            self.last = None;
+        }
         *self == Record::default()
     }
 }
@@ -345,7 +360,10 @@ mod tests {
         let mut record = Record::default();
         record.cool("m", pause(0, 1000, Trial::Believed));
         assert!(!record.expire(Time(1000).plus(DAY)));
-        assert!(record.expire(Time(1001).plus(DAY)));
+        record.last = Some(Note { at: Time(2000), evidence: "429".to_owned() });
+        assert!(!record.expire(Time(2000).plus(DAY)));
+        assert!(record.models.is_empty() && record.last.is_some());
+        assert!(record.expire(Time(2001).plus(DAY)));
     }
 
     proptest! {

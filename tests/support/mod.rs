@@ -150,6 +150,7 @@ pub fn forward(
     match request::begin(config, Headers::from_iter(all), body.is_empty(), START) {
         Step::Reply(reply, _) => Err(reply),
         Step::Answer(answer) => Err(Reply::new(answer.status, "answer", String::from_utf8_lossy(&answer.body))),
+        Step::Console(asked, _) => Err(Reply::new(200, "console", format!("{asked:?}"))),
         Step::Proceed(intake) => intake.finish(config, body.as_bytes(), body.len(), 0),
     }
 }

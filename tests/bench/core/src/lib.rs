@@ -28,6 +28,15 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// The kinds that are measured.
+    pub const ALL: [(&str, fn() -> Self); 5] = [
+        ("native 1 KB", Exchange::native),
+        ("compat 1 KB", || Exchange::compat(1 << 10)),
+        ("compat 64 KB", || Exchange::compat(64 << 10)),
+        ("compat 1 MB", || Exchange::compat(1 << 20)),
+        ("translated 1 KB", Exchange::translated),
+    ];
+
     /// Gemini's own API, with a body of about 1 KB.
     pub fn native() -> Self {
         let text = "There are three ways to do it. ".repeat(32);
@@ -113,9 +122,10 @@ impl World {
         let provider = self.config.upstream(&ticket.slug).expect("it is known").1.provider;
         let now = self.now;
         watcher.see(exchange.answer, provider, || now);
-        let mut size = marks + attempt.edits.len() + forward.body.map_or(0, |body| body.len());
+        let mut size = marks + attempt.edits.len() + forward.body.map_or(0, |body| body.beginning.len());
         if let Some(shape) = &ticket.answer {
-            size += one_balance::translate::answer(shape, "chatcmpl-1", 1, exchange.answer).map_or(0, |body| body.len());
+            size +=
+                one_balance::translate::answer(shape, "chatcmpl-1", 1, exchange.answer).map_or(0, |body| body.len());
         }
         if let Some(tokens) = watcher.usage() {
             self.balancer.served(&self.store, &ticket, tokens, self.now);

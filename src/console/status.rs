@@ -1,0 +1,319 @@
+//! The pool as JSON: what each provider's keys are doing, and how the sync with D1 stands.
+//!
+//! Without a provider named it counts: the cost is that of the records, of which only keys have one
+//! about which there is something to know. With one it also lists that provider's keys, at most
+//! [`MAX_LIMIT`] at a time. A search or an order looks at all keys of the provider, once, in the
+//! worker's decoded copy; nothing is asked of the host for it.
+
+use std::cmp::Reverse;
+
+use serde::Serialize;
+
+use crate::config::{Config, Console};
+use crate::d1;
+use crate::pool::record::{Pause, Record, Trial};
+use crate::pool::store::Store;
+use crate::pool::{Census, Key, Pool, State};
+use crate::reply::{Rendered, Reply};
+use crate::time::{Span, Time};
+use crate::url;
+
+/// Keys in an answer, unless it is said.
+const LIMIT: usize = 50;
+/// The most keys in an answer.
+pub const MAX_LIMIT: usize = 200;
+/// The most coolings of a key that are listed, those that end last.
+const MAX_COOLINGS: usize = 8;
+const STATES: [State; 4] = [State::Ready, State::Cooling, State::Resting, State::Blocked];
+
+/// What is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    /// Whose keys are listed; none if it is not said.
+    pub provider: Option<String>,
+    /// Only keys in this state.
+    pub state: Option<State>,
+    /// Only keys whose remark, id or mask has this in it, in lower case.
+    pub search: String,
+    /// Those that cool longest first, instead of the pool's own order.
+    pub longest_first: bool,
+    /// So many are passed over.
+    pub offset: usize,
+    /// So many are listed.
+    pub limit: usize,
+}
+
+impl Query {
+    /// Reads the query of a path.
+    ///
+    /// # Errors
+    /// A value that cannot be one.
+    pub fn read(query: &str) -> Result<Query, Reply> {
+        let text = |name: &'static str| url::query_value(query, name).filter(|value| !value.is_empty());
+        let number = |name: &'static str, default: usize| match text(name) {
+            None => Ok(default),
+            Some(value) => value.parse().map_err(|_| wrong(name, "a whole number")),
+        };
+        let state = match text("state") {
+            None => None,
+            Some(name) => Some(
+                STATES
+                    .into_iter()
+                    .find(|state| state.name() == name)
+                    .ok_or_else(|| wrong("state", "one of ready, cooling, resting, blocked"))?,
+            ),
+        };
+        let longest_first = match text("sort").as_deref() {
+            None => false,
+            Some("cooling") => true,
+            Some(_) => return Err(wrong("sort", "cooling")),
+        };
+        Ok(Query {
+            provider: text("provider").map(|name| name.into_owned()),
+            state,
+            search: text("search").map(|words| words.to_lowercase()).unwrap_or_default(),
+            longest_first,
+            offset: number("offset", 0)?,
+            limit: number("limit", LIMIT)?.clamp(1, MAX_LIMIT),
+        })
+    }
+}
+
+fn wrong(name: &'static str, expected: &str) -> Reply {
+    Reply::new(400, "invalid_query", format!("`{name}` must be {expected}.")).param(name)
+}
+
+/// What is answered; a time is RFC 3339 in UTC.
+#[derive(Serialize)]
+struct Answer<'a> {
+    version: &'static str,
+    time: String,
+    /// Whether edits are taken.
+    editable: bool,
+    /// The sync; `null` without D1.
+    d1: Option<Sync>,
+    providers: Vec<Counts<'a>>,
+    /// The providers that keys can be added for.
+    known_providers: Vec<&'a str>,
+    /// `null` unless a provider is asked for.
+    keys: Option<Keys<'a>>,
+}
+
+#[derive(Serialize)]
+struct Sync {
+    /// Whether D1's keys are in the pool.
+    loaded: bool,
+    /// When the snapshot in force was read, and how long ago.
+    read_at: Option<String>,
+    age_seconds: Option<u64>,
+    /// Blocks and coolings that D1 does not have yet.
+    waiting_to_be_written: u32,
+    /// Why the last call has failed, and what to do about it.
+    failure: Option<&'static str>,
+    advice: Option<&'static str>,
+}
+
+/// The keys of a provider by state.
+#[derive(Serialize)]
+struct Counts<'a> {
+    provider: &'a str,
+    keys: u64,
+    ready: u64,
+    cooling: u64,
+    resting: u64,
+    blocked: u64,
+    /// The time until a key is ready, while none is for some model.
+    recovery_seconds: Option<u64>,
+    /// The provider as a whole rests, for the fault is not the keys'.
+    rests_until: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Keys<'a> {
+    provider: &'a str,
+    /// So many keys match, of which `list` has those from `offset` on.
+    found: usize,
+    offset: usize,
+    list: Vec<Shown<'a>>,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    id: String,
+    mask: String,
+    remark: Option<&'a str>,
+    /// `d1` or `configuration`.
+    source: &'static str,
+    state: &'static str,
+    blocked_since: Option<String>,
+    resting: Option<ShownPause<'a>>,
+    /// Those that end last first.
+    coolings: Vec<ShownPause<'a>>,
+    /// So many are not listed.
+    more_coolings: usize,
+    /// The last answer that said something against the key.
+    last: Option<ShownNote<'a>>,
+}
+
+#[derive(Serialize)]
+struct ShownPause<'a> {
+    /// `null` for all models.
+    model: Option<&'a str>,
+    since: String,
+    until: String,
+    reason: &'static str,
+    /// One request is under way to see whether it is over.
+    on_trial: bool,
+}
+
+#[derive(Serialize)]
+struct ShownNote<'a> {
+    at: String,
+    evidence: &'a str,
+}
+
+/// The pool as the query asks for it.
+///
+/// # Errors
+/// There is no such provider.
+pub fn answer(
+    pool: &mut Pool,
+    store: &dyn Store,
+    config: &Config,
+    query: &Query,
+    now: Time,
+) -> Result<Rendered, Reply> {
+    pool.refresh(store, now);
+    let pool = &*pool;
+    let keys = match &query.provider {
+        None => None,
+        Some(name) => match config.upstream(name) {
+            Some((slug, _)) => Some(keys(pool, slug, query, now)),
+            None => return Err(crate::request::unknown_provider(name)),
+        },
+    };
+    let read = config.d1.as_ref().map(|d1| d1.providers.as_slice()).unwrap_or_default();
+    let known = config.upstreams.keys().filter(|slug| read.is_empty() || read.contains(slug));
+    Ok(super::json(&Answer {
+        version: env!("CARGO_PKG_VERSION"),
+        time: now.to_string(),
+        editable: config.d1.is_some() && config.console == Console::Edit,
+        d1: config.d1.is_some().then(|| sync(&d1::Status::read(store), pool, now)),
+        providers: providers(pool, now),
+        known_providers: known.map(String::as_str).collect(),
+        keys,
+    }))
+}
+
+fn sync(status: &d1::Status, pool: &Pool, now: Time) -> Sync {
+    let read = (status.snapshot != Time(0)).then_some(status.snapshot);
+    Sync {
+        loaded: pool.is_loaded(),
+        read_at: read.map(|read| read.to_string()),
+        age_seconds: read.map(|read| read.until(now).0 / 1000),
+        waiting_to_be_written: status.outbox,
+        failure: status.failure.map(d1::api::Failure::name),
+        advice: status.failure.map(d1::api::Failure::advice),
+    }
+}
+
+/// The counts of every provider that has keys.
+fn providers(pool: &Pool, now: Time) -> Vec<Counts<'_>> {
+    let count = |(provider, census): (_, Census)| {
+        let Census { ready, cooling, resting, blocked, recovery } = census;
+        let rests = pool.provider(provider).map(|state| state.rests_until).filter(|until| *until > now);
+        Counts {
+            provider,
+            keys: ready + cooling + resting + blocked,
+            ready,
+            cooling,
+            resting,
+            blocked,
+            recovery_seconds: recovery.map(Span::as_secs_up),
+            rests_until: rests.map(|until| until.to_string()),
+        }
+    };
+    pool.census(now).into_iter().map(count).collect()
+}
+
+fn state_of(record: Option<&Record>, now: Time) -> State {
+    record.map_or(State::Ready, |record| record.state(now))
+}
+
+fn keys<'a>(pool: &'a Pool, slug: &'a str, query: &Query, now: Time) -> Keys<'a> {
+    let matches = |key: &&Key| {
+        query.state.is_none_or(|state| state_of(pool.record(key.id), now) == state)
+            && (query.search.is_empty() || is_called(key, &query.search))
+    };
+    let mut found: Vec<&Key> = pool.roster().keys(slug).iter().filter(matches).collect();
+    if query.longest_first {
+        let end = |key: &Key| pool.record(key.id).map_or(Time(0), |record| last_end(record, now));
+        // The sort is stable: keys that end together stay in the pool's order.
+        found.sort_by_key(|key| Reverse(end(key)));
+    }
+    let listed = found.iter().skip(query.offset).take(query.limit);
+    Keys {
+        provider: slug,
+        found: found.len(),
+        offset: query.offset,
+        list: listed.map(|key| shown(key, pool.record(key.id), now)).collect(),
+    }
+}
+
+/// Ten thousand keys are asked in a moment: nothing is made that cannot match.
+fn is_called(key: &Key, words: &str) -> bool {
+    if let Some(row) = &key.row
+        && (row.id.contains(words) || row.remark.as_ref().is_some_and(|remark| remark.to_lowercase().contains(words)))
+    {
+        return true;
+    }
+    let (head, tail) = key.secret.edges();
+    let may_be_id = key.row.is_none() && words.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let within = |part: &str| part.len() >= words.len() && part.to_ascii_lowercase().contains(words);
+    within(head) || within(tail) || may_be_id && key.id.to_string().contains(words)
+}
+
+fn shown<'a>(key: &'a Key, record: Option<&'a Record>, now: Time) -> Shown<'a> {
+    let mut ends: Vec<(&str, &Pause)> = record.map(|record| coolings(record, now).collect()).unwrap_or_default();
+    ends.sort_by_key(|(_, pause)| Reverse(pause.available_from()));
+    let resting = record.and_then(|record| record.resting.as_ref()).filter(|rest| running(Some(rest), now));
+    Shown {
+        id: key.shown_id(),
+        mask: key.secret.mask(),
+        remark: key.row.as_ref().and_then(|row| row.remark.as_deref()),
+        source: if key.row.is_some() { "d1" } else { "configuration" },
+        state: state_of(record, now).name(),
+        blocked_since: record.and_then(|record| record.blocked).map(|block| block.since.to_string()),
+        resting: resting.map(|rest| pause(None, rest)),
+        coolings: ends.iter().take(MAX_COOLINGS).map(|(model, cooling)| pause(Some(model), cooling)).collect(),
+        more_coolings: ends.len().saturating_sub(MAX_COOLINGS),
+        last: record
+            .and_then(|record| record.last.as_ref())
+            .map(|note| ShownNote { at: note.at.to_string(), evidence: &note.evidence }),
+    }
+}
+
+fn pause<'a>(model: Option<&'a str>, pause: &Pause) -> ShownPause<'a> {
+    ShownPause {
+        model,
+        since: pause.from.to_string(),
+        until: pause.available_from().to_string(),
+        reason: pause.reason.name(),
+        on_trial: matches!(pause.trial, Trial::Out(_)),
+    }
+}
+
+fn coolings(record: &Record, now: Time) -> impl Iterator<Item = (&str, &Pause)> {
+    let models = record.models.iter().filter_map(|state| Some((state.model.as_str(), state.cooling.as_ref()?)));
+    models.filter(move |(_, cooling)| running(Some(cooling), now))
+}
+
+fn running(pause: Option<&Pause>, now: Time) -> bool {
+    pause.is_some_and(|pause| pause.available_from() > now)
+}
+
+/// When the last of what keeps a key from being used ends; a blocked key waits for nothing.
+fn last_end(record: &Record, now: Time) -> Time {
+    let pauses = record.resting.iter().chain(coolings(record, now).map(|(_, cooling)| cooling));
+    pauses.map(Pause::available_from).filter(|end| *end > now).max().unwrap_or_default()
+}

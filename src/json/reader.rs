@@ -1,0 +1,273 @@
+//! Reads over JSON without building any of it: the grammar of RFC 8259, checked, nothing kept.
+//!
+//! Bodies are mostly strings with many escapes (prompts hold code and JSON), so what counts is how fast
+//! those are hopped over. serde_json's `IgnoredAny` takes twice as long for each hop, and memchr, which is
+//! made for long ones, longer still. Whether strings are UTF-8 is not checked; who takes one out does that.
+
+use core::ops::Range;
+
+/// A place in a text. Methods return `None` at the first fault, and the place is then where it is.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader at the beginning, behind any white space.
+    #[must_use]
+    pub fn new(text: &'a [u8]) -> Self {
+        let mut reader = Reader { text, at: 0 };
+        reader.space();
+        reader
+    }
+
+    /// Line and column of the place, both from 1.
+    #[must_use]
+    pub fn position(&self) -> (usize, usize) {
+        let before = self.text.get(..self.at).unwrap_or(self.text);
+        let line = memchr::memchr_iter(b'\n', before).count() + 1;
+        let start = memchr::memrchr(b'\n', before).map_or(0, |newline| newline + 1);
+        (line, before.len() - start + 1)
+    }
+
+    /// Whether nothing is left.
+    #[must_use]
+    pub fn is_at_end(&self) -> bool {
+        self.at >= self.text.len()
+    }
+
+    /// The byte at this place.
+    #[must_use]
+    pub fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+
+    /// Reads over this byte and the white space behind it.
+    pub fn take(&mut self, byte: u8) -> Option<()> {
+        if self.peek()? != byte {
+            return None;
+        }
+        self.at += 1;
+        self.space();
+        Some(())
+    }
+
+    /// Reads over a key, its colon, and the white space around; where the key stands, with its quotes.
+    pub fn key(&mut self) -> Option<Range<usize>> {
+        let key = self.string()?;
+        self.space();
+        self.take(b':')?;
+        Some(key)
+    }
+
+    /// Reads over a value of any kind and depth, and the white space behind it; where it stands.
+    pub fn value(&mut self) -> Option<Range<usize>> {
+        let start = self.at;
+        // What closes the brackets that are open; a stack of calls would end at a hostile depth.
+        let mut open = Vec::new();
+        loop {
+            match self.peek()? {
+                b'"' => {
+                    self.string()?;
+                }
+                b'{' | b'[' => {
+                    let close = if self.peek()? == b'{' { b'}' } else { b']' };
+                    self.at += 1;
+                    self.space();
+                    if self.peek()? != close {
+                        open.push(close);
+                        if close == b'}' {
+                            self.key()?;
+                        }
+                        continue;
+                    }
+                    self.at += 1;
+                }
+                b't' => self.word(b"true")?,
+                b'f' => self.word(b"false")?,
+                b'n' => self.word(b"null")?,
+                _ => self.number()?,
+            }
+            loop {
+                let Some(close) = open.last() else {
+                    let end = self.at;
+                    self.space();
+                    return Some(start..end);
+                };
+                self.space();
+                match self.peek()? {
+                    b',' => {
+                        self.take(b',')?;
+                        if *close == b'}' {
+                            self.key()?;
+                        }
+                        break;
+                    }
+                    byte if byte == *close => {
+                        self.at += 1;
+                        open.pop();
+                    }
+                    _ => return None,
+                }
+            }
+        }
+    }
+
+    fn space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+            self.at += 1;
+        }
+    }
+
+    fn string(&mut self) -> Option<Range<usize>> {
+        let start = self.at;
+        if self.peek()? != b'"' {
+            return None;
+        }
+        self.at += 1;
+        loop {
+            self.plain();
+            let end = self.peek()?;
+            if end < b' ' {
+                return None;
+            }
+            self.at += 1;
+            if end == b'"' {
+                return Some(start..self.at);
+            }
+            match self.peek()? {
+                b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => self.at += 1,
+                b'u' => {
+                    self.at += 1;
+                    for _ in 0..4 {
+                        self.peek().filter(u8::is_ascii_hexdigit)?;
+                        self.at += 1;
+                    }
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    /// Hops to the next quote, backslash or control character, eight bytes at a time.
+    fn plain(&mut self) {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let (words, tail) = rest.as_chunks();
+        let full = words.iter().map(|word| special(u64::from_le_bytes(*word)));
+        let mut hop = 0;
+        for marks in full {
+            if marks != 0 {
+                self.at += hop + marks.trailing_zeros() as usize / 8;
+                return;
+            }
+            hop += 8;
+        }
+        let is_special = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
+        self.at += hop + tail.iter().position(is_special).unwrap_or(tail.len());
+    }
+
+    fn word(&mut self, word: &[u8]) -> Option<()> {
+        for byte in word {
+            self.peek().filter(|other| other == byte)?;
+            self.at += 1;
+        }
+        Some(())
+    }
+
+    fn number(&mut self) -> Option<()> {
+        if self.peek()? == b'-' {
+            self.at += 1;
+        }
+        if self.peek()? == b'0' {
+            self.at += 1;
+        } else {
+            self.digits()?;
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if matches!(self.peek(), Some(b'e' | b'E')) {
+            self.at += 1;
+            if matches!(self.peek(), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Some(())
+    }
+
+    fn digits(&mut self) -> Option<()> {
+        self.peek().filter(u8::is_ascii_digit)?;
+        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
+            self.at += 1;
+        }
+        Some(())
+    }
+}
+
+/// The high bit of each byte that is a quote, a backslash or a control character. Bytes above such a
+/// one may be marked wrongly (a borrow runs on), so only the lowest mark counts.
+fn special(word: u64) -> u64 {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    let below = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound)) & !word;
+    let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    (below(word, b' ') | is(b'"') | is(b'\\')) & (ONES * 0x80)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde::de::IgnoredAny;
+
+    fn reads(text: &[u8]) -> bool {
+        let mut reader = Reader::new(text);
+        reader.value().is_some() && reader.is_at_end()
+    }
+
+    #[test]
+    fn where_the_fault_is() {
+        for (text, place) in [
+            ("", (1, 1)),
+            ("{\n \"a\": 01}", (2, 8)),
+            ("[1,]", (1, 4)),
+            ("{\"a\":\"x\ny\"}", (1, 8)),
+            ("\"\\u12g4\"", (1, 6)),
+            ("[tru]", (1, 5)),
+            ("[1 2]", (1, 4)),
+            ("{\"a\" 1}", (1, 6)),
+            ("-", (1, 2)),
+        ] {
+            let mut reader = Reader::new(text.as_bytes());
+            assert_eq!(reader.value(), None, "{text}");
+            assert_eq!(reader.position(), place, "{text}");
+        }
+    }
+
+    proptest! {
+        /// It accepts what serde_json accepts: pieces of JSON, mostly well put together.
+        #[test]
+        fn as_serde_reads_it(text in "([\\[\\]{},:\" ]|\"[a\\\\\"\u{e9}\n/ub0-9]{0,6}\"|-?[0-9]{1,2}|[0-9.eE+-]{1,5}|true|null|fals|\"k\":|[\\[{,])*") {
+            let expected = serde_json::from_slice::<IgnoredAny>(text.as_bytes()).is_ok();
+            prop_assert_eq!(reads(text.as_bytes()), expected, "{}", text);
+        }
+
+        #[test]
+        fn good_documents(depth in 0usize..5, keys in prop::collection::vec("[^\"]{0,9}", 0..5), pretty: bool) {
+            let mut value = serde_json::json!([1.5e3, null, true, -0, {}, []]);
+            for _ in 0..depth {
+                value = keys.iter().map(|key| (key.clone(), value.clone())).collect();
+            }
+            let text = if pretty { format!(" {value:#}\n") } else { value.to_string() };
+            prop_assert!(reads(text.as_bytes()), "{}", text);
+            prop_assert!(!reads(text.trim_end().as_bytes().split_last().map_or(&[], |(_, most)| most)));
+        }
+
+        #[test]
+        fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            prop_assert_eq!(reads(&bytes), serde_json::from_slice::<IgnoredAny>(&bytes).is_ok());
+        }
+    }
+}
