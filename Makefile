@@ -117,7 +117,7 @@ d1-delete-blocked: $(STAMPS)/wrangler ## D1 by hand: delete the blocked keys
 envoys: $(STAMPS)/envoys ## install the other versions of Envoy that the tests try
 
 dist: $(MODULE) | $(BIN)/python ## what a release is, in dist/: module, OCI image, manifests, licences, hashes
-	@$(BIN)/python envoy/dist/dist.py
+	@$(BIN)/python envoy/release/dist.py
 
 # Another folder, and another path to Cargo's home.
 reproducible: $(MODULE) ## the same sources give the same module, wherever they are built

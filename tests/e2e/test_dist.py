@@ -12,7 +12,7 @@ import tarfile
 import harness
 import pytest
 
-FOLDER = harness.ROOT / "envoy" / "dist"
+FOLDER = harness.ROOT / "envoy" / "release"
 
 
 def load(name: str):

@@ -45,10 +45,12 @@ def make(out: Path) -> list[Path]:
     shutil.copyfile(MODULE, module)
     image = out / f"{name}-oci.tar"
     oci.write(module, version(), image)
-    # The module where a build would leave it, so that commands and the Dockerfile find it.
-    files = {**sources(), str(MODULE.relative_to(ROOT)): module.read_bytes(), "LICENCES.txt": licences.collect(ROOT).encode()}
+    files = {f"{name}/{path}": content for path, content in sources().items()}
+    # Where a build would leave it, so that commands and the Dockerfile find it.
+    files[f"{name}/{MODULE.relative_to(ROOT)}"] = module.read_bytes()
+    files[f"{name}/LICENCES.txt"] = licences.collect(ROOT).encode()
     tree = out / f"{name}.tar.gz"
-    tree.write_bytes(gzip.compress(oci.archive({f"{name}/{path}": content for path, content in files.items()}), 9, mtime=0))
+    tree.write_bytes(gzip.compress(oci.archive(files), 9, mtime=0))
     made = [module, image, tree]
     sums = out / "SHA256SUMS"
     sums.write_text("".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in made))
