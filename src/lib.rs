@@ -11,6 +11,7 @@ pub mod config;
 pub mod console;
 pub mod conversation;
 pub mod d1;
+pub mod date;
 pub mod hash;
 pub mod headers;
 pub mod journal;

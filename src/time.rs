@@ -113,13 +113,8 @@ fn next_midnight(now: Time, zone: &TimeZone) -> Time {
 }
 
 impl fmt::Display for Time {
-    /// RFC 3339 in UTC, to the second.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let secs = i64::try_from(self.as_secs()).unwrap_or(i64::MAX);
-        match jiff::Timestamp::from_second(secs) {
-            Ok(stamp) => write!(f, "{stamp}"),
-            Err(_) => write!(f, "{secs}"),
-        }
+        crate::date::write(*self, f)
     }
 }
 

@@ -3,9 +3,7 @@
 //! What yields nothing: negative numbers, 0 (Azure sends both to say "unknown"), times more than
 //! [`STALE`] in the past, text that is no time. What is too near or too far is clamped.
 
-use jiff::Timestamp;
-use jiff::fmt::rfc2822::DateTimeParser;
-
+use crate::date;
 use crate::time::{DAY, MINUTE, Span, Time};
 
 /// The shortest end of a limit that is believed.
@@ -40,7 +38,7 @@ pub fn parse(text: &str, now: Time) -> Option<Time> {
     }
     match text.parse::<f64>() {
         Ok(number) => from_number(number, now),
-        Err(_) => duration(text).map(|span| now.plus(span)).or_else(|| fresh(date(text)?, now)),
+        Err(_) => duration(text).map(|span| now.plus(span)).or_else(|| fresh(date::parse(text)?, now)),
     }
 }
 
@@ -58,11 +56,6 @@ pub fn from_number(number: f64, now: Time) -> Option<Time> {
 
 fn fresh(at: Time, now: Time) -> Option<Time> {
     (at.plus(STALE) >= now).then_some(at)
-}
-
-fn date(text: &str) -> Option<Time> {
-    let stamp = text.parse::<Timestamp>().or_else(|_| DateTimeParser::new().parse_timestamp(text)).ok()?;
-    u64::try_from(stamp.as_millisecond()).ok().map(Time)
 }
 
 /// The length that is all of `text`, as Go and plain words write it: `1h2m3.5s`, `20ms`,
@@ -128,8 +121,8 @@ pub fn in_message(message: &str, now: Time) -> Option<Time> {
 fn regained(message: &str, now: Time) -> Option<Time> {
     let words: Vec<&str> = message.split_once(REGAIN)?.1.split_ascii_whitespace().take(3).collect();
     match *words.as_slice() {
-        [day, "at", hour] => fresh(date(&format!("{day}T{hour}:00Z"))?, now),
-        [day, ..] => fresh(date(&format!("{}T00:00:00Z", day.trim_end_matches('.')))?, now),
+        [day, "at", hour] => fresh(date::parse(&format!("{day}T{hour}:00Z"))?, now),
+        [day, ..] => fresh(date::parse(&format!("{}T00:00:00Z", day.trim_end_matches('.')))?, now),
         [] => None,
     }
 }
@@ -139,7 +132,7 @@ mod tests {
     use super::*;
 
     fn at(text: &str) -> Time {
-        Time(text.parse::<Timestamp>().unwrap().as_millisecond() as u64)
+        Time(text.parse::<jiff::Timestamp>().unwrap().as_millisecond() as u64)
     }
 
     #[test]
