@@ -32,7 +32,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 YAML = ROOT / "envoy" / "envoy.yaml"
-MODULE = ROOT / "target" / "wasm32-wasip1" / "release" / "one_balance.wasm"
+MODULE = ROOT / "target" / "one_balance.wasm"
 LOOPBACK = "127.0.0.1"
 DEMO_AUTH_KEY = "demo-auth-key"
 READY_SECONDS = 60

@@ -20,7 +20,7 @@ import licences
 import oci
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULE = ROOT / "target" / licences.TARGET / "release" / "one_balance.wasm"
+MODULE = ROOT / "target" / "one_balance.wasm"
 SHIPPED = ["LICENSE", "README.md", "CHANGELOG.md", "docs", "envoy"]
 """Whatever git knows below these."""
 
