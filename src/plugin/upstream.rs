@@ -15,6 +15,7 @@ use crate::answer::stream::Watcher;
 use crate::balancer::{ATTEMPTS_HEADER, KEY_ID_HEADER, Next, RETRY_HEADER};
 use crate::headers::Headers;
 use crate::reply::Reply;
+use crate::time::Time;
 use crate::translate::{self, AnswerShape, Kind, Stream};
 
 /// The largest answer that is translated in one piece; the buffer limit of the clusters in the shipped
@@ -84,7 +85,7 @@ impl Upstream {
             Next::Retry => State::Passing,
             Next::Deliver(more) => {
                 marks.extend(more);
-                self.deliver(headers, body, shape)
+                self.deliver(headers, body, shape, now)
             }
             Next::Replace(reply) => {
                 let rendered = reply.render(client);
@@ -103,7 +104,7 @@ impl Upstream {
     }
 
     /// The answer goes to the client: as it is, or translated.
-    fn deliver(&mut self, headers: &Headers, body: &[u8], shape: Option<AnswerShape>) -> State {
+    fn deliver(&mut self, headers: &Headers, body: &[u8], shape: Option<AnswerShape>, now: Time) -> State {
         let map = MapType::HttpResponseHeaders;
         let Some(shape) = shape else {
             return if succeeded(headers) {
@@ -112,7 +113,7 @@ impl Upstream {
                 State::Passing
             };
         };
-        let (id, created) = (format!("chatcmpl-{:016x}{:016x}", random(), random()), host::now().as_secs());
+        let (id, created) = (format!("chatcmpl-{:016x}{:016x}", random(), random()), now.as_secs());
         let json = |body| {
             host::set_header(map, "content-type", "application/json");
             State::Replacing(body)
