@@ -110,9 +110,6 @@ def without_filter(config: dict[str, Any]) -> dict[str, Any]:
 
 def start(stack: contextlib.ExitStack, filtered: dict[str, Any] | None, concurrency: int = 1) -> Envoy:
     config = configure(load(), port=0, admin_port=0)
-    for node in walk(config):
-        if "virtual_hosts" in node:
-            node["virtual_hosts"][0]["include_request_attempt_count"] = True
     if filtered is None:
         config = without_filter(config)
     else:
@@ -149,7 +146,9 @@ def resident_mb(pid: int) -> float:
     return int(line.split()[1]) / 1024
 
 
-def wrk(port: int, host: str, path: str, body: Path, connections: int, seconds: int) -> dict[str, Any]:
+def wrk(
+    port: int, host: str, path: str, body: Path, connections: int, seconds: int, numbered: bool = False
+) -> dict[str, Any]:
     libraries = next(iter((WRK / "usr" / "lib").glob("*-linux-gnu")), Path())
     environment = {
         **os.environ,
@@ -157,6 +156,7 @@ def wrk(port: int, host: str, path: str, body: Path, connections: int, seconds: 
         "BENCH_AUTH_KEY": AUTH_KEY,
         "BENCH_HOST": host,
         "BENCH_BODY": str(body),
+        "BENCH_NUMBERED": str(int(numbered)),
     }
     command = [WRK / "usr" / "bin" / "wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--timeout", "20"]
     command += ["-s", Path(__file__).with_name("wrk.lua"), f"http://127.0.0.1:{port}{path}"]
@@ -173,9 +173,11 @@ class Side:
     def __init__(self, envoy: Envoy, host: str) -> None:
         self.envoy, self.host = envoy, host
 
-    def ask(self, path: str, body: Path, connections: int = 64, seconds: int = SECONDS) -> dict[str, float]:
+    def ask(
+        self, path: str, body: Path, connections: int = 64, seconds: int = SECONDS, numbered: bool = False
+    ) -> dict[str, float]:
         before = cpu_seconds(self.envoy.process.pid)
-        result = wrk(self.envoy.port, self.host, path, body, connections, seconds)
+        result = wrk(self.envoy.port, self.host, path, body, connections, seconds, numbered)
         used = cpu_seconds(self.envoy.process.pid) - before
         return {
             "cpu": used / result["requests"],
@@ -208,8 +210,9 @@ ROW = "{:<28}{:>22}{:>8}{:>26}{:>8}"
 def compare(filtered: Side, bare: Side, work: Work, body: Path) -> dict[str, Any]:
     cpu, rate = [], []
     for turn in range(ROUNDS + 1):
-        one = filtered.ask(work.path, body)
-        other = bare.ask(work.bare_path, body)
+        numbered = work.bare_requests > 1
+        one = filtered.ask(work.path, body, numbered=numbered)
+        other = bare.ask(work.bare_path, body, numbered=numbered)
         if turn:  # the first warms up
             cpu.append(one["cpu"] / (other["cpu"] * work.bare_requests))
             rate.append(one["rate"] / other["rate"])

@@ -1,9 +1,9 @@
 """`make bench-core`: instructions per request in the core, by callgrind.
 
-They are the same from run to run, so that commits compare. What is counted is the native release build against a memory in place of shared data; host calls and
-V8 are not in it. Each kind of exchange runs twice, a few times and many times, and the difference
-counts, so that starting up does not. The last run's numbers are in target/bench/core.json; a run
-prints its change against them.
+They are the same from run to run, so that commits compare. What is counted is the native release build
+against a memory in place of shared data; host calls and V8 are not in it. Each kind of exchange runs
+twice, a few times and many times, and the difference counts, so that starting up does not. The last
+run's numbers are in target/bench/core.json; a run prints its change against them.
 """
 
 import json

@@ -7,6 +7,16 @@ local file = assert(io.open(os.getenv("BENCH_BODY"), "rb"))
 wrk.body = file:read("*a")
 file:close()
 
+-- Each request has a number of its own, which goes up with it, so that the provider knows its attempts.
+if os.getenv("BENCH_NUMBERED") == "1" then
+  local number = 0
+  request = function()
+    number = number + 1
+    wrk.headers["X-Bench-Request"] = tostring(number)
+    return wrk.format()
+  end
+end
+
 function done(summary, latency)
   local errors = summary.errors
   io.write(string.format(

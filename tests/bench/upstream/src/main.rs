@@ -1,14 +1,18 @@
 //! The provider of `make bench`: answers at once, from memory, on one thread. Prints its port.
 //!
-//! The first element of the path says how: `sse` streams 200 chunks, `third` is unavailable to all
-//! attempts but Envoy's third, and all others answer at once in the dialect of the path.
+//! The first element of the path says how: `sse` streams 200 chunks, `third` is unavailable the first
+//! two times that it is asked the same (`x-bench-request`), and all others answer at once in the dialect
+//! of the path.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::header::HeaderValue;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -68,9 +72,27 @@ impl Body for Answer {
     }
 }
 
+thread_local! {
+    static ASKED: RefCell<HashMap<HeaderValue, u8>> = RefCell::default();
+}
+
+/// Whether the request of this number has come twice before.
+fn asked_twice(number: Option<&HeaderValue>) -> bool {
+    let Some(number) = number else { return true };
+    ASKED.with_borrow_mut(|asked| {
+        let times = asked.entry(number.clone()).or_default();
+        *times += 1;
+        let third = *times > 2;
+        if third {
+            asked.remove(number);
+        }
+        third
+    })
+}
+
 async fn serve(request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
     let path = request.uri().path().to_owned();
-    let third = request.headers().get("x-envoy-attempt-count").is_some_and(|count| count == "3");
+    let third = path.starts_with("/third/") && asked_twice(request.headers().get("x-bench-request"));
     let mut body = request.into_body();
     while let Some(Ok(_)) = body.frame().await {}
     let whole = |text: &'static str| Answer::Whole(Some(Bytes::from_static(text.as_bytes())));
