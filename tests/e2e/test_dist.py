@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import re
+import shutil
 import sys
 import tarfile
 
@@ -38,6 +39,14 @@ def test_the_sums_are_of_the_files(made):
     assert all(
         digest == hashlib.sha256(path.read_bytes()).hexdigest() for (digest, _), path in zip(lines, files, strict=True)
     )
+
+
+@pytest.mark.skipif(not shutil.which("npm"), reason="NOT TESTED: the module's size, for wasm-opt needs Node")
+def test_the_module_fits_a_config_map(made):
+    """A ConfigMap holds a mebibyte; packed and in base64 there is room to spare."""
+    module = made[0].read_bytes()
+    assert len(module) <= 1 << 20
+    assert len(gzip.compress(module)) * 4 / 3 < 0.6 * (1 << 20)
 
 
 def test_the_same_bytes_again(made, tmp_path):
