@@ -26,6 +26,8 @@ pub struct Reply {
     pub param: Option<String>,
     /// When it is worth asking again.
     pub retry_after: Option<Span>,
+    /// The methods that the path takes, if it was the method.
+    pub allow: Option<&'static str>,
 }
 
 /// A rendered answer.
@@ -51,7 +53,14 @@ impl Reply {
     /// A reply without `retry_after`.
     #[must_use]
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Reply { status, code, message: message.into(), param: None, retry_after: None }
+        Reply { status, code, message: message.into(), param: None, retry_after: None, allow: None }
+    }
+
+    /// Refuses a method; `allow` lists those that the path takes, as RFC 9110 wants it.
+    #[must_use]
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        let message = format!("This path takes {allow}.");
+        Reply { allow: Some(allow), ..Reply::new(405, "method_not_allowed", message) }
     }
 
     /// The same reply that names the field at fault.
@@ -88,8 +97,7 @@ impl Reply {
         };
         let mut headers = vec![("content-type", "application/json".to_owned())];
         headers.extend(self.retry_headers());
-        // RFC 9110 wants it; the one path that refuses methods takes this one.
-        headers.extend((self.status == 405).then(|| ("allow", "POST".to_owned())));
+        headers.extend(self.allow.map(|methods| ("allow", methods.to_owned())));
         Rendered { status: self.status, headers, body: body.to_string().into_bytes() }
     }
 
@@ -169,9 +177,9 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_method_names_the_one_allowed() {
-        let headers = Reply::new(405, "method_not_allowed", "").render(Api::OpenAi).headers;
-        assert!(headers.contains(&("allow", "POST".to_owned())));
+    fn a_refused_method_names_those_allowed() {
+        let headers = Reply::method_not_allowed("GET, HEAD").render(Api::OpenAi).headers;
+        assert!(headers.contains(&("allow", "GET, HEAD".to_owned())));
     }
 
     #[test]

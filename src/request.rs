@@ -178,9 +178,8 @@ fn read(
     let (definition_number, definition) = check_credential(config, &headers, query, now)?;
     let Some(route) = route else { return Err(unknown_path()) };
     let asked = match route {
-        Route::Compat(_) if !matches!(method, "POST") => {
-            return Err(Reply::new(405, "method_not_allowed", "This path takes POST with a JSON body."));
-        }
+        Route::Compat(_) if method != "POST" => return Err(Reply::method_not_allowed("POST")),
+        Route::Models if !matches!(method, "GET" | "HEAD") => return Err(Reply::method_not_allowed("GET, HEAD")),
         Route::Compat(endpoint) => Asked::Compat(endpoint),
         Route::Models => return Ok(Entered::Answer(compat::models(config, definition))),
         Route::Native(name, rest) => {

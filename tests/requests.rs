@@ -111,6 +111,7 @@ fn who_asks_for_what() {
         ("GET", "/healthz", vec![], "", "200 answer"),
         ("OPTIONS", "/v1/chat/completions", vec![], "", "204 answer"),
         ("GET", "/v1/chat/completions", vec![OPEN], "", "405 method_not_allowed"),
+        ("POST", "/v1/models", vec![OPEN], "", "405 method_not_allowed"),
     ] {
         assert_eq!(outcome(&config, method, path, &headers, body), expected, "{method} {path} {headers:?} {body}");
     }
