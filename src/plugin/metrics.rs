@@ -53,13 +53,17 @@ impl Metrics {
         }
     }
 
-    /// To be called at each tick.
-    pub fn tell(&mut self, balancer: &mut Balancer, now: Time) {
+    /// Tells what this balancer has counted. To be called at each tick.
+    pub fn count(&self, balancer: &Balancer) {
         balancer.tally.drain(|place, sum| {
             if let Some(&Some(counter)) = self.counters.get(place) {
                 let _ = hostcalls::increment_metric(counter, i64::try_from(sum).unwrap_or(i64::MAX));
             }
         });
+    }
+
+    /// Tells how things are. To be called at each tick, for the balancer in force.
+    pub fn measure(&mut self, balancer: &mut Balancer, now: Time) {
         // A clock that was set back must not stop it.
         if self.next_census <= now || self.next_census > now.plus(CENSUS_EVERY) {
             self.next_census = now.plus(CENSUS_EVERY);

@@ -10,7 +10,7 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{BufferType, ContextType, MapType};
 
 use super::metrics::Metrics;
-use super::{BALANCER, balancer, downstream, host, random, upstream};
+use super::{BALANCER, Shared, balancer, downstream, host, random, upstream};
 use crate::balancer::Balancer;
 use crate::config::{Config, D1};
 use crate::d1::{self, Answer, CALL_TIMEOUT, Call, Syncer};
@@ -33,12 +33,22 @@ pub struct Root {
     d1: Option<Rc<Config>>,
     /// The token of the call under way; an answer to another one is late and not wanted.
     under_way: Option<u32>,
+    /// The balancer of this root's configuration. A root lives on for its old streams when a newer
+    /// configuration has come, and the VM's balancer is then another one.
+    balancer: Option<Shared>,
     metrics: Metrics,
 }
 
 impl Root {
     pub fn new() -> Self {
-        Root { placement: Placement::Downstream, syncer: None, d1: None, under_way: None, metrics: Metrics::default() }
+        Root {
+            placement: Placement::Downstream,
+            syncer: None,
+            d1: None,
+            under_way: None,
+            balancer: None,
+            metrics: Metrics::default(),
+        }
     }
 
     fn start(&mut self, config: Config) {
@@ -54,7 +64,13 @@ impl Root {
         let balancer = Balancer::new(config);
         self.metrics = Metrics::define(&balancer);
         let balancer = Rc::new(RefCell::new(balancer));
+        self.balancer = Some(balancer.clone());
         BALANCER.with(|slot| *slot.borrow_mut() = Some(balancer));
+    }
+
+    /// The balancer, if this root's configuration is the one in force.
+    fn current(&self) -> Option<Shared> {
+        self.balancer.clone().filter(|own| balancer().is_some_and(|current| Rc::ptr_eq(own, &current)))
     }
 
     /// Sends a call. One that cannot be sent is answered by its absence.
@@ -67,7 +83,8 @@ impl Root {
     }
 
     fn answered(&mut self, answer: &Answer) {
-        let (Some(syncer), Some(balancer)) = (&mut self.syncer, balancer()) else { return };
+        let Some(balancer) = self.current() else { return };
+        let Some(syncer) = &mut self.syncer else { return };
         let next = {
             let pool = &mut balancer.borrow_mut().pool;
             syncer.answered(pool, &host::SharedData, answer, random(), host::now())
@@ -136,9 +153,12 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        let Some(balancer) = balancer() else { return };
         let now = host::now();
-        self.metrics.tell(&mut balancer.borrow_mut(), now);
+        if let Some(own) = &self.balancer {
+            self.metrics.count(&own.borrow());
+        }
+        let Some(balancer) = self.current() else { return };
+        self.metrics.measure(&mut balancer.borrow_mut(), now);
         let Some(syncer) = &mut self.syncer else { return };
         syncer.failures().into_iter().for_each(|failure| balancer.borrow().tally.d1_failed(failure));
         let call = syncer.tick(&mut balancer.borrow_mut().pool, &host::SharedData, now);
