@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Answer, BODY_LIMIT};
 
 /// The words of an error body, in lower case.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ErrorBody {
     /// What stands in `code`, `type`, `status`, `reason` and their like.
     codes: Vec<String>,

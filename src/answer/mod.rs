@@ -34,8 +34,8 @@ use crate::time::Time;
 /// The most of an error body that is looked at, in bytes.
 pub const BODY_LIMIT: usize = 64 * 1024;
 
-/// An answer as it came, and when.
-#[derive(Clone, Copy, Debug)]
+/// An answer as it came, and when. It has no `Debug`: an error may quote the key.
+#[derive(Clone, Copy)]
 pub struct Answer<'a> {
     /// Who was asked.
     pub provider: &'a Provider,

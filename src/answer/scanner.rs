@@ -35,7 +35,7 @@ impl Key {
 const NAME_LIMIT: usize = b"usageMetadata".len() + 1;
 
 /// Follows the structure of JSON text in any pieces. What is no JSON makes it find nothing.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Scanner {
     /// Open brackets.
     depth: usize,

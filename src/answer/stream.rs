@@ -28,7 +28,6 @@ pub struct Usage {
 
 /// Watches one answer's body. Needs little memory, whatever passes: it keeps no line and no document,
 /// only the value being copied, at most 16 KiB.
-#[derive(Debug)]
 pub struct Watcher {
     format: Format,
     scanner: Scanner,
