@@ -15,8 +15,8 @@ use crate::answer::Outcome;
 use crate::config::Config;
 use crate::d1::Status;
 use crate::d1::api::Failure;
-use crate::pool::Census;
 use crate::pool::record::Reason;
+use crate::pool::{Census, State};
 use crate::time::{Span, Time};
 
 /// The `provider` of requests that were refused before it was known.
@@ -251,11 +251,11 @@ fn name(family: &str, provider: &str, label: &str, value: &str) -> String {
     format!("one_balance.{family}.provider.{provider}.{label}.{value}")
 }
 
-const STATES: [&str; 4] = ["ready", "cooling", "resting", "blocked"];
+const STATES: [State; 4] = [State::Ready, State::Cooling, State::Resting, State::Blocked];
 
 /// The names of a provider's gauges, in the order of [`census_values`].
 pub fn census_gauges(provider: &str) -> impl Iterator<Item = String> + use<'_> {
-    let keys = STATES.into_iter().map(move |state| name("keys", provider, "state", state));
+    let keys = STATES.into_iter().map(move |state| name("keys", provider, "state", state.name()));
     // Seconds until a key is ready, while none is for some model; else 0.
     keys.chain([format!("one_balance.recovery_seconds.provider.{provider}")])
 }

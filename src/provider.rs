@@ -6,8 +6,6 @@
 //!
 //! Facts come from the providers' public documentation as of November 2026.
 
-use serde::{Deserialize, Serialize};
-
 use crate::pool::quota::{Minute, Windows};
 use crate::time::DailyReset;
 
@@ -46,7 +44,7 @@ pub enum Auth {
 }
 
 /// A dialect: the shape of requests, answers and errors.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Api {
     /// OpenAI's, and everything that follows it.
     #[default]

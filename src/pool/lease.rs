@@ -1,7 +1,5 @@
 //! Leasing: picking the key of an attempt so that all workers together keep to turns and quotas.
 
-use serde::{Deserialize, Serialize};
-
 use super::index::Index;
 use super::quota::Dimension;
 use super::select::{Selection, Start};
@@ -49,7 +47,7 @@ pub struct Ask<'a> {
 }
 
 /// A key for one attempt.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lease {
     /// The key.
     pub id: KeyId,

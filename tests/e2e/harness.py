@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trustme
 from harness_client import Client
 from harness_d1 import D1
@@ -184,6 +185,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((run.LOOPBACK, 0))
         return probe.getsockname()[1]
+
+
+def require(what: str, lack: str | None) -> None:
+    """Ends a test for which something is lacking: loudly, and in CI as a failure."""
+    if lack:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"NOT TESTED: {what}, since {lack}")
 
 
 def eventually(holds: Callable[[], Any], timeout: float = 20.0) -> Any:

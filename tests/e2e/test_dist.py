@@ -41,9 +41,9 @@ def test_the_sums_are_of_the_files(made):
     )
 
 
-@pytest.mark.skipif(not shutil.which("npm"), reason="NOT TESTED: the module's size, for wasm-opt needs Node")
 def test_the_module_fits_a_config_map(made):
     """A ConfigMap holds a mebibyte; packed and in base64 there is room to spare."""
+    harness.require("the module's size", None if shutil.which("npm") else "wasm-opt needs Node")
     module = made[0].read_bytes()
     assert len(module) <= 1 << 20
     assert len(gzip.compress(module)) * 4 / 3 < 0.6 * (1 << 20)
