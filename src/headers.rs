@@ -8,6 +8,11 @@
 pub struct Headers(pub Vec<(String, Vec<u8>)>);
 
 impl Headers {
+    /// All headers, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+    }
+
     /// The first value of the header `name` (lower case).
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {

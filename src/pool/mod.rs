@@ -179,18 +179,22 @@ impl Pool {
     /// Brings the decoded copy up to date with shared data.
     pub fn refresh(&mut self, store: &dyn Store, now: Time) -> Board {
         let board = Board::read(store);
-        if board.generations() != self.seen {
-            let changed: Vec<usize> = board.changed(&self.seen).collect();
-            for page in changed {
-                match page {
-                    PROVIDERS_PAGE => self.providers = read_providers(store),
-                    ROSTER_PAGE => self.load_roster(store),
-                    page => self.load(store, page, now),
-                }
-            }
-            self.seen = board.generations().to_vec();
+        if board.has_moved(&self.seen) {
+            self.catch_up(store, &board, now);
         }
         board
+    }
+
+    #[cold]
+    fn catch_up(&mut self, store: &dyn Store, board: &Board, now: Time) {
+        let seen = core::mem::replace(&mut self.seen, board.generations().to_vec());
+        for page in board.changed(&seen) {
+            match page {
+                PROVIDERS_PAGE => self.providers = read_providers(store),
+                ROSTER_PAGE => self.load_roster(store),
+                page => self.load(store, page, now),
+            }
+        }
     }
 
     fn load_roster(&mut self, store: &dyn Store) {
