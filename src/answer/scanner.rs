@@ -85,25 +85,30 @@ impl Scanner {
     /// Reads on, up to the end of one value that matters. Returns how many bytes were read.
     pub fn step<'t>(&mut self, text: &'t [u8]) -> (usize, Option<Found<'t>>) {
         let mut at = if self.string == Text::Outside { 0 } else { self.go_on(text) };
+        at = self.hop(text, at);
         // Where the part of the value begins that is in this text.
         let mut copied = 0;
         while let Some(&byte) = text.get(at) {
-            if self.depth > self.floor() {
-                at = self.hop(text, at);
-                continue;
-            }
-            if matches!(byte, b',' | b'}' | b']')
-                && let Some(key) = self.end_value()
-            {
-                let value = self.copied(text.get(copied..at).unwrap_or_default());
-                self.outside(byte);
-                return (at + 1, Some((key, value)));
-            }
             at += 1;
-            if byte == b'"' {
-                at = self.begin_string(text, at);
-            } else if self.outside(byte) {
-                copied = at;
+            match byte {
+                b'"' => at = self.begin_string(text, at),
+                b':' if self.begins_value() => copied = at,
+                b'{' | b'[' => {
+                    self.open(byte == b'{');
+                    at = self.hop(text, at);
+                }
+                b',' | b'}' | b']' => {
+                    let ended = self.end_value();
+                    if byte == b',' {
+                        self.expects_key = self.in_object();
+                    } else {
+                        self.close();
+                    }
+                    if let Some(key) = ended {
+                        return (at, Some((key, self.copied(text.get(copied..at - 1).unwrap_or_default()))));
+                    }
+                }
+                _ => {}
             }
         }
         if self.copying.is_some() {
@@ -112,14 +117,13 @@ impl Scanner {
         (at, None)
     }
 
-    /// What lies deeper than this is hopped over.
-    fn floor(&self) -> usize {
-        self.copying.map_or(self.base + 2, |(depth, _)| depth)
-    }
-
-    /// Hops to the end of the text or behind the bracket that leads back to the floor.
+    /// Hops over what lies too deep to matter, behind the bracket that leads out of it.
     fn hop(&mut self, text: &[u8], mut at: usize) -> usize {
-        let (floor, mut depth) = (self.floor(), self.depth);
+        let floor = self.copying.map_or(self.base + 2, |(depth, _)| depth);
+        let mut depth = self.depth;
+        if depth <= floor {
+            return at;
+        }
         while depth > floor
             && let Some(byte) = text.get(at)
         {
@@ -219,19 +223,8 @@ impl Scanner {
         self.expects_key = false;
     }
 
-    /// A byte outside of strings. True if a value begins behind it that is to be copied.
-    fn outside(&mut self, byte: u8) -> bool {
-        match byte {
-            b':' => return self.begin_value(),
-            b',' => self.expects_key = self.in_object(),
-            b'{' | b'[' => self.open(byte == b'{'),
-            b'}' | b']' => self.close(),
-            _ => {}
-        }
-        false
-    }
-
-    fn begin_value(&mut self) -> bool {
+    /// Whether a value begins behind a colon that is to be copied.
+    fn begins_value(&mut self) -> bool {
         if self.copying.is_some() || !self.in_object() {
             return false;
         }
@@ -294,33 +287,62 @@ impl Scanner {
 /// # Errors
 /// When the text ends before: whether it ends behind a backslash.
 pub fn end_of_string(text: &[u8], mut at: usize) -> Result<usize, bool> {
+    let mut words = 0;
     loop {
         let rest = text.get(at..).ok_or(true)?;
-        at += quote_or_backslash(rest);
+        match rest.first_chunk() {
+            // Most strings are shorter than what memchr takes to begin.
+            Some(word) if words < FEW_WORDS => match quote_or_backslash(u64::from_le_bytes(*word)) {
+                Some(hop) => at += hop,
+                None => {
+                    (at, words) = (at + word.len(), words + 1);
+                    continue;
+                }
+            },
+            _ => at += memchr2(b'"', b'\\', rest).unwrap_or(rest.len()),
+        }
         match text.get(at) {
             Some(b'"') => return Ok(at + 1),
-            Some(_) => at += 2,
+            Some(_) => (at, words) = (at + 2, 0),
             None => return Err(false),
         }
     }
 }
 
-/// How far it is to the next quote or backslash, or else to the end. Most strings are shorter than what
-/// memchr takes to begin.
-fn quote_or_backslash(text: &[u8]) -> usize {
-    let Some((first, rest)) = text.split_first_chunk::<8>() else {
-        return text.iter().position(|byte| matches!(byte, b'"' | b'\\')).unwrap_or(text.len());
-    };
-    let word = u64::from_le_bytes(*first);
+/// So many words of a string are searched before memchr is asked.
+const FEW_WORDS: usize = 4;
+
+/// The first of eight bytes that is a quote or a backslash.
+fn quote_or_backslash(word: u64) -> Option<usize> {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
     // The high bit of each byte that is the one looked for, and maybe of some behind it.
     let marks = |byte: u8| {
         let other = word ^ (ONES * u64::from(byte));
         other.wrapping_sub(ONES) & !other & (ONES * 0x80)
     };
-    match marks(b'"') | marks(b'\\') {
-        0 => first.len() + memchr2(b'"', b'\\', rest).unwrap_or(rest.len()),
-        marks => marks.trailing_zeros() as usize / 8,
-    }
+    let marks = marks(b'"') | marks(b'\\');
+    (marks != 0).then(|| marks.trailing_zeros() as usize / 8)
 }
 
-const ONES: u64 = u64::from_le_bytes([1; 8]);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn strings_end_at_the_first_bare_quote(text in "[a-z\u{80}]{0,50}(\\\\[a\"\\\\]|[ab]){0,6}\"?[a\"\\\\]{0,9}", at in 0usize..3) {
+            let text = text.as_bytes();
+            let mut place = at;
+            let expected = loop {
+                match text.get(place) {
+                    Some(b'"') => break Ok(place + 1),
+                    Some(b'\\') => place += 2,
+                    Some(_) => place += 1,
+                    None => break Err(place > text.len()),
+                }
+            };
+            prop_assert_eq!(end_of_string(text, at), expected);
+        }
+    }
+}
