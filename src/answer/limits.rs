@@ -4,6 +4,7 @@
 //! `anthropic-ratelimit-input-tokens-remaining`. The names are read word by word, so that a new
 //! combination of known words needs no new code, and an unknown word makes the header unknown.
 
+use super::tokens::digits;
 use super::{Answer, Exhausted, What, Window, reset};
 use crate::time::{Span, Time};
 
@@ -61,9 +62,7 @@ const WITHIN_A_MINUTE: Span = Span::secs(65);
 pub fn from_headers(answer: &Answer) -> Vec<StatedLimit> {
     let mut limits = Vec::new();
     for (name, value) in answer.headers.iter() {
-        if let Some(name) = understand(name)
-            && let Ok(value) = core::str::from_utf8(value)
-        {
+        if let Some(name) = understand(name) {
             note(&mut limits, name, value, answer);
         }
     }
@@ -74,13 +73,13 @@ pub fn from_headers(answer: &Answer) -> Vec<StatedLimit> {
 /// Adds the limits of headers that stand inside a body (OpenRouter's `metadata.headers`).
 pub fn note_header(limits: &mut Vec<StatedLimit>, name: &str, value: &str, answer: &Answer) {
     if let Some(name) = understand(&name.to_ascii_lowercase()) {
-        note(limits, name, value, answer);
+        note(limits, name, value.as_bytes(), answer);
     }
 }
 
-fn note(limits: &mut Vec<StatedLimit>, name: Name, value: &str, answer: &Answer) {
+fn note(limits: &mut Vec<StatedLimit>, name: Name, value: &[u8], answer: &Answer) {
     // A negative rest or limit is no number here, and so is not noted.
-    let number = if name.field == Field::Reset { None } else { value.trim().parse::<u64>().ok() };
+    let number = if name.field == Field::Reset { None } else { digits(value.trim_ascii()) };
     let end = if name.field == Field::Reset { end_of(name, value, answer) } else { None };
     if number.is_none() && end.is_none() {
         return;
@@ -97,9 +96,9 @@ fn note(limits: &mut Vec<StatedLimit>, name: Name, value: &str, answer: &Answer)
     }
 }
 
-fn end_of(name: Name, value: &str, answer: &Answer) -> Option<Time> {
+fn end_of(name: Name, value: &[u8], answer: &Answer) -> Option<Time> {
     let longest = if name.window == Window::Month { reset::LONGEST_MONTHLY } else { reset::LONGEST };
-    reset::parse(value, answer.now).map(|at| reset::clamp(answer.now, at, longest))
+    reset::parse(core::str::from_utf8(value).ok()?, answer.now).map(|at| reset::clamp(answer.now, at, longest))
 }
 
 /// Gives the windows that the names leave open. Groq's requests are per day and its tokens per

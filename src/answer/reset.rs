@@ -3,6 +3,7 @@
 //! What yields nothing: negative numbers, 0 (Azure sends both to say "unknown"), times more than
 //! [`STALE`] in the past, text that is no time. What is too near or too far is clamped.
 
+use super::tokens::digits;
 use crate::date;
 use crate::time::{DAY, MINUTE, Span, Time};
 
@@ -36,14 +37,12 @@ pub fn parse(text: &str, now: Time) -> Option<Time> {
     if text.len() > TEXT_LIMIT {
         return None;
     }
-    // Most are whole numbers, which need no parser of floating ones.
-    let number = match text.parse::<u32>() {
-        Ok(number) => Ok(number.into()),
-        Err(_) => text.parse::<f64>(),
-    };
-    match number {
-        Ok(number) => from_number(number, now),
-        Err(_) => duration(text).map(|span| now.plus(span)).or_else(|| fresh(date::parse(text)?, now)),
+    // A parser of floating numbers is dear: most texts are whole numbers, or end in a unit.
+    let whole = digits(text.as_bytes()).map(|number| number as f64);
+    let ends_in_digits = text.ends_with(|last: char| last.is_ascii_digit() || last == '.');
+    match whole.or_else(|| if ends_in_digits { text.parse().ok() } else { None }) {
+        Some(number) => from_number(number, now),
+        None => duration(text).map(|span| now.plus(span)).or_else(|| fresh(date::parse(text)?, now)),
     }
 }
 

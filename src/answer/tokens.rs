@@ -60,15 +60,20 @@ fn field(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 /// A number, or a text that is one.
 fn number(value: &[u8]) -> Option<u64> {
     let value = value.strip_prefix(b"\"").map_or(value, |text| text.strip_suffix(b"\"").unwrap_or(text).trim_ascii());
-    let digits = value.iter().try_fold(0u64, |number, byte| {
-        let digit = byte.wrapping_sub(b'0');
-        (digit < 10).then(|| number.saturating_mul(10).saturating_add(digit.into()))
-    });
-    match digits {
-        Some(number) => (!value.is_empty()).then_some(number),
-        // The cast saturates.
-        None => core::str::from_utf8(value).ok()?.parse::<f64>().ok().map(|number| number as u64),
+    // The cast saturates.
+    digits(value).or_else(|| core::str::from_utf8(value).ok()?.parse::<f64>().ok().map(|number| number as u64))
+}
+
+/// Numbers of so many digits fit, so that no step of reading them need be checked.
+const MOST_DIGITS: usize = 19;
+
+/// A whole number that is written in digits only, without the detour over text; `None` if it is no such
+/// number, or a longer one than anybody states.
+pub fn digits(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || text.len() > MOST_DIGITS {
+        return None;
     }
+    text.iter().try_fold(0, |number, byte| byte.is_ascii_digit().then(|| number * 10 + u64::from(byte - b'0')))
 }
 
 #[cfg(test)]
