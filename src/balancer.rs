@@ -11,6 +11,7 @@
 //! One balancer serves all streams of a worker. It knows no host: the adapter feeds it headers,
 //! bodies and the time, and carries out what it returns.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use crate::answer::stream::Usage;
@@ -53,7 +54,7 @@ pub struct Balancer {
 #[derive(Debug)]
 pub struct Attempt {
     /// Changes of the request's headers.
-    pub edits: Vec<Edit>,
+    pub edits: [Edit; 3],
 }
 
 /// What becomes of an answer.
@@ -125,8 +126,8 @@ impl Balancer {
         ticket.leased_at = now;
         ticket.unanswered = true;
         ticket.result = "";
-        let removed = REMOVED_UPSTREAM.map(|name| Edit::Remove(name.to_owned()));
-        Ok(Attempt { edits: [Edit::Set(name, value)].into_iter().chain(removed).collect() })
+        let [proto, count] = REMOVED_UPSTREAM.map(|name| Edit::Remove(name.into()));
+        Ok(Attempt { edits: [Edit::Set(name, value), proto, count] })
     }
 
     /// Upstream: learns from an answer and says what becomes of it. `body` is an error's, as far as
@@ -378,14 +379,14 @@ fn delivered_by_envoy(headers: &Headers, ticket: Option<&Ticket>) -> Reply {
     }
 }
 
-fn credential(provider: &Provider, openai: bool, key: &str) -> (&'static str, String) {
+fn credential(provider: &Provider, openai: bool, key: &str) -> (&'static str, Cow<'static, str>) {
     let auth = match provider.openai {
         Some(api) if openai => api.auth,
         _ => provider.auth,
     };
     match auth {
-        Auth::Bearer => ("authorization", format!("Bearer {key}")),
-        Auth::Header(name) => (name, key.to_owned()),
+        Auth::Bearer => ("authorization", ["Bearer ", key].concat().into()),
+        Auth::Header(name) => (name, key.to_owned().into()),
     }
 }
 

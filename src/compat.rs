@@ -79,7 +79,7 @@ impl Way<'_> {
         let target = self.native(path, query)?;
         let body = NewBody { replaced: size, size: body.len(), beginning: body };
         let mut forward = self.forward(intake, target, false, Some(body))?;
-        forward.edits.push(Edit::Set("content-type", "application/json".to_owned()));
+        forward.edits.push(Edit::Set("content-type", "application/json".into()));
         forward.ticket.answer = Some(answer);
         Ok(forward)
     }

@@ -3,6 +3,8 @@
 //! The order of decisions: path, credential, provider, body, model, rights. Nothing that only a
 //! valid AUTH_KEY may learn is told before the credential has been checked.
 
+use std::borrow::Cow;
+
 use crate::auth::{Definition, Denied};
 use crate::compat;
 use crate::config::{AiGateway, Config, Console, Upstream};
@@ -49,14 +51,15 @@ const PROTO_HEADER: &str = "x-forwarded-proto";
 
 /// How browsers hand a key to OpenAI's WebSocket API, which lets them set no header.
 const WEBSOCKET_KEY: &str = "openai-insecure-api-key.";
+const WEBSOCKET_PROTOCOL: &str = "sec-websocket-protocol";
 
 /// A change of the request's headers.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Edit {
     /// Set to this value, whatever was there.
-    Set(&'static str, String),
+    Set(&'static str, Cow<'static, str>),
     /// Take out.
-    Remove(String),
+    Remove(Cow<'static, str>),
 }
 
 /// Names only: among the values are a pooled key and the gateway's token.
@@ -103,8 +106,6 @@ enum Asked {
 /// A request that is ready to go up, but for its key.
 #[derive(Debug)]
 pub struct Forward {
-    /// Where it goes.
-    pub target: Target,
     /// What becomes of its headers.
     pub edits: Vec<Edit>,
     /// What becomes of its body, if it changes.
@@ -226,8 +227,8 @@ fn credentials(headers: &Headers) -> impl Iterator<Item = &[u8]> {
             _ => value,
         }
     });
-    let websocket = headers.all("sec-websocket-protocol").flat_map(|value| value.split(|&byte| byte == b','));
-    named.chain(websocket.filter_map(|protocol| protocol.trim_ascii().strip_prefix(WEBSOCKET_KEY.as_bytes())))
+    let websocket = websocket_protocols(headers);
+    named.chain(websocket.filter_map(|protocol| protocol.strip_prefix(WEBSOCKET_KEY.as_bytes())))
 }
 
 impl Intake {
@@ -311,11 +312,11 @@ impl Intake {
             let message = format!("The model's name is longer than {MAX_MODEL_BYTES} bytes.");
             return Err(Reply::new(400, "invalid_model", message));
         }
-        let mut edits = self.edits(&target, body.as_ref().map(|body| body.size));
+        let mut edits = self.edits(target, body.as_ref().map(|body| body.size));
         let absent = upstream.provider.headers.iter().filter(|(name, _)| !self.headers.has(name));
-        edits.extend(absent.map(|&(name, value)| Edit::Set(name, value.to_owned())));
+        edits.extend(absent.map(|&(name, value)| Edit::Set(name, value.into())));
         if let Some(token) = gateway.and_then(|gateway| gateway.token.as_ref()) {
-            edits.push(Edit::Set("cf-aig-authorization", format!("Bearer {}", token.expose())));
+            edits.push(Edit::Set("cf-aig-authorization", format!("Bearer {}", token.expose()).into()));
         }
         let ticket = Ticket {
             slug: slug.to_owned(),
@@ -326,61 +327,72 @@ impl Intake {
             definition: u32::try_from(self.definition).unwrap_or(u32::MAX),
             ..Ticket::default()
         };
-        Ok(Forward { target, edits, body, ticket })
+        Ok(Forward { edits, body, ticket })
     }
 
     /// What becomes of the client's headers.
-    fn edits(&self, target: &Target, new_length: Option<usize>) -> Vec<Edit> {
-        let mut edits: Vec<Edit> = self.removals().into_iter().map(Edit::Remove).collect();
-        edits.push(Edit::Set(":path", target.path.clone()));
-        edits.push(Edit::Set(":authority", target.authority.clone()));
+    fn edits(&self, target: Target, new_length: Option<usize>) -> Vec<Edit> {
+        let mut edits = self.removals();
         if self.headers.text(":scheme") != Some(target.scheme()) {
-            edits.push(Edit::Set(":scheme", target.scheme().to_owned()));
+            edits.push(Edit::Set(":scheme", target.scheme().into()));
         }
+        edits.push(Edit::Set(":path", target.path.into()));
+        edits.push(Edit::Set(":authority", target.authority.into()));
         // Errors are read on their way, and a compressed one could not be.
-        edits.push(Edit::Set("accept-encoding", "identity".to_owned()));
+        edits.push(Edit::Set("accept-encoding", "identity".into()));
         if let Some(protocols) = self.websocket_protocols() {
-            edits.push(Edit::Set("sec-websocket-protocol", protocols));
+            edits.push(match protocols.is_empty() {
+                true => Edit::Remove(WEBSOCKET_PROTOCOL.into()),
+                false => Edit::Set(WEBSOCKET_PROTOCOL, protocols.into()),
+            });
         }
         if let Some(length) = new_length {
-            edits.push(Edit::Set("content-length", length.to_string()));
+            edits.push(Edit::Set("content-length", length.to_string().into()));
         }
         edits
     }
 
-    fn removals(&self) -> Vec<String> {
-        let private = |name: &str| {
-            CREDENTIAL_HEADERS.contains(&name)
-                || PRIVATE_HEADERS.contains(&name)
-                || (name != PROTO_HEADER && PRIVATE_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
-        };
-        let mut names: Vec<String> =
-            self.headers.0.iter().map(|(name, _)| name).filter(|name| private(name)).cloned().collect();
-        if self.headers.all("sec-websocket-protocol").any(has_websocket_key) && self.websocket_protocols().is_none() {
-            names.push("sec-websocket-protocol".to_owned());
+    /// Each private header once, however often it came.
+    fn removals(&self) -> Vec<Edit> {
+        // Room for what is added to them.
+        let mut edits = Vec::with_capacity(16);
+        for (name, _) in self.headers.iter() {
+            if let Some(name) = private(name) {
+                let edit = Edit::Remove(name);
+                if !edits.contains(&edit) {
+                    edits.push(edit);
+                }
+            }
         }
-        names.sort();
-        names.dedup();
-        names
+        edits
     }
 
-    /// The protocols that are left without the key, if a key is among them and any are left.
+    /// The protocols that are left without the key, if a key is among them.
     fn websocket_protocols(&self) -> Option<String> {
-        let values: Vec<&[u8]> = self.headers.all("sec-websocket-protocol").collect();
-        if !values.iter().any(|value| has_websocket_key(value)) {
+        let protocols = || websocket_protocols(&self.headers);
+        if !protocols().any(|protocol| protocol.starts_with(WEBSOCKET_KEY.as_bytes())) {
             return None;
         }
-        let protocols = values.iter().flat_map(|value| value.split(|&byte| byte == b',')).map(<[u8]>::trim_ascii);
-        let kept: Vec<_> = protocols
-            .filter(|protocol| !protocol.is_empty() && !protocol.starts_with(WEBSOCKET_KEY.as_bytes()))
-            .map(String::from_utf8_lossy)
-            .collect();
-        (!kept.is_empty()).then(|| kept.join(", "))
+        let kept = protocols().filter(|protocol| !protocol.starts_with(WEBSOCKET_KEY.as_bytes()));
+        Some(kept.map(String::from_utf8_lossy).collect::<Vec<_>>().join(", "))
     }
 }
 
-fn has_websocket_key(value: &[u8]) -> bool {
-    memchr::memmem::find(value, WEBSOCKET_KEY.as_bytes()).is_some()
+fn websocket_protocols(headers: &Headers) -> impl Iterator<Item = &[u8]> {
+    let values = headers.all(WEBSOCKET_PROTOCOL);
+    let protocols = values.flat_map(|value| value.split(|&byte| byte == b',')).map(<[u8]>::trim_ascii);
+    protocols.filter(|protocol| !protocol.is_empty())
+}
+
+/// The name of a header that does not go up.
+fn private(name: &[u8]) -> Option<Cow<'static, str>> {
+    let mut known = CREDENTIAL_HEADERS.iter().chain(PRIVATE_HEADERS);
+    if let Some(known) = known.find(|known| known.as_bytes() == name) {
+        return Some((*known).into());
+    }
+    let prefixed = PRIVATE_PREFIXES.iter().any(|prefix| name.starts_with(prefix.as_bytes()));
+    let prefixed = prefixed && name != PROTO_HEADER.as_bytes();
+    prefixed.then(|| String::from_utf8_lossy(name).into_owned().into())
 }
 
 /// The gateway a provider is asked through: none if it has a place of its own.

@@ -60,8 +60,9 @@ const WITHIN_A_MINUTE: Span = Span::secs(65);
 /// The limits that the answer's headers state.
 pub fn from_headers(answer: &Answer) -> Vec<StatedLimit> {
     let mut limits = Vec::new();
-    for (name, value) in &answer.headers.0 {
-        if let (Some(name), Ok(value)) = (understand(name), core::str::from_utf8(value)) {
+    for (name, value) in answer.headers.iter() {
+        let name = core::str::from_utf8(name).ok().and_then(understand);
+        if let (Some(name), Ok(value)) = (name, core::str::from_utf8(value)) {
             note(&mut limits, name, value, answer);
         }
     }

@@ -6,6 +6,7 @@
 //! downstream plugin's configuration makes; `vm_id` must be the same for both and differ from that of
 //! any other pool in the same Envoy.
 
+mod abi;
 mod console;
 mod downstream;
 mod host;

@@ -72,8 +72,8 @@ impl World {
         let attempt = self.workers[sent.worker].attempt(&self.store, &mut sent.ticket, 7, self.now)?;
         for edit in attempt.edits {
             match edit {
-                Edit::Set(name, value) => sent.headers.insert(name.to_owned(), value),
-                Edit::Remove(name) => sent.headers.remove(&name),
+                Edit::Set(name, value) => sent.headers.insert(name.to_owned(), value.into_owned()),
+                Edit::Remove(name) => sent.headers.remove(&*name),
             };
         }
         Ok(())
