@@ -1,13 +1,18 @@
-//! The calls that a request makes to the host, bound here and not by the SDK: its own trap the VM
+//! What needs addresses: calls of the host, and one function of the C library.
+//!
+//! The calls that a request makes are bound here and not by the SDK: its own trap the VM
 //! where a host answers with a status that they do not expect, and make two strings of each header.
 //!
 //! Every call can fail; what it returns is a value or absent. Signatures: proxy-wasm ABI 0.2.1.
 
-#![expect(unsafe_code, reason = "calls of the host, which knows addresses only")]
+#![expect(unsafe_code, reason = "the host and C know addresses only")]
 
 use core::ptr::null_mut;
+use core::slice;
 
 use proxy_wasm::types::{BufferType, MapType};
+
+use crate::bytes;
 
 const OK: u32 = 0;
 
@@ -119,4 +124,15 @@ pub fn property(path: &str) -> Option<Vec<u8>> {
 pub fn set_property(path: &str, value: &[u8]) {
     // SAFETY: the addresses and sizes are those of slices that live through the call.
     unsafe { proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len()) };
+}
+
+/// C's `memcmp`, in the place of the C library's.
+///
+/// # Safety
+/// `size` bytes can be read from both addresses.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memcmp(one: *const u8, other: *const u8, size: usize) -> i32 {
+    // SAFETY: the caller's.
+    let (one, other) = unsafe { (slice::from_raw_parts(one, size), slice::from_raw_parts(other, size)) };
+    bytes::compare(one, other)
 }
