@@ -82,10 +82,11 @@ impl Balancer {
     /// The answer when there is no key.
     pub fn admit(&mut self, store: &dyn Store, ticket: &mut Ticket, random: u64, now: Time) -> Result<(), Reply> {
         ticket.leased = Some(self.lease(store, ticket, random, now).map_err(|reply| self.refused(ticket, reply))?);
+        ticket.leased_at = now;
         Ok(())
     }
 
-    /// Upstream: the key and the headers of the next attempt.
+    /// Upstream: the key and the headers of the next attempt. The `clock` is asked from the second one on.
     ///
     /// # Errors
     /// The answer when there is none any more.
@@ -94,15 +95,16 @@ impl Balancer {
         store: &dyn Store,
         ticket: &mut Ticket,
         random: u64,
-        now: Time,
+        clock: impl Fn() -> Time,
     ) -> Result<Attempt, Reply> {
+        let first = ticket.leased.take();
+        let now = if first.is_some() { ticket.leased_at } else { clock() };
         if ticket.unanswered {
             let config = self.config.clone();
             if let Some(subject) = subject(&config, &self.tally, &self.journal, ticket, now) {
                 lifecycle::unanswered(&mut self.pool, store, subject);
             }
         }
-        let first = ticket.leased.take();
         if first.is_none() && ticket.tried.len() > self.config.max_retries as usize {
             let reply = unreachable(ticket);
             return Err(self.refused(ticket, reply));

@@ -126,13 +126,14 @@ pub struct NewBody {
     pub size: usize,
 }
 
-/// Reads the headers of a request. `complete`: nothing follows them.
+/// Reads the headers of a request. `complete`: nothing follows them. The `clock` is asked if the
+/// AUTH_KEY expires.
 #[must_use]
-pub fn begin(config: &Config, headers: Headers, complete: bool, now: Time) -> Step {
+pub fn begin(config: &Config, headers: Headers, complete: bool, clock: impl Fn() -> Time) -> Step {
     let full = headers.text(":path").unwrap_or_default().to_owned();
     let (path, query) = full.split_once('?').unwrap_or((&full, ""));
     let api = route::api_of(path);
-    match read(config, headers, (path, query), complete, now) {
+    match read(config, headers, (path, query), complete, clock) {
         Ok(Entered::Request(intake)) => Step::Proceed(Box::new(Intake { api, ..intake })),
         Ok(Entered::Answer(answer)) => Step::Answer(answer),
         Ok(Entered::Console(asked, number)) => Step::Console(asked, number),
@@ -151,7 +152,7 @@ fn read(
     headers: Headers,
     (path, query): (&str, &str),
     complete: bool,
-    now: Time,
+    clock: impl Fn() -> Time,
 ) -> Result<Entered, Reply> {
     if url::is_ambiguous(path) {
         let message = "The path has dot segments, an encoded slash, a backslash or raw bytes; write it plainly.";
@@ -172,11 +173,11 @@ fn read(
         if let Some(answer) = place.open(method) {
             return answer.map(Entered::Answer);
         }
-        let (number, definition) = check_credential(config, &headers, "", now)?;
+        let (number, definition) = check_credential(config, &headers, "", clock)?;
         let asked = place.enter(config, definition, method, &headers, query)?;
         return Ok(Entered::Console(asked, number));
     }
-    let (definition_number, definition) = check_credential(config, &headers, query, now)?;
+    let (definition_number, definition) = check_credential(config, &headers, query, clock)?;
     let Some(route) = route else { return Err(unknown_path()) };
     let asked = match route {
         Route::Compat(_) if method != "POST" => return Err(Reply::method_not_allowed("POST")),
@@ -184,9 +185,9 @@ fn read(
         Route::Compat(endpoint) => Asked::Compat(endpoint),
         Route::Models => return Ok(Entered::Answer(compat::models(config, definition))),
         Route::Native(name, rest) => {
-            let (slug, _) = config.upstream(&name).ok_or_else(|| unknown_provider(&name))?;
+            let (slug, _) = config.upstream(name).ok_or_else(|| unknown_provider(name))?;
             check_provider(definition, slug)?;
-            Asked::Native { slug: slug.to_owned(), rest, query: url::without_parameter(query, "key") }
+            Asked::Native { slug: slug.to_owned(), rest: rest.to_owned(), query: url::without_parameter(query, "key") }
         }
         Route::Health | Route::Console(_) => return Err(unknown_path()),
     };
@@ -203,11 +204,11 @@ fn check_credential<'a>(
     config: &'a Config,
     headers: &Headers,
     query: &str,
-    now: Time,
+    clock: impl Fn() -> Time,
 ) -> Result<(usize, &'a Definition), Reply> {
-    let in_query = url::query_value(query, "key").map(|key| key.into_owned());
-    let candidates = credentials(headers).chain(in_query.as_deref().map(str::as_bytes));
-    config.auth.check(candidates, now).map_err(|denied| match denied {
+    let in_query = url::query_value(query, "key");
+    let candidates = credentials(headers, in_query.as_deref());
+    config.auth.check(candidates, clock).map_err(|denied| match denied {
         Denied::Missing => Reply::new(
             401,
             "missing_auth_key",
@@ -218,17 +219,23 @@ fn check_credential<'a>(
     })
 }
 
-/// Every text of the headers that may be an AUTH_KEY.
-fn credentials(headers: &Headers) -> impl Iterator<Item = &[u8]> {
-    let named = CREDENTIAL_HEADERS.iter().flat_map(|name| headers.all(name)).map(|value| {
-        let value = value.trim_ascii();
-        match value.split_at_checked(7) {
-            Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => key.trim_ascii(),
-            _ => value,
+/// Every text of a request that may be an AUTH_KEY.
+fn credentials<'a>(headers: &'a Headers, in_query: Option<&'a str>) -> Vec<&'a [u8]> {
+    let mut found = Vec::new();
+    for (name, value) in headers.iter() {
+        if name == WEBSOCKET_PROTOCOL.as_bytes() {
+            let keys = websocket_protocols(value).filter_map(|text| text.strip_prefix(WEBSOCKET_KEY.as_bytes()));
+            found.extend(keys);
+        } else if CREDENTIAL_HEADERS.iter().any(|credential| credential.as_bytes() == name) {
+            let value = value.trim_ascii();
+            found.push(match value.split_at_checked(7) {
+                Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => key.trim_ascii(),
+                _ => value,
+            });
         }
-    });
-    let websocket = websocket_protocols(headers);
-    named.chain(websocket.filter_map(|protocol| protocol.strip_prefix(WEBSOCKET_KEY.as_bytes())))
+    }
+    found.extend(in_query.map(str::as_bytes));
+    found
 }
 
 impl Intake {
@@ -369,19 +376,16 @@ impl Intake {
 
     /// The protocols that are left without the key, if a key is among them.
     fn websocket_protocols(&self) -> Option<String> {
-        let protocols = || websocket_protocols(&self.headers);
-        if !protocols().any(|protocol| protocol.starts_with(WEBSOCKET_KEY.as_bytes())) {
-            return None;
-        }
-        let kept = protocols().filter(|protocol| !protocol.starts_with(WEBSOCKET_KEY.as_bytes()));
+        let is_key = |protocol: &&[u8]| protocol.starts_with(WEBSOCKET_KEY.as_bytes());
+        let protocols = || self.headers.all(WEBSOCKET_PROTOCOL).flat_map(websocket_protocols);
+        protocols().find(is_key)?;
+        let kept = protocols().filter(|protocol| !is_key(protocol));
         Some(kept.map(String::from_utf8_lossy).collect::<Vec<_>>().join(", "))
     }
 }
 
-fn websocket_protocols(headers: &Headers) -> impl Iterator<Item = &[u8]> {
-    let values = headers.all(WEBSOCKET_PROTOCOL);
-    let protocols = values.flat_map(|value| value.split(|&byte| byte == b',')).map(<[u8]>::trim_ascii);
-    protocols.filter(|protocol| !protocol.is_empty())
+fn websocket_protocols(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|protocol| !protocol.is_empty())
 }
 
 /// The name of a header that does not go up.

@@ -22,7 +22,7 @@ pub type Nowhere = &'static str;
 impl Target {
     fn at(url: &Url, path: &str, query: &str) -> Self {
         let mark = if query.is_empty() { "" } else { "?" };
-        let path = format!("{}{path}{mark}{query}", url.path);
+        let path = [&url.path, path, mark, query].concat();
         Target { tls: url.tls, authority: url.authority.clone(), path }
     }
 

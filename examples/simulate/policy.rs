@@ -94,7 +94,7 @@ impl Policy for Pool {
             request.ticket.tokens = request.tokens * self.rng.u64(80..=120) / 100;
             self.workers[request.worker].admit(&self.store, &mut request.ticket, random, now).ok()?;
         }
-        self.workers[request.worker].attempt(&self.store, &mut request.ticket, random, now).ok()?;
+        self.workers[request.worker].attempt(&self.store, &mut request.ticket, random, || now).ok()?;
         let id = request.ticket.tried.last()?;
         self.places.get(id).copied()
     }

@@ -7,9 +7,10 @@ use super::abi;
 use crate::headers::Headers;
 use crate::pool::store::Store;
 use crate::request::Edit;
+use crate::ticket::Stub;
 use crate::time::Time;
 
-/// The property that carries the number of the stream's ticket. One path element: two do not come back.
+/// The property that carries the stub of the stream's ticket. One path element: two do not come back.
 const TICKET: &str = "one_balance.ticket";
 /// What is noted for the access log and for filters behind this one: the number of the AUTH_KEY
 /// definition, from 1.
@@ -80,14 +81,14 @@ pub fn note(name: &'static str, value: &str) {
     abi::set_property(name, value.as_bytes());
 }
 
-/// The number of the stream's ticket.
-pub fn ticket() -> Option<u32> {
-    Some(u32::from_le_bytes(abi::property(TICKET)?.try_into().ok()?))
+/// The stub of the stream's ticket.
+pub fn stub() -> Option<Stub> {
+    abi::property(TICKET)?.try_into().ok().map(Stub::from_bytes)
 }
 
-/// Lets the stream carry the number of its ticket.
-pub fn set_ticket(number: u32) {
-    abi::set_property(TICKET, &number.to_le_bytes());
+/// Lets the stream carry the stub of its ticket.
+pub fn set_stub(stub: Stub) {
+    abi::set_property(TICKET, &stub.to_bytes());
 }
 
 /// The plugin's `root_id`.

@@ -69,7 +69,7 @@ impl World {
 
     /// The next attempt.
     pub fn attempt(&mut self, sent: &mut Sent) -> Result<(), Reply> {
-        let attempt = self.workers[sent.worker].attempt(&self.store, &mut sent.ticket, 7, self.now)?;
+        let attempt = self.workers[sent.worker].attempt(&self.store, &mut sent.ticket, 7, || self.now)?;
         for edit in attempt.edits {
             match edit {
                 Edit::Set(name, value) => sent.headers.insert(name.to_owned(), value.into_owned()),
@@ -147,7 +147,7 @@ pub fn forward(
     body: &str,
 ) -> Result<Forward, Reply> {
     let all = [(":method", method), (":path", path)].into_iter().chain(headers.iter().copied());
-    match request::begin(config, Headers::from_iter(all), body.is_empty(), START) {
+    match request::begin(config, Headers::from_iter(all), body.is_empty(), || START) {
         Step::Reply(reply, _) => Err(reply),
         Step::Answer(answer) => Err(Reply::new(answer.status, "answer", String::from_utf8_lossy(&answer.body))),
         Step::Console(asked, _) => Err(Reply::new(200, "console", format!("{asked:?}"))),
