@@ -4,6 +4,7 @@
 //! valid AUTH_KEY may learn is told before the credential has been checked.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use crate::auth::{Definition, Denied};
 use crate::compat;
@@ -100,7 +101,7 @@ pub struct Intake {
 #[derive(Debug)]
 enum Asked {
     Compat(Endpoint),
-    Native { slug: String, rest: String, query: String },
+    Native { upstream: Rc<Upstream>, rest: String, query: String },
 }
 
 /// A request that is ready to go up, but for its key.
@@ -185,9 +186,10 @@ fn read(
         Route::Compat(endpoint) => Asked::Compat(endpoint),
         Route::Models => return Ok(Entered::Answer(compat::models(config, definition))),
         Route::Native(name, rest) => {
-            let (slug, _) = config.upstream(name).ok_or_else(|| unknown_provider(name))?;
-            check_provider(definition, slug)?;
-            Asked::Native { slug: slug.to_owned(), rest: rest.to_owned(), query: url::without_parameter(query, "key") }
+            let upstream = config.upstream(name).ok_or_else(|| unknown_provider(name))?;
+            check_provider(definition, &upstream.slug)?;
+            let query = url::without_parameter(query, "key");
+            Asked::Native { upstream: upstream.clone(), rest: rest.to_owned(), query }
         }
         Route::Health | Route::Console(_) => return Err(unknown_path()),
     };
@@ -245,10 +247,10 @@ impl Intake {
         match &self.asked {
             _ if config.policy.selection == Selection::Sticky => true,
             Asked::Compat(_) => true,
-            Asked::Native { slug, rest, query } => config.upstreams.get(slug).is_some_and(|upstream| {
+            Asked::Native { upstream, rest, query } => {
                 let places = upstream.provider.model;
                 model::may_be_in_body(places) && model::outside_body(places, rest, query).is_none()
-            }),
+            }
         }
     }
 
@@ -267,7 +269,9 @@ impl Intake {
             .ok_or_else(|| Reply::new(401, "invalid_auth_key", "This AUTH_KEY is not known here any more."))?;
         let mut forward = match &self.asked {
             Asked::Compat(endpoint) => compat::forward(self, config, definition, *endpoint, body, random),
-            Asked::Native { slug, rest, query } => self.native(config, definition, (slug, rest, query), body, random),
+            Asked::Native { upstream, rest, query } => {
+                self.native(config, definition, upstream, (rest, query), body, random)
+            }
         }?;
         forward.ticket.tokens = size as u64 / BYTES_PER_TOKEN;
         if config.policy.selection == Selection::Sticky {
@@ -280,11 +284,12 @@ impl Intake {
         &self,
         config: &Config,
         definition: &Definition,
-        (slug, rest, query): (&str, &str, &str),
+        upstream: &Rc<Upstream>,
+        (rest, query): (&str, &str),
         body: &[u8],
         random: u64,
     ) -> Result<Forward, Reply> {
-        let upstream = config.upstreams.get(slug).ok_or_else(|| unknown_provider(slug))?;
+        let slug = &upstream.slug;
         let places = upstream.provider.model;
         let model = match model::outside_body(places, rest, query) {
             Some(model) => Some(model),
@@ -301,13 +306,13 @@ impl Intake {
             None => Target::native(upstream, rest, query).map_err(nowhere)?,
         };
         let openai_auth = upstream.provider.openai.is_some_and(|openai| rest.starts_with(openai.scope));
-        self.forward((slug, upstream), model, target, gateway, openai_auth, None)
+        self.forward(upstream, model, target, gateway, openai_auth, None)
     }
 
     /// A request on its way, once it is known where it goes.
     pub(crate) fn forward(
         &self,
-        (slug, upstream): (&str, &Upstream),
+        upstream: &Rc<Upstream>,
         model: Option<String>,
         target: Target,
         gateway: Option<&AiGateway>,
@@ -326,13 +331,11 @@ impl Intake {
             edits.push(Edit::Set("cf-aig-authorization", format!("Bearer {}", token.expose()).into()));
         }
         let ticket = Ticket {
-            slug: slug.to_owned(),
-            model,
             client: self.api,
             openai_auth,
             through_ai_gateway: gateway.is_some(),
             definition: u32::try_from(self.definition).unwrap_or(u32::MAX),
-            ..Ticket::default()
+            ..Ticket::new(upstream.clone(), model)
         };
         Ok(Forward { edits, body, ticket })
     }

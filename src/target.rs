@@ -143,7 +143,7 @@ mod tests {
 
     fn upstream(slug: &str, base: Option<&str>) -> Upstream {
         let base_url = base.map(|text| Url::parse(text).unwrap());
-        Upstream { base_url, ..Upstream::new(find(slug).unwrap()) }
+        Upstream { base_url, ..Upstream::new(slug, find(slug).unwrap()) }
     }
 
     fn url(target: &Target) -> String {

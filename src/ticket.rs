@@ -6,16 +6,17 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use crate::config::Upstream;
 use crate::pool::{KeyId, Lease};
 use crate::provider::Api;
 use crate::time::Time;
 use crate::translate::AnswerShape;
 
 /// The state of one request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Ticket {
-    /// The provider's slug.
-    pub slug: String,
+    /// The provider, as it was configured when the request came.
+    pub upstream: Rc<Upstream>,
     /// The model, as the pool counts it; empty if the request has none.
     pub model: String,
     /// The dialect in which the client expects errors.
@@ -49,6 +50,38 @@ pub struct Ticket {
     pub doubtful: u8,
     /// What became of the request, as metrics and the access log name it; empty until that is known.
     pub result: &'static str,
+}
+
+impl Ticket {
+    /// A request for a model, which is empty if the request has none.
+    #[must_use]
+    pub fn new(upstream: Rc<Upstream>, model: String) -> Self {
+        Ticket {
+            upstream,
+            model,
+            client: Api::default(),
+            openai_auth: false,
+            through_ai_gateway: false,
+            definition: 0,
+            conversation: 0,
+            tokens: 0,
+            tried: Vec::new(),
+            leased: None,
+            lease: Lease::default(),
+            unanswered: false,
+            leased_at: Time::default(),
+            answer: None,
+            token_limits: 0,
+            doubtful: 0,
+            result: "",
+        }
+    }
+
+    /// The provider's slug.
+    #[must_use]
+    pub fn slug(&self) -> &str {
+        &self.upstream.slug
+    }
 }
 
 /// A ticket, for the downstream context and those of the attempts.
@@ -123,6 +156,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::provider::COMPATIBLE;
+
+    fn ticket() -> Ticket {
+        Ticket::new(Rc::new(Upstream::new("own", &COMPATIBLE)), String::new())
+    }
 
     proptest! {
         #[test]
@@ -130,7 +168,7 @@ mod tests {
             let (mut tickets, mut under_way, mut ended) = (Tickets::default(), BTreeMap::new(), Vec::new());
             for (stream, (begins, which)) in (0..).zip(steps) {
                 if begins || under_way.is_empty() {
-                    let ticket = Ticket { tokens: u64::from(stream), ..Ticket::default() };
+                    let ticket = Ticket { tokens: u64::from(stream), ..ticket() };
                     let stub = tickets.put(stream, Rc::new(RefCell::new(ticket)));
                     under_way.insert(stream, Stub::from_bytes(stub.to_bytes()));
                 } else {
@@ -144,7 +182,7 @@ mod tests {
                 }
                 for stub in &ended {
                     tickets.remove(*stub);
-                    prop_assert_eq!(tickets.get(*stub), None);
+                    prop_assert!(tickets.get(*stub).is_none());
                 }
             }
         }

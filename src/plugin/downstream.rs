@@ -88,7 +88,7 @@ impl Downstream {
             Err(reply) => return self.refuse(&reply),
         };
         host::note(host::CLIENT, &(forward.ticket.definition.saturating_add(1)).to_string());
-        host::note(host::PROVIDER, &forward.ticket.slug);
+        host::note(host::PROVIDER, forward.ticket.slug());
         host::note(host::MODEL, &forward.ticket.model);
         let admitted = balancer.borrow_mut().admit(&host::SharedData, &mut forward.ticket, random(), host::now());
         if let Err(reply) = admitted {
@@ -253,7 +253,7 @@ impl HttpContext for Downstream {
 
     fn on_log(&mut self) {
         if let (State::Forwarded, Some(balancer), Some((_, ticket))) = (&self.state, &self.balancer, &self.ticket) {
-            balancer.borrow().cancelled(&ticket.borrow().slug);
+            balancer.borrow().cancelled(ticket.borrow().slug());
             host::note(host::OUTCOME, CANCELLED);
         }
     }

@@ -26,7 +26,7 @@ const MAX_ANSWER: usize = 8 << 20;
 /// One attempt.
 pub struct Upstream {
     balancer: Option<Shared>,
-    ticket: SharedTicket,
+    ticket: Option<SharedTicket>,
     state: State,
 }
 
@@ -67,12 +67,13 @@ impl Head {
 
 impl Upstream {
     pub fn new(balancer: Option<Shared>) -> Self {
-        Upstream { balancer, ticket: SharedTicket::default(), state: State::Waiting }
+        Upstream { balancer, ticket: None, state: State::Waiting }
     }
 
     fn reply(&mut self, reply: &Reply) -> Action {
         host::note(host::OUTCOME, reply.code);
-        let (client, attempts) = (self.ticket.borrow().client, self.ticket.borrow().tried.len());
+        let ticket = self.ticket.as_ref().map(|ticket| ticket.borrow());
+        let (client, attempts) = ticket.map(|ticket| (ticket.client, ticket.tried.len())).unwrap_or_default();
         let rendered = reply.render(client);
         let mut headers = rendered.headers;
         headers.push((ATTEMPTS_HEADER, attempts.to_string()));
@@ -84,11 +85,10 @@ impl Upstream {
     /// flows.
     fn answered(&mut self, head: &Head, body: &[u8]) {
         let map = MapType::HttpResponseHeaders;
-        let Some(balancer) = self.balancer.clone() else { return };
+        let (Some(balancer), Some(ticket)) = (self.balancer.clone(), self.ticket.clone()) else { return };
         let mut balancer = balancer.borrow_mut();
         let now = host::now();
         let error = if head.is_error() { body.get(..body.len().min(BODY_LIMIT)).unwrap_or_default() } else { &[] };
-        let ticket = self.ticket.clone();
         let mut ticket = ticket.borrow_mut();
         let next = balancer.answered(&host::SharedData, &mut ticket, &head.headers, error, random(), now);
         if head.headers.has("set-cookie") {
@@ -161,22 +161,19 @@ impl Upstream {
 
     /// A piece of a successful answer passes.
     fn watch(&self, watcher: &mut Watcher, piece: &[u8]) {
-        let Some(balancer) = &self.balancer else { return };
-        let ticket = self.ticket.borrow();
+        let (Some(balancer), Some(ticket)) = (&self.balancer, &self.ticket) else { return };
+        let ticket = ticket.borrow();
         let mut balancer = balancer.borrow_mut();
-        let Some(provider) = balancer.config.upstream(&ticket.slug).map(|(_, upstream)| upstream.provider) else {
-            return;
-        };
-        if let Some(verdict) = watcher.see(piece, provider, host::now) {
+        if let Some(verdict) = watcher.see(piece, ticket.upstream.provider, host::now) {
             balancer.failed_late(&host::SharedData, &ticket, &verdict, host::now());
         }
     }
 
     /// A successful answer has ended: its tokens are known.
     fn count(&self, watcher: &Watcher) {
-        if let (Some(tokens), Some(balancer)) = (watcher.usage(), &self.balancer) {
+        if let (Some(tokens), Some(balancer), Some(ticket)) = (watcher.usage(), &self.balancer, &self.ticket) {
             let mut balancer = balancer.borrow_mut();
-            balancer.served(&host::SharedData, &self.ticket.borrow(), tokens, host::now());
+            balancer.served(&host::SharedData, &ticket.borrow(), tokens, host::now());
             if balancer.config.token_metrics {
                 host::note(host::TOKENS_IN, &tokens.input.to_string());
                 host::note(host::TOKENS_OUT, &tokens.output.to_string());
@@ -229,7 +226,8 @@ impl Upstream {
 
     /// Whether the body has to be read before the headers go on, and how much of it.
     fn reads(&self, head: &Head) -> Option<usize> {
-        let whole = || self.ticket.borrow().answer.as_ref().is_some_and(|shape| shape.kind != Kind::ChatStream);
+        let shape = |shape: &AnswerShape| shape.kind != Kind::ChatStream;
+        let whole = || self.ticket.as_ref().is_some_and(|ticket| ticket.borrow().answer.as_ref().is_some_and(shape));
         match head.is_error() {
             true => Some(BODY_LIMIT),
             false if head.succeeded() && whole() => Some(MAX_ANSWER),
@@ -259,10 +257,8 @@ impl HttpContext for Upstream {
                 "This request has not passed the downstream filter.",
             ));
         };
-        self.ticket = ticket;
-        let mut ticket = self.ticket.borrow_mut();
-        let attempt = balancer.borrow_mut().attempt(&host::SharedData, &mut ticket, random(), host::now);
-        drop(ticket);
+        let attempt = balancer.borrow_mut().attempt(&host::SharedData, &mut ticket.borrow_mut(), random(), host::now);
+        self.ticket = Some(ticket);
         match attempt {
             Ok(attempt) => {
                 host::edit_request(&attempt.edits);

@@ -56,8 +56,12 @@ impl World {
 
     /// A request for a model of a provider, as far as the first key.
     pub fn ask(&mut self, worker: usize, slug: &str, model: &str) -> Result<Sent, Reply> {
-        let ticket = Ticket { slug: slug.to_owned(), model: model.to_owned(), ..Ticket::default() };
+        let ticket = self.ticket(slug, model);
         self.send(worker, ticket)
+    }
+
+    pub fn ticket(&self, slug: &str, model: &str) -> Ticket {
+        Ticket::new(self.config.upstreams[slug].clone(), model.to_owned())
     }
 
     pub fn send(&mut self, worker: usize, mut ticket: Ticket) -> Result<Sent, Reply> {

@@ -119,7 +119,7 @@ impl World {
         self.balancer.answered(&self.store, &mut ticket, &answer, &[], 7, self.now);
         let marks = self.balancer.marks(&ticket).len();
         let mut watcher = Watcher::new(&answer);
-        let provider = self.config.upstream(&ticket.slug).expect("it is known").1.provider;
+        let provider = ticket.upstream.provider;
         let now = self.now;
         watcher.see(exchange.answer, provider, || now);
         let mut size = marks + attempt.edits.len() + forward.body.map_or(0, |body| body.beginning.len());
