@@ -26,7 +26,7 @@ use crate::pool::providers::EGRESS_REST;
 use crate::pool::quota::{Dimension, UNLIMITED};
 use crate::pool::record::{Block, Note, Pause, Reason, Record, Sync, Trial};
 use crate::pool::store::Store;
-use crate::pool::{Lease, Pool, usage};
+use crate::pool::{Lease, Pool, counts};
 use crate::provider::Api;
 use crate::time::{DAY, MINUTE, Span, Time};
 
@@ -116,8 +116,10 @@ pub fn served(pool: &Pool, store: &dyn Store, subject: Subject, tokens: Usage) {
         Api::Gemini => tokens.input,
         _ => tokens.input.saturating_add(tokens.output),
     };
-    let windows = upstream.provider.windows();
-    usage::change(store, lease.id, model, now, |usage| usage.correct(windows, expected, tokens, leased_at, now));
+    counts::change(store, lease.id, model, now, &mut |usage| {
+        usage.correct(upstream.provider.minute, expected, tokens, leased_at, now);
+        true
+    });
 }
 
 struct Lesson<'a> {
@@ -139,7 +141,7 @@ impl Lesson<'_> {
         // An answer that states the limit itself knows better.
         let stated = |full: &Dimension| self.verdict.limits.iter().any(|limit| self.dimension(limit) == Some(*full));
         if let Some(dimension) = lease.beyond.filter(|full| !stated(full)) {
-            usage::change(store, lease.id, model, now, |usage| usage.own.set(dimension, UNLIMITED));
+            counts::change(store, lease.id, model, now, &mut |usage| usage.state(dimension, UNLIMITED));
             pool.change_provider(store, slug, |state| state.limit_trial_succeeded(model));
         }
         if let Some(exhausted) = exhausted {
@@ -320,7 +322,7 @@ impl Lesson<'_> {
         if known.is_none() {
             pool.change_provider(store, slug, |state| state.state_limit(model, dimension, limit, now));
         }
-        usage::change(store, lease.id, model, now, |usage| usage.own.set(dimension, limit));
+        counts::change(store, lease.id, model, now, &mut |usage| usage.state(dimension, limit));
     }
 
     /// What a stated limit is, if it is one that is counted here.
@@ -394,9 +396,11 @@ fn release_trial(pool: &mut Pool, store: &dyn Store, subject: Subject) {
 
 fn give_back(store: &dyn Store, subject: Subject) {
     let Subject { upstream, lease, model, leased_at, now, .. } = subject;
-    let windows = upstream.provider.windows();
     if let Some(tokens) = lease.counted {
-        usage::change(store, lease.id, model, now, |usage| usage.give_back(windows, tokens, leased_at, now));
+        counts::change(store, lease.id, model, now, &mut |usage| {
+            usage.give_back(upstream.provider.minute, tokens, leased_at, now);
+            true
+        });
     }
 }
 

@@ -6,7 +6,7 @@
 //!
 //! Facts come from the providers' public documentation as of November 2026.
 
-use crate::pool::quota::{Minute, Windows};
+use crate::pool::quota::Minute;
 use crate::time::DailyReset;
 
 /// What the code must know of a provider.
@@ -89,12 +89,6 @@ pub struct OpenAi {
 }
 
 impl Provider {
-    /// The windows of its quotas.
-    #[must_use]
-    pub fn windows(&self) -> Windows {
-        Windows { minute: self.minute, day: self.daily_reset }
-    }
-
     /// The name that AI Gateway's compat models use.
     #[must_use]
     pub fn compat_name(&self) -> &'static str {

@@ -95,12 +95,35 @@ impl DailyReset {
     pub fn next(self, now: Time) -> Time {
         match self {
             DailyReset::MidnightPacific => next_midnight(now, &jiff::tz::get!("America/Los_Angeles")),
-            DailyReset::MidnightUtc => next_midnight(now, &TimeZone::UTC),
+            DailyReset::MidnightUtc => Time(now.0 - now.0 % DAY.0).plus(DAY),
             DailyReset::After24Hours => now.plus(DAY),
         }
     }
 }
 
+/// Remembers when the running Pacific day ends: a lease needs to know, and asking the zone's rules costs
+/// more than all the rest of it.
+#[derive(Debug, Default)]
+pub struct Days {
+    /// At all times from then on, up to its end, the running day is this one.
+    since: Time,
+    ends: Time,
+}
+
+impl Days {
+    /// The first reset after `now`, as [`DailyReset::next`] says.
+    pub fn end(&mut self, reset: DailyReset, now: Time) -> Time {
+        if reset != DailyReset::MidnightPacific {
+            return reset.next(now);
+        }
+        if now < self.since || now >= self.ends {
+            *self = Days { since: now, ends: reset.next(now) };
+        }
+        self.ends
+    }
+}
+
+#[cold]
 fn next_midnight(now: Time, zone: &TimeZone) -> Time {
     let midnight = i64::try_from(now.0)
         .ok()
@@ -121,6 +144,7 @@ impl fmt::Display for Time {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn at(text: &str) -> Time {
         let stamp: jiff::Timestamp = text.parse().unwrap();
@@ -151,6 +175,7 @@ mod tests {
 
     #[test]
     fn arithmetic_saturates() {
+        assert_eq!(DailyReset::MidnightUtc.next(Time(u64::MAX)), Time(u64::MAX));
         let end = Time(u64::MAX);
         assert_eq!(end.plus(DAY), end);
         assert_eq!(end.until(Time(0)), Span(0));
@@ -159,5 +184,21 @@ mod tests {
         assert_eq!(Span::from_secs_f64(-1.0), None);
         assert_eq!(Span::from_secs_f64(1e300), Some(Span(u64::MAX)));
         assert_eq!(Time::from_secs(u64::MAX).to_string(), (u64::MAX / 1000).to_string());
+    }
+
+    proptest! {
+        /// Whichever way the clock steps.
+        #[test]
+        fn days_are_remembered(times in proptest::collection::vec(0u64..253_402_300_800_000, 1..20), steps: [i32; 20]) {
+            let mut days = Days::default();
+            for (time, step) in times.into_iter().zip(steps) {
+                for now in [time, time.saturating_add_signed(step.into())].map(Time) {
+                    for reset in [DailyReset::MidnightPacific, DailyReset::MidnightUtc, DailyReset::After24Hours] {
+                        prop_assert_eq!(days.end(reset, now), reset.next(now));
+                    }
+                    prop_assert_eq!(DailyReset::MidnightUtc.next(now), next_midnight(now, &TimeZone::UTC));
+                }
+            }
+        }
     }
 }

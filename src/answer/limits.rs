@@ -61,8 +61,9 @@ const WITHIN_A_MINUTE: Span = Span::secs(65);
 pub fn from_headers(answer: &Answer) -> Vec<StatedLimit> {
     let mut limits = Vec::new();
     for (name, value) in answer.headers.iter() {
-        let name = core::str::from_utf8(name).ok().and_then(understand);
-        if let (Some(name), Ok(value)) = (name, core::str::from_utf8(value)) {
+        if let Some(name) = understand(name)
+            && let Ok(value) = core::str::from_utf8(value)
+        {
             note(&mut limits, name, value, answer);
         }
     }
@@ -72,19 +73,16 @@ pub fn from_headers(answer: &Answer) -> Vec<StatedLimit> {
 
 /// Adds the limits of headers that stand inside a body (OpenRouter's `metadata.headers`).
 pub fn note_header(limits: &mut Vec<StatedLimit>, name: &str, value: &str, answer: &Answer) {
-    if let Some(name) = understand(&name.to_ascii_lowercase()) {
+    if let Some(name) = understand(name.to_ascii_lowercase().as_bytes()) {
         note(limits, name, value, answer);
     }
 }
 
 fn note(limits: &mut Vec<StatedLimit>, name: Name, value: &str, answer: &Answer) {
-    let value = value.trim();
     // A negative rest or limit is no number here, and so is not noted.
-    let number = value.parse::<u64>().ok();
-    let longest = if name.window == Window::Month { reset::LONGEST_MONTHLY } else { reset::LONGEST };
-    let end = reset::parse(value, answer.now).map(|at| reset::clamp(answer.now, at, longest));
-    let usable = if name.field == Field::Reset { end.is_some() } else { number.is_some() };
-    if !usable {
+    let number = if name.field == Field::Reset { None } else { value.trim().parse::<u64>().ok() };
+    let end = if name.field == Field::Reset { end_of(name, value, answer) } else { None };
+    if number.is_none() && end.is_none() {
         return;
     }
     let same = |limit: &StatedLimit| (limit.what, limit.window) == (name.what, name.window);
@@ -97,6 +95,11 @@ fn note(limits: &mut Vec<StatedLimit>, name: Name, value: &str, answer: &Answer)
         Field::Remaining => limit.remaining = number,
         Field::Reset => limit.reset = end,
     }
+}
+
+fn end_of(name: Name, value: &str, answer: &Answer) -> Option<Time> {
+    let longest = if name.window == Window::Month { reset::LONGEST_MONTHLY } else { reset::LONGEST };
+    reset::parse(value, answer.now).map(|at| reset::clamp(answer.now, at, longest))
 }
 
 /// Gives the windows that the names leave open. Groq's requests are per day and its tokens per
@@ -115,31 +118,36 @@ fn name_windows(limits: &mut [StatedLimit], answer: &Answer) {
     }
 }
 
-fn understand(name: &str) -> Option<Name> {
-    let words = ["x-ratelimit-", "anthropic-ratelimit-", "ratelimit-", "x-trial-endpoint-call-"]
-        .iter()
-        .find_map(|prefix| name.strip_prefix(prefix))?;
+fn understand(name: &[u8]) -> Option<Name> {
+    // Most headers are told by their first letter.
+    let prefixes: &[&[u8]] = match name.first()? {
+        b'x' => &[b"x-ratelimit-", b"x-trial-endpoint-call-"],
+        b'a' => &[b"anthropic-ratelimit-"],
+        b'r' => &[b"ratelimit-"],
+        _ => return None,
+    };
+    let words = prefixes.iter().find_map(|prefix| name.strip_prefix(*prefix))?;
     let (mut field, mut what, mut window) = (None, What::Requests, Window::Unstated);
-    for word in words.split('-') {
+    for word in words.split(|byte| *byte == b'-') {
         match word {
-            "limit" => field = Some(Field::Limit),
-            "remaining" => field = Some(Field::Remaining),
-            "reset" => field = Some(Field::Reset),
-            "requests" | "req" => what = What::Requests,
-            "input" => what = What::InputTokens,
-            "output" => what = What::OutputTokens,
-            "tokens" if what == What::Requests => what = What::Tokens,
-            "tokens" => {}
-            "second" => window = Window::Second,
-            "minute" => window = Window::Minute,
-            "hour" => window = Window::Hour,
-            "day" => window = Window::Day,
-            "month" => window = Window::Month,
+            b"limit" => field = Some(Field::Limit),
+            b"remaining" => field = Some(Field::Remaining),
+            b"reset" => field = Some(Field::Reset),
+            b"requests" | b"req" => what = What::Requests,
+            b"input" => what = What::InputTokens,
+            b"output" => what = What::OutputTokens,
+            b"tokens" if what == What::Requests => what = What::Tokens,
+            b"tokens" => {}
+            b"second" => window = Window::Second,
+            b"minute" => window = Window::Minute,
+            b"hour" => window = Window::Hour,
+            b"day" => window = Window::Day,
+            b"month" => window = Window::Month,
             _ => return None,
         }
     }
     // Cohere counts a trial key's calls per minute.
-    if name.starts_with("x-trial") {
+    if name.starts_with(b"x-trial") {
         window = Window::Minute;
     }
     field.map(|field| Name { field, what, window })

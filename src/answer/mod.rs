@@ -22,6 +22,7 @@ mod reset;
 mod rules;
 mod scanner;
 pub mod stream;
+mod tokens;
 
 pub use evidence::{Evidence, Sign};
 pub use limits::StatedLimit;

@@ -36,7 +36,12 @@ pub fn parse(text: &str, now: Time) -> Option<Time> {
     if text.len() > TEXT_LIMIT {
         return None;
     }
-    match text.parse::<f64>() {
+    // Most are whole numbers, which need no parser of floating ones.
+    let number = match text.parse::<u32>() {
+        Ok(number) => Ok(number.into()),
+        Err(_) => text.parse::<f64>(),
+    };
+    match number {
         Ok(number) => from_number(number, now),
         Err(_) => duration(text).map(|span| now.plus(span)).or_else(|| fresh(date::parse(text)?, now)),
     }

@@ -1,7 +1,10 @@
 //! Follows the structure of JSON that arrives in any pieces, and copies out the few values that matter.
 //!
-//! The state is a handful of numbers and the value being copied. Long strings, which are most of a
-//! body, are hopped over at memchr's speed.
+//! The state is a handful of numbers and, of a string or value that a piece cuts, its beginning. Only the
+//! two outermost levels are followed byte by byte; of what lies deeper, or in a value being copied,
+//! brackets are counted and strings hopped over.
+
+use std::borrow::Cow;
 
 use memchr::memchr2;
 
@@ -46,15 +49,18 @@ pub struct Scanner {
     /// The next string in an object is a key, for it follows `{` or `,`; a value is hopped over.
     expects_key: bool,
     string: Text,
-    /// The string's beginning, if it may be a key.
-    name: Vec<u8>,
+    /// The beginning of a key that a piece has cut, and how long it is.
+    name: [u8; NAME_LIMIT],
+    named: usize,
     /// The key before the colon at the top and one level down.
     keys: [Option<Key>; 2],
     /// Where the value being copied stands, and which key it has.
     copying: Option<(usize, Key)>,
+    /// Its beginning, if a piece has cut it.
     value: Vec<u8>,
 }
 
+/// Where the next byte stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Text {
     #[default]
@@ -65,51 +71,44 @@ enum Text {
     Escape(bool),
 }
 
+/// A key that matters and the whole of its value.
+pub type Found<'t> = (Key, Cow<'t, [u8]>);
+
 impl Scanner {
     /// Forgets an unfinished document, for a new one begins.
     pub fn start(&mut self) {
-        let (mut name, mut value) = (core::mem::take(&mut self.name), core::mem::take(&mut self.value));
-        name.clear();
+        let mut value = core::mem::take(&mut self.value);
         value.clear();
-        *self = Scanner { name, value, ..Scanner::default() };
+        *self = Scanner { value, ..Scanner::default() };
     }
 
     /// Reads on, up to the end of one value that matters. Returns how many bytes were read.
-    pub fn step(&mut self, text: &[u8]) -> (usize, Option<(Key, Vec<u8>)>) {
-        let mut at = 0;
+    pub fn step<'t>(&mut self, text: &'t [u8]) -> (usize, Option<Found<'t>>) {
+        let mut at = if self.string == Text::Outside { 0 } else { self.go_on(text) };
+        at = self.hop(text, at);
         // Where the part of the value begins that is in this text.
         let mut copied = 0;
-        while let Some(byte) = text.get(at) {
-            match self.string {
-                Text::Outside => {
-                    if matches!(byte, b',' | b'}' | b']')
-                        && let Some(key) = self.end_value()
-                    {
-                        self.copy(text.get(copied..at).unwrap_or_default());
-                        let value = core::mem::take(&mut self.value);
-                        self.outside(*byte);
-                        return (at + 1, Some((key, value)));
-                    }
-                    at += 1;
-                    if self.outside(*byte) {
-                        copied = at;
-                    }
+        while let Some(&byte) = text.get(at) {
+            at += 1;
+            match byte {
+                b'"' => at = self.begin_string(text, at),
+                b':' if self.begins_value() => copied = at,
+                b'{' | b'[' => {
+                    self.open(byte == b'{');
+                    at = self.hop(text, at);
                 }
-                Text::Key | Text::Value => {
-                    // Most of a body is long strings: hop to what can end them.
-                    let rest = text.get(at..).unwrap_or_default();
-                    let hop = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
-                    self.note_name(rest.get(..hop).unwrap_or_default());
-                    at += hop;
-                    if let Some(byte) = text.get(at) {
-                        self.in_string(*byte);
-                        at += 1;
+                b',' | b'}' | b']' => {
+                    let ended = self.end_value();
+                    if byte == b',' {
+                        self.expects_key = self.in_object();
+                    } else {
+                        self.close();
+                    }
+                    if let Some(key) = ended {
+                        return (at, Some((key, self.copied(text.get(copied..at - 1).unwrap_or_default()))));
                     }
                 }
-                Text::Escape(of_key) => {
-                    self.string = if of_key { Text::Key } else { Text::Value };
-                    at += 1;
-                }
+                _ => {}
             }
         }
         if self.copying.is_some() {
@@ -118,26 +117,89 @@ impl Scanner {
         (at, None)
     }
 
-    /// The quote or the backslash that a hop ended at.
-    fn in_string(&mut self, byte: u8) {
-        let is_key = self.string == Text::Key;
-        if byte == b'\\' {
-            // No key that matters has an escape; the backslash stays in the name and spoils it.
-            self.note_name(&[byte]);
-            self.string = Text::Escape(is_key);
-            return;
+    /// Hops over what lies too deep to matter, behind the bracket that leads out of it.
+    fn hop(&mut self, text: &[u8], mut at: usize) -> usize {
+        let floor = self.copying.map_or(self.base + 2, |(depth, _)| depth);
+        let mut depth = self.depth;
+        if depth <= floor {
+            return at;
         }
-        self.string = Text::Outside;
-        if is_key {
-            self.end_key();
+        while depth > floor
+            && let Some(byte) = text.get(at)
+        {
+            at += 1;
+            match byte {
+                b'"' => match end_of_string(text, at) {
+                    Ok(end) => at = end,
+                    Err(escaped) => {
+                        self.string = if escaped { Text::Escape(false) } else { Text::Value };
+                        at = text.len();
+                    }
+                },
+                b'{' | b'[' => depth = depth.saturating_add(1),
+                b'}' | b']' => depth -= 1,
+                _ => {}
+            }
+        }
+        self.depth = depth;
+        self.expects_key = false;
+        at
+    }
+
+    /// Behind the quote that begins a string.
+    fn begin_string(&mut self, text: &[u8], at: usize) -> usize {
+        let is_key = self.expects_key && self.in_object();
+        match end_of_string(text, at) {
+            Ok(end) => {
+                if is_key {
+                    self.end_key(Key::of(text.get(at..end - 1).unwrap_or_default()));
+                }
+                end
+            }
+            Err(escaped) => {
+                self.named = 0;
+                self.cut(text.get(at..).unwrap_or_default(), is_key, escaped);
+                text.len()
+            }
         }
     }
 
-    fn note_name(&mut self, bytes: &[u8]) {
-        if self.string == Text::Key {
-            let room = NAME_LIMIT.saturating_sub(self.name.len());
-            self.name.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+    /// Reads on in a string that the last piece has cut.
+    fn go_on(&mut self, text: &[u8]) -> usize {
+        let is_key = matches!(self.string, Text::Key | Text::Escape(true));
+        let start = usize::from(matches!(self.string, Text::Escape(_))).min(text.len());
+        match end_of_string(text, start) {
+            Ok(end) => {
+                self.string = Text::Outside;
+                if is_key {
+                    self.note_name(text.get(..end - 1).unwrap_or_default());
+                    self.end_key(Key::of(self.name.get(..self.named).unwrap_or_default()));
+                }
+                end
+            }
+            Err(escaped) => {
+                self.cut(text, is_key, escaped);
+                text.len()
+            }
         }
+    }
+
+    fn cut(&mut self, text: &[u8], is_key: bool, escaped: bool) {
+        if is_key {
+            self.note_name(text);
+        }
+        self.string = match (escaped, is_key) {
+            (true, _) => Text::Escape(is_key),
+            (false, true) => Text::Key,
+            (false, false) => Text::Value,
+        };
+    }
+
+    fn note_name(&mut self, bytes: &[u8]) {
+        let room = self.name.get_mut(self.named..).unwrap_or_default();
+        let fits = bytes.len().min(room.len());
+        room.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        self.named += fits;
     }
 
     /// The level of the innermost bracket: 0 is the document's own object.
@@ -149,8 +211,8 @@ impl Scanner {
         self.level().and_then(|level| self.objects.get(level)).copied().unwrap_or(false)
     }
 
-    fn end_key(&mut self) {
-        let key = Key::of(&self.name);
+    /// No key that matters has an escape, and a backslash in its name spoils it.
+    fn end_key(&mut self, key: Option<Key>) {
         // One level down counts only below a parent.
         let under = matches!(self.keys, [Some(Key::Parent), _]);
         match (self.level(), &mut self.keys) {
@@ -161,29 +223,8 @@ impl Scanner {
         self.expects_key = false;
     }
 
-    /// A byte outside of strings. True if a value begins behind it that is to be copied.
-    fn outside(&mut self, byte: u8) -> bool {
-        match byte {
-            b'"' => self.begin_string(),
-            b':' => return self.begin_value(),
-            b',' => self.expects_key = self.in_object(),
-            b'{' | b'[' => self.open(byte == b'{'),
-            b'}' | b']' => self.close(),
-            _ => {}
-        }
-        false
-    }
-
-    fn begin_string(&mut self) {
-        if self.expects_key && self.in_object() {
-            self.name.clear();
-            self.string = Text::Key;
-        } else {
-            self.string = Text::Value;
-        }
-    }
-
-    fn begin_value(&mut self) -> bool {
+    /// Whether a value begins behind a colon that is to be copied.
+    fn begins_value(&mut self) -> bool {
         if self.copying.is_some() || !self.in_object() {
             return false;
         }
@@ -199,6 +240,16 @@ impl Scanner {
         let (_, key) = self.copying.filter(|(depth, _)| *depth == self.depth)?;
         self.copying = None;
         Some(key)
+    }
+
+    /// The whole value, of which this is the last part.
+    fn copied<'t>(&mut self, last: &'t [u8]) -> Cow<'t, [u8]> {
+        if self.value.is_empty() {
+            let value = last.trim_ascii_start();
+            return Cow::Borrowed(value.get(..VALUE_LIMIT).unwrap_or(value));
+        }
+        self.copy(last);
+        Cow::Owned(core::mem::take(&mut self.value))
     }
 
     fn copy(&mut self, bytes: &[u8]) {
@@ -228,5 +279,70 @@ impl Scanner {
     fn close(&mut self) {
         self.depth = self.depth.saturating_sub(1);
         self.expects_key = false;
+    }
+}
+
+/// The place behind the quote that ends a string, from a place in it on.
+///
+/// # Errors
+/// When the text ends before: whether it ends behind a backslash.
+pub fn end_of_string(text: &[u8], mut at: usize) -> Result<usize, bool> {
+    let mut words = 0;
+    loop {
+        let rest = text.get(at..).ok_or(true)?;
+        match rest.first_chunk() {
+            // Most strings are shorter than what memchr takes to begin.
+            Some(word) if words < FEW_WORDS => match quote_or_backslash(u64::from_le_bytes(*word)) {
+                Some(hop) => at += hop,
+                None => {
+                    (at, words) = (at + word.len(), words + 1);
+                    continue;
+                }
+            },
+            _ => at += memchr2(b'"', b'\\', rest).unwrap_or(rest.len()),
+        }
+        match text.get(at) {
+            Some(b'"') => return Ok(at + 1),
+            Some(_) => (at, words) = (at + 2, 0),
+            None => return Err(false),
+        }
+    }
+}
+
+/// So many words of a string are searched before memchr is asked.
+const FEW_WORDS: usize = 4;
+
+/// The first of eight bytes that is a quote or a backslash.
+fn quote_or_backslash(word: u64) -> Option<usize> {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    // The high bit of each byte that is the one looked for, and maybe of some behind it.
+    let marks = |byte: u8| {
+        let other = word ^ (ONES * u64::from(byte));
+        other.wrapping_sub(ONES) & !other & (ONES * 0x80)
+    };
+    let marks = marks(b'"') | marks(b'\\');
+    (marks != 0).then(|| marks.trailing_zeros() as usize / 8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn strings_end_at_the_first_bare_quote(text in "[a-z\u{80}]{0,50}(\\\\[a\"\\\\]|[ab]){0,6}\"?[a\"\\\\]{0,9}", at in 0usize..3) {
+            let text = text.as_bytes();
+            let mut place = at;
+            let expected = loop {
+                match text.get(place) {
+                    Some(b'"') => break Ok(place + 1),
+                    Some(b'\\') => place += 2,
+                    Some(_) => place += 1,
+                    None => break Err(place > text.len()),
+                }
+            };
+            prop_assert_eq!(end_of_string(text, at), expected);
+        }
     }
 }

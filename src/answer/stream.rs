@@ -7,11 +7,14 @@
 //! `message` and `response`). An `"error"` in a model's text is inside a string and never looks like a
 //! key. Searching the text for words instead would need whole lines in memory and a parser for each.
 
-use serde::Deserialize;
+use std::borrow::Cow;
+
+use memchr::{memchr2, memchr2_iter};
 use serde_json::Value;
 
 use super::body::number;
 use super::scanner::{Key, Scanner};
+use super::tokens::Tokens;
 use super::{Answer, Verdict, classify};
 use crate::headers::Headers;
 use crate::provider::Provider;
@@ -98,21 +101,21 @@ impl Watcher {
         self.usage
     }
 
-    fn scan_events(&mut self, piece: &[u8]) -> Option<Vec<u8>> {
+    fn scan_events<'p>(&mut self, piece: &'p [u8]) -> Option<Cow<'p, [u8]>> {
         let mut error = None;
-        for line in piece.split_inclusive(|byte| *byte == b'\n' || *byte == b'\r') {
-            let (text, ends) = match line.split_last() {
-                Some((b'\n' | b'\r', text)) => (text, true),
-                _ => (line, false),
-            };
-            let text = self.behind_field(text);
+        let mut rest = piece;
+        loop {
+            let end = memchr2(b'\n', b'\r', rest);
+            let (line, after) = rest.split_at(end.unwrap_or(rest.len()));
+            let text = self.behind_field(line);
             error = error.or(self.scan(text));
-            if ends {
-                self.line = Line::Field(0);
+            let [_, after @ ..] = after else { return error };
+            rest = after;
+            if self.line == Line::Data {
                 self.scanner.start();
             }
+            self.line = Line::Field(0);
         }
-        error
     }
 
     /// The part of a line's piece that lies behind `data:`.
@@ -128,7 +131,7 @@ impl Watcher {
         if self.line == Line::Data { text } else { &[] }
     }
 
-    fn scan(&mut self, text: &[u8]) -> Option<Vec<u8>> {
+    fn scan<'p>(&mut self, text: &'p [u8]) -> Option<Cow<'p, [u8]>> {
         let mut error = None;
         let mut rest = text;
         while !rest.is_empty() {
@@ -144,13 +147,7 @@ impl Watcher {
     }
 
     fn note_usage(&mut self, value: &[u8]) {
-        let Ok(stated) = serde_json::from_slice::<Stated>(value) else { return };
-        let count = |values: &[&Option<Value>]| {
-            values.iter().find_map(|value| number(value.as_ref()?)).map(|count| count as u64)
-        };
-        let input = count(&[&stated.prompt_tokens, &stated.input_tokens, &stated.prompt_token_count]);
-        let output = count(&[&stated.completion_tokens, &stated.output_tokens, &stated.candidates_token_count]);
-        let thoughts = count(&[&stated.thoughts_token_count]);
+        let Tokens { input, output, thoughts } = Tokens::read(value);
         if input.is_none() && output.is_none() && thoughts.is_none() {
             return;
         }
@@ -161,29 +158,16 @@ impl Watcher {
     }
 }
 
-/// The counts of a usage object; all else in it is skipped unread.
-#[derive(Deserialize)]
-struct Stated {
-    prompt_tokens: Option<Value>,
-    input_tokens: Option<Value>,
-    #[serde(rename = "promptTokenCount")]
-    prompt_token_count: Option<Value>,
-    completion_tokens: Option<Value>,
-    output_tokens: Option<Value>,
-    #[serde(rename = "candidatesTokenCount")]
-    candidates_token_count: Option<Value>,
-    #[serde(rename = "thoughtsTokenCount")]
-    thoughts_token_count: Option<Value>,
-}
-
 fn format_of(headers: &Headers) -> Format {
     let encoding = headers.text("content-encoding").unwrap_or("identity");
-    let kind = headers.text("content-type").unwrap_or_default().to_ascii_lowercase();
+    let kind = headers.text("content-type").unwrap_or_default().as_bytes();
+    let says =
+        |at: usize, word: &[u8]| kind.get(at..at + word.len()).is_some_and(|text| text.eq_ignore_ascii_case(word));
     if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") {
         Format::Opaque
-    } else if kind.starts_with("text/event-stream") {
+    } else if says(0, b"text/event-stream") {
         Format::Events
-    } else if kind.contains("json") {
+    } else if memchr2_iter(b'j', b'J', kind).any(|at| says(at, b"json")) {
         Format::Json
     } else {
         Format::Opaque

@@ -2,8 +2,9 @@
 //!
 //! It says for each page of key records how often it has changed, so that a worker with a decoded
 //! copy knows with one read which pages it must read again; and it holds the round-robin cursors,
-//! which all workers share. Layout: a version byte, then little-endian 32-bit numbers, first the
-//! pages' generations, then the cursors. Fixed places are read and written without decoding.
+//! which all workers share. Layout: a version byte, then little-endian 32-bit numbers: the epoch, which
+//! each announcement moves, so that a worker sees by one number that nothing has changed; the pages'
+//! generations; the cursors. Fixed places are read and written without decoding.
 
 use super::store::{Store, create, update};
 
@@ -17,9 +18,13 @@ const PAGES: usize = RECORD_PAGES + 2;
 /// Cursors are shared by hash: two models on one cursor still get all keys in turn.
 pub const CURSORS: usize = 64;
 
-const NAME: &str = "one-balance/1/board";
-const VERSION: u8 = 1;
-const BYTES: usize = 1 + 4 * (PAGES + CURSORS);
+const NAME: &str = "one-balance/2/board";
+const VERSION: u8 = 2;
+/// Where the epoch stands among the numbers, and where the generations and the cursors begin.
+const EPOCH: usize = 0;
+const GENERATIONS: usize = 1;
+const CURSOR: usize = GENERATIONS + PAGES;
+const BYTES: usize = 1 + 4 * (CURSOR + CURSORS);
 
 /// The board as it was read.
 pub struct Board {
@@ -50,31 +55,35 @@ impl Board {
         }
     }
 
-    /// The generations of all pages, to be compared as a whole and kept.
+    /// What the pages are at, to be kept and compared with a later board.
     #[must_use]
     pub fn generations(&self) -> &[u8] {
-        self.bytes.get(1..1 + 4 * PAGES).unwrap_or_default()
+        self.bytes.get(1..1 + 4 * CURSOR).unwrap_or_default()
+    }
+
+    /// Whether a page may have changed since a board had the generations `seen`.
+    #[must_use]
+    pub fn has_moved(&self, seen: &[u8]) -> bool {
+        seen.first_chunk::<4>() != self.generations().first_chunk::<4>()
     }
 
     /// The pages whose generation differs from that in `seen`.
     pub fn changed<'a>(&'a self, seen: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
-        let mut seen = seen.chunks_exact(4);
-        self.generations()
-            .chunks_exact(4)
-            .enumerate()
-            .filter_map(move |(page, now)| (seen.next() != Some(now)).then_some(page))
+        let mut seen = seen.chunks_exact(4).skip(GENERATIONS);
+        let now = self.generations().chunks_exact(4).skip(GENERATIONS);
+        now.enumerate().filter_map(move |(page, now)| (seen.next() != Some(now)).then_some(page))
     }
 
     /// Where the next search of this cursor begins.
     #[must_use]
     pub fn cursor(&self, cursor: usize) -> u32 {
-        read_u32(&self.bytes, PAGES + cursor % CURSORS)
+        read_u32(&self.bytes, CURSOR + cursor % CURSORS)
     }
 
     /// Moves a cursor. False if the board has changed since it was read.
     #[must_use]
     pub fn move_cursor(mut self, store: &dyn Store, cursor: usize, to: u32) -> bool {
-        write_u32(&mut self.bytes, PAGES + cursor % CURSORS, to);
+        write_u32(&mut self.bytes, CURSOR + cursor % CURSORS, to);
         store.set(NAME, &self.bytes, self.cas)
     }
 
@@ -82,9 +91,9 @@ impl Board {
     pub fn announce(store: &dyn Store, pages: &[usize]) {
         update(store, NAME, |value| {
             let mut bytes = if is_board(value) { value.to_vec() } else { Board::empty().bytes };
-            for &page in pages {
-                let generation = read_u32(&bytes, page).wrapping_add(1);
-                write_u32(&mut bytes, page, generation);
+            for place in pages.iter().map(|page| GENERATIONS + page).chain([EPOCH]) {
+                let moved = read_u32(&bytes, place).wrapping_add(1);
+                write_u32(&mut bytes, place, moved);
             }
             (Some(bytes), ())
         });
@@ -119,7 +128,9 @@ mod tests {
         Board::create(&store);
         let seen = Board::read(&store).generations().to_vec();
         assert_eq!(Board::read(&store).changed(&seen).count(), 0);
+        assert!(!Board::read(&store).has_moved(&seen) && Board::read(&store).has_moved(&[]));
         Board::announce(&store, &[3, ROSTER_PAGE]);
+        assert!(Board::read(&store).has_moved(&seen));
         assert_eq!(Board::read(&store).changed(&seen).collect::<Vec<_>>(), [3, ROSTER_PAGE]);
         assert_eq!(Board::read(&store).changed(&[]).count(), PAGES, "a new worker reads everything");
     }
@@ -133,5 +144,6 @@ mod tests {
         assert!(!second.move_cursor(&store, 5, 9), "somebody was faster");
         assert_eq!(Board::read(&store).cursor(5), 9);
         assert_eq!(Board::read(&store).cursor(6), 0);
+        assert_eq!(Board::read(&store).changed(Board::empty().generations()).count(), 0, "cursors are no news");
     }
 }

@@ -1,12 +1,14 @@
 //! A key of the pool, and the list of them.
 
-use std::collections::{BTreeMap, HashMap};
+use core::hash::{BuildHasherDefault, Hasher};
+use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::select::Ring;
 use crate::config::Config;
+use crate::hash::fnv1a;
 use crate::secret::Secret;
 
 /// Names a key without telling it: the first 64 bits of SHA-256 over provider and key. The same in
@@ -20,6 +22,14 @@ impl KeyId {
     pub fn of(slug: &str, key: &Secret) -> Self {
         let digest = Sha256::new().chain_update(slug).chain_update([0]).chain_update(key.expose()).finalize();
         KeyId(digest.iter().take(8).fold(0, |id, &byte| id << 8 | u64::from(byte)))
+    }
+}
+
+impl KeyId {
+    /// As it is displayed. Every answer shows one, and the formatter takes five times as long.
+    fn hex(self) -> String {
+        let digit = |shift: u32| char::from_digit((self.0 >> shift & 15) as u32, 16).unwrap_or_default();
+        (0..16).rev().map(|place| digit(4 * place)).collect()
     }
 }
 
@@ -54,23 +64,37 @@ impl Key {
     /// pages, or else its own.
     #[must_use]
     pub fn shown_id(&self) -> String {
-        self.row.as_ref().map_or_else(|| self.id.to_string(), |row| row.id.clone())
+        self.row.as_ref().map_or_else(|| self.id.hex(), |row| row.id.clone())
     }
 }
 
 /// All keys, by provider, in an order that is the same for every worker.
 #[derive(Debug, Default)]
 pub struct Roster {
-    by_slug: BTreeMap<String, Vec<Key>>,
-    rings: BTreeMap<String, Ring>,
-    places: HashMap<KeyId, (String, u32)>,
+    /// In the order of their slugs.
+    groups: Vec<Group>,
+    /// The group and the place in it of each key.
+    places: HashMap<KeyId, (u32, u32), BuildHasherDefault<OfId>>,
+}
+
+/// The keys of one provider.
+#[derive(Debug)]
+pub struct Group {
+    slug: String,
+    /// The keys.
+    pub keys: Vec<Key>,
+    /// Their turns.
+    pub ring: Ring,
 }
 
 impl Roster {
     /// The configuration's keys and D1's together. A key that is in both is one key, with its row.
     #[must_use]
     pub fn new(config: &Config, rows: Vec<(String, Secret, Row)>) -> Self {
-        let mut roster = Roster::default();
+        let configured = config.upstreams.iter().filter(|(_, upstream)| !upstream.keys.is_empty());
+        let slugs: BTreeSet<&String> = configured.map(|(slug, _)| slug).chain(rows.iter().map(|row| &row.0)).collect();
+        let group = |slug: &String| Group { slug: slug.clone(), keys: Vec::new(), ring: Ring::EMPTY };
+        let mut roster = Roster { groups: slugs.into_iter().map(group).collect(), ..Roster::default() };
         for (slug, upstream) in &config.upstreams {
             for secret in &upstream.keys {
                 roster.add(slug, secret.clone(), None);
@@ -79,55 +103,79 @@ impl Roster {
         for (slug, secret, row) in rows {
             roster.add(&slug, secret, Some(row));
         }
-        for (slug, keys) in &roster.by_slug {
-            let weights = config.upstreams.get(slug).map(|upstream| &upstream.weights);
+        for group in &mut roster.groups {
+            let weights = config.upstreams.get(&group.slug).map(|upstream| &upstream.weights);
             let weight = |key: &Key| weights.and_then(|weights| weights.get(&key.shown_id())).copied().unwrap_or(1);
-            roster.rings.insert(slug.clone(), Ring::new(&keys.iter().map(weight).collect::<Vec<_>>()));
+            group.ring = Ring::new(&group.keys.iter().map(weight).collect::<Vec<_>>());
         }
         roster
     }
 
-    /// The turns of a provider's keys.
-    #[must_use]
-    pub fn ring(&self, slug: &str) -> &Ring {
-        static EMPTY: Ring = Ring::EMPTY;
-        self.rings.get(slug).unwrap_or(&EMPTY)
-    }
-
     fn add(&mut self, slug: &str, secret: Secret, row: Option<Row>) {
         let id = KeyId::of(slug, &secret);
-        let keys = self.by_slug.entry(slug.to_owned()).or_default();
+        let Some(number) = self.number(slug) else { return };
+        let Some(Group { keys, .. }) = self.groups.get_mut(number) else { return };
         match self.places.get(&id).and_then(|&(_, place)| keys.get_mut(place as usize)) {
             Some(key) => key.row = row.or(key.row.take()),
             None => {
-                self.places.insert(id, (slug.to_owned(), keys.len() as u32));
+                self.places.insert(id, (number as u32, keys.len() as u32));
                 keys.push(Key { id, secret, row });
             }
         }
     }
 
+    fn number(&self, slug: &str) -> Option<usize> {
+        self.groups.binary_search_by(|group| group.slug.as_str().cmp(slug)).ok()
+    }
+
+    /// The keys of a provider and their turns.
+    #[must_use]
+    pub fn group(&self, slug: &str) -> &Group {
+        static EMPTY: Group = Group { slug: String::new(), keys: Vec::new(), ring: Ring::EMPTY };
+        self.number(slug).and_then(|number| self.groups.get(number)).unwrap_or(&EMPTY)
+    }
+
     /// The keys of a provider.
     #[must_use]
     pub fn keys(&self, slug: &str) -> &[Key] {
-        self.by_slug.get(slug).map_or(&[], Vec::as_slice)
+        &self.group(slug).keys
     }
 
     /// The providers that have keys, with their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[Key])> {
-        self.by_slug.iter().map(|(slug, keys)| (slug.as_str(), keys.as_slice()))
+        self.groups.iter().map(|group| (group.slug.as_str(), group.keys.as_slice()))
     }
 
     /// The provider of a key and its place among that provider's keys.
     #[must_use]
     pub fn place(&self, id: KeyId) -> Option<(&str, u32)> {
-        self.places.get(&id).map(|(slug, place)| (slug.as_str(), *place))
+        let (number, place) = *self.places.get(&id)?;
+        self.groups.get(number as usize).map(|group| (group.slug.as_str(), place))
     }
 
     /// A key by its id.
     #[must_use]
     pub fn key(&self, id: KeyId) -> Option<&Key> {
-        let (slug, place) = self.place(id)?;
-        self.keys(slug).get(place as usize)
+        let (number, place) = *self.places.get(&id)?;
+        self.groups.get(number as usize)?.keys.get(place as usize)
+    }
+}
+
+/// The hash of a [`KeyId`], which is one itself and comes from no client.
+#[derive(Default)]
+struct OfId(u64);
+
+impl Hasher for OfId {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = fnv1a(bytes.iter().copied());
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        self.0 = id;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -140,6 +188,7 @@ mod tests {
         let id = |slug, key| KeyId::of(slug, &Secret::new(key));
         // printf 'openai\0sk-1' | sha256sum
         assert_eq!(id("openai", "sk-1").to_string(), "08f28bcaf8eda80b");
+        assert_eq!(id("openai", "sk-1").hex(), "08f28bcaf8eda80b");
         assert_ne!(id("openai", "sk-1"), id("groq", "sk-1"));
         assert_ne!(id("openai", "sk-1"), id("openai", "sk-2"));
     }

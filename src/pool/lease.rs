@@ -1,16 +1,13 @@
 //! Leasing: picking the key of an attempt so that all workers together keep to turns and quotas.
 
-use super::index::Index;
+use super::indexes::ModelRef;
 use super::quota::Dimension;
 use super::select::{Selection, Start};
 use super::store::{MAX_RACES, Store};
-use super::{KeyId, ModelIndex, NoKey, Pool, usage};
+use super::{Group, KeyId, NoKey, Pool, counts};
 use crate::config::Upstream;
-use crate::hash::fnv1a;
+use crate::provider::Provider;
 use crate::time::{Span, Time};
-
-/// How many (provider, model) pairs a worker keeps an index of; the one used longest ago goes.
-const MAX_INDEXES: usize = 64;
 
 /// So many keys are passed over for one request because it is too large for what they have left.
 const MAX_TOO_SMALL: usize = 64;
@@ -63,28 +60,31 @@ impl Pool {
     /// # Errors
     /// Why there is none.
     pub fn lease(&mut self, store: &dyn Store, ask: Ask) -> Result<Lease, NoKey> {
-        let cursor = cursor_of(ask.slug, ask.model);
+        let model = ModelRef::new(ask.slug, ask.model);
+        // Cursors are shared by hash.
+        let cursor = model.hash as usize;
         let mut races = 0;
         // Keys without room for a request of this size, which may have room for a smaller one.
         let mut too_small: Vec<(Time, KeyId)> = Vec::new();
         loop {
             let board = self.refresh(store, ask.now);
-            let turns = self.roster.ring(ask.slug).turns();
+            let group = self.roster.group(ask.slug);
+            let turns = group.ring.turns();
             let (start, in_turn) = match ask.selection.start(ask.conversation, ask.random, turns) {
                 Start::Cursor => (board.cursor(cursor).checked_rem(turns).unwrap_or_default(), true),
                 Start::At(turn) => (turn, false),
-                Start::LessUsed(one, other) => (self.less_used(store, ask, one, other), false),
+                Start::LessUsed(one, other) => (less_used(store, group, ask, one, other), false),
             };
-            let (id, place) = match self.choose(start, ask, &too_small) {
+            let (id, after) = match self.choose(start, model, ask, &too_small) {
                 Err(NoKey::Tried) => {
                     return Err(too_small.iter().min().map_or(NoKey::Tried, |&(until, id)| NoKey::Cooling(until, id)));
                 }
                 choice => choice?,
             };
-            let claimed = if self.needs_trial(id, ask.model) {
+            let claimed = if self.record(id).is_some_and(|record| record.needs_trial(ask.model)) {
                 self.change(store, id, ask.now, |record| record.claim_trial(ask.model, ask.now)) == Some(true)
             } else {
-                !in_turn || board.move_cursor(store, cursor, self.roster.ring(ask.slug).after(start, place))
+                !in_turn || board.move_cursor(store, cursor, after)
             };
             // Somebody was faster. After many lost races two workers may as well use the same key.
             if !claimed && races < MAX_RACES {
@@ -95,7 +95,11 @@ impl Pool {
                 Ok(lease) => return Ok(lease),
                 // Each turn of the loop takes a key out, so it ends.
                 Err(Full { until, tokens: true }) if too_small.len() < MAX_TOO_SMALL => too_small.push((until, id)),
-                Err(Full { until, .. }) => self.index(ask).set(place, until, ask.now),
+                Err(Full { until, .. }) => {
+                    if let Some((_, place)) = self.roster.place(id) {
+                        self.indexes.get(model, &self.roster, &self.pages, ask.now).set(place, until, ask.now);
+                    }
+                }
             }
         }
     }
@@ -106,36 +110,36 @@ impl Pool {
     /// Why there is none.
     pub fn has_another(&mut self, store: &dyn Store, ask: Ask) -> Result<(), NoKey> {
         self.refresh(store, ask.now);
-        self.choose(0, ask, &[]).map(|_| ())
+        self.choose(0, ModelRef::new(ask.slug, ask.model), ask, &[]).map(|_| ())
     }
 
-    /// The first usable key from a turn on.
-    fn choose(&mut self, start: u32, ask: Ask, too_small: &[(Time, KeyId)]) -> Result<(KeyId, u32), NoKey> {
+    /// The first usable key from a turn on, and the turn after it.
+    fn choose(
+        &mut self,
+        start: u32,
+        model: ModelRef,
+        ask: Ask,
+        too_small: &[(Time, KeyId)],
+    ) -> Result<(KeyId, u32), NoKey> {
         let rests_until = self.provider(ask.slug).map_or(Time(0), |state| state.rests_until);
         if rests_until > ask.now {
             return Err(NoKey::Resting(rests_until));
         }
-        let tried = ask
-            .tried
-            .iter()
-            .chain(too_small.iter().map(|(_, id)| id))
-            .filter_map(|id| self.roster.place(*id))
-            .map(|(_, place)| place);
-        let tried: Vec<u32> = tried.collect();
-        let start = self.roster.ring(ask.slug).place(start);
-        let index = self.index(ask);
-        index.advance(ask.now);
-        let found = index.next(start, |place| tried.contains(&place));
-        let any_ready = found.is_some() || index.next(0, |_| false).is_some();
-        let recovery = if any_ready { None } else { index.first_recovery() };
-        let keys = self.roster.keys(ask.slug);
+        let Group { keys, ring, .. } = self.roster.group(ask.slug);
         let id = |place: u32| keys.get(place as usize).map(|key| key.id);
-        match (found, recovery) {
-            (Some(place), _) => id(place).map(|id| (id, place)).ok_or(NoKey::Empty),
-            (None, Some((time, place))) => Err(id(place).map_or(NoKey::Empty, |id| NoKey::Cooling(time, id))),
-            (None, None) if any_ready => Err(NoKey::Tried),
-            (None, None) if keys.is_empty() => Err(NoKey::Empty),
-            (None, None) => Err(NoKey::Blocked),
+        let tried = |id: KeyId| ask.tried.contains(&id) || too_small.iter().any(|(_, other)| *other == id);
+        let index = self.indexes.get(model, &self.roster, &self.pages, ask.now);
+        index.advance(ask.now);
+        if let Some(place) = index.next(ring.place(start), |place| id(place).is_some_and(tried)) {
+            return id(place).map(|id| (id, ring.after(start, place))).ok_or(NoKey::Empty);
+        }
+        if index.next(0, |_| false).is_some() {
+            return Err(NoKey::Tried);
+        }
+        match index.first_recovery() {
+            Some((time, place)) => Err(id(place).map_or(NoKey::Empty, |id| NoKey::Cooling(time, id))),
+            None if keys.is_empty() => Err(NoKey::Empty),
+            None => Err(NoKey::Blocked),
         }
     }
 
@@ -146,26 +150,26 @@ impl Pool {
     /// When the key has room again.
     fn reserve(&mut self, store: &dyn Store, id: KeyId, ask: Ask) -> Result<Lease, Full> {
         let Ask { model, tokens, now, .. } = ask;
+        let Provider { minute, daily_reset, .. } = *ask.upstream.provider;
         let configured = ask.upstream.quota(model);
         let learned = self.provider(ask.slug).map(|state| state.learned(model)).unwrap_or_default();
-        let windows = ask.upstream.provider.windows();
+        let day_ends = self.days.end(daily_reset, now);
         // How many tokens it takes is a rough guess: a quarter more must fit.
-        let fits = usage::change(store, id, model, now, |usage| {
-            let room =
-                usage.room(configured.or(usage.own).or(learned), windows, tokens.saturating_add(tokens / 4), now);
-            match room {
-                Ok(()) => {
-                    usage.add(windows, tokens, now, now);
-                    Ok(())
-                }
-                Err((until, full)) => Err((until, full, usage.own.get(full).is_some())),
+        let needed = tokens.saturating_add(tokens / 4);
+        let mut full = None;
+        let counted = counts::change(store, id, model, now, &mut |usage| {
+            let own = usage.own();
+            let room = usage.room(configured.or(own).or(learned), minute, needed, now);
+            full = room.err().map(|(until, full)| (until, full, own.get(full).is_some()));
+            if full.is_none() {
+                usage.add(minute, day_ends, tokens, now);
             }
+            full.is_none()
         });
-        match fits {
-            Some(Ok(())) => Ok(Lease { id, counted: Some(tokens), beyond: None }),
+        match full {
             // A page too busy to be written: the request goes uncounted.
-            None => Ok(Lease { id, counted: None, beyond: None }),
-            Some(Err((until, full, known))) => {
+            None => Ok(Lease { id, counted: counted.map(|_| tokens), beyond: None }),
+            Some((until, full, known)) => {
                 let wait = limit_trial(full, known);
                 // Close to the end of the window a success would show nothing.
                 let may_try = configured.get(full).is_none()
@@ -177,55 +181,23 @@ impl Pool {
                     let tokens = matches!(full, Dimension::TokensPerMinute | Dimension::TokensPerDay);
                     return Err(Full { until, tokens });
                 }
-                usage::change(store, id, model, now, |usage| usage.add(windows, tokens, now, now));
+                counts::change(store, id, model, now, &mut |usage| {
+                    usage.add(minute, day_ends, tokens, now);
+                    true
+                });
                 Ok(Lease { id, counted: Some(tokens), beyond: Some(full) })
             }
         }
     }
+}
 
-    fn less_used(&self, store: &dyn Store, ask: Ask, one: u32, other: u32) -> u32 {
-        let ring = self.roster.ring(ask.slug);
-        let used = |turn: u32| {
-            let key = self.roster.keys(ask.slug).get(ring.place(turn) as usize)?;
-            Some(usage::read(store, key.id, ask.model).load(ask.now))
-        };
-        if used(other) < used(one) { other } else { one }
-    }
-
-    fn needs_trial(&self, id: KeyId, model: &str) -> bool {
-        self.record(id).is_some_and(|record| record.needs_trial(model))
-    }
-
-    fn index(&mut self, ask: Ask) -> &mut Index {
-        let known = self.indexes.iter().rposition(|entry| entry.model == ask.model && entry.slug == ask.slug);
-        let entry = match known {
-            Some(place) => self.indexes.remove(place),
-            None => {
-                if self.indexes.len() >= MAX_INDEXES {
-                    self.indexes.remove(0);
-                }
-                let index = self.build_index(ask);
-                ModelIndex { slug: ask.slug.to_owned(), model: ask.model.to_owned(), index }
-            }
-        };
-        self.indexes.push(entry);
-        let last = self.indexes.len() - 1;
-        #[expect(clippy::indexing_slicing, reason = "an entry was pushed just above")]
-        &mut self.indexes[last].index
-    }
-
-    fn build_index(&self, ask: Ask) -> Index {
-        let mut index = Index::new(self.roster.keys(ask.slug).len());
-        for (id, record) in self.pages.iter().flatten() {
-            match self.roster.place(*id) {
-                Some((slug, place)) if slug == ask.slug => {
-                    index.set(place, record.available_from(ask.model), ask.now);
-                }
-                _ => {}
-            }
-        }
-        index
-    }
+/// Which of two turns' keys is used less.
+fn less_used(store: &dyn Store, group: &Group, ask: Ask, one: u32, other: u32) -> u32 {
+    let used = |turn: u32| {
+        let key = group.keys.get(group.ring.place(turn) as usize)?;
+        Some(counts::read(store, key.id, ask.model).load(ask.now))
+    };
+    if used(other) < used(one) { other } else { one }
 }
 
 /// How often one request of a model may go beyond a learned limit, to see whether it holds for the
@@ -238,9 +210,4 @@ fn limit_trial(full: Dimension, known: bool) -> Span {
         _ if known => Span::secs(600),
         _ => Span::secs(20),
     }
-}
-
-/// The cursor of a provider's model.
-fn cursor_of(slug: &str, model: &str) -> usize {
-    fnv1a(slug.bytes().chain([0]).chain(model.bytes())) as usize
 }

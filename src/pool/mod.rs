@@ -8,7 +8,9 @@
 
 pub mod board;
 mod census;
+pub mod counts;
 pub mod index;
+mod indexes;
 pub mod key;
 pub mod lease;
 pub mod page;
@@ -26,11 +28,11 @@ use log::warn;
 
 use crate::config::Config;
 use crate::d1::snapshot::{LISTING, Listing};
-use crate::time::Time;
+use crate::time::{Days, Time};
 use board::{Board, PROVIDERS_PAGE, RECORD_PAGES, ROSTER_PAGE};
 pub use census::{Census, State};
-use index::Index;
-pub use key::{Key, KeyId, Roster, Row};
+use indexes::Indexes;
+pub use key::{Group, Key, KeyId, Roster, Row};
 pub use lease::{Ask, Lease};
 use page::Page;
 use providers::{ProviderState, Providers};
@@ -47,15 +49,8 @@ pub struct Pool {
     providers: Providers,
     /// The generations of the pages as they are decoded here.
     seen: Vec<u8>,
-    /// The most recently used last.
-    indexes: Vec<ModelIndex>,
-}
-
-#[derive(Debug)]
-struct ModelIndex {
-    slug: String,
-    model: String,
-    index: Index,
+    indexes: Indexes,
+    days: Days,
 }
 
 /// Why there is no key.
@@ -78,7 +73,7 @@ pub fn create_state(store: &dyn Store) {
     Board::create(store);
     create(store, providers::NAME, &Providers::default().encode());
     (0..RECORD_PAGES).for_each(|number| create(store, &page::name(number), &page::encode(&Page::new())));
-    (0..usage::PAGES).for_each(|number| create(store, &usage::name(number), &usage::encode(&Vec::new())));
+    counts::create_pages(store);
 }
 
 impl Pool {
@@ -92,7 +87,8 @@ impl Pool {
             pages: vec![Page::new(); RECORD_PAGES],
             providers: Providers::default(),
             seen: Vec::new(),
-            indexes: Vec::new(),
+            indexes: Indexes::default(),
+            days: Days::default(),
         }
     }
 
@@ -179,18 +175,22 @@ impl Pool {
     /// Brings the decoded copy up to date with shared data.
     pub fn refresh(&mut self, store: &dyn Store, now: Time) -> Board {
         let board = Board::read(store);
-        if board.generations() != self.seen {
-            let changed: Vec<usize> = board.changed(&self.seen).collect();
-            for page in changed {
-                match page {
-                    PROVIDERS_PAGE => self.providers = read_providers(store),
-                    ROSTER_PAGE => self.load_roster(store),
-                    page => self.load(store, page, now),
-                }
-            }
-            self.seen = board.generations().to_vec();
+        if board.has_moved(&self.seen) {
+            self.catch_up(store, &board, now);
         }
         board
+    }
+
+    #[cold]
+    fn catch_up(&mut self, store: &dyn Store, board: &Board, now: Time) {
+        let seen = core::mem::replace(&mut self.seen, board.generations().to_vec());
+        for page in board.changed(&seen) {
+            match page {
+                PROVIDERS_PAGE => self.providers = read_providers(store),
+                ROSTER_PAGE => self.load_roster(store),
+                page => self.load(store, page, now),
+            }
+        }
     }
 
     fn load_roster(&mut self, store: &dyn Store) {
@@ -207,9 +207,8 @@ impl Pool {
         for id in page::differences(&old, slot) {
             let Some((slug, place)) = self.roster.place(id) else { continue };
             let record = page::find(slot, id);
-            for entry in self.indexes.iter_mut().filter(|entry| entry.slug == slug) {
-                let from = record.map_or(Time(0), |record| record.available_from(&entry.model));
-                entry.index.set(place, from, now);
+            for (model, index) in self.indexes.of(slug) {
+                index.set(place, record.map_or(Time(0), |record| record.available_from(model)), now);
             }
         }
     }
