@@ -65,14 +65,15 @@ impl AuthKeys {
 
     /// Finds the definition that one of the `candidates` opens; its number is its place in the list.
     ///
-    /// Every candidate is compared with every definition, so that the time taken tells nothing.
+    /// Every candidate is compared with every definition, so that the time taken tells nothing. The
+    /// `clock` is asked for definitions that expire.
     ///
     /// # Errors
     /// Why nobody is let in.
     pub fn check<'a>(
         &self,
         candidates: impl IntoIterator<Item = &'a [u8]>,
-        now: Time,
+        clock: impl Fn() -> Time,
     ) -> Result<(usize, &Definition), Denied> {
         let mut denied = Denied::Missing;
         let mut found = None;
@@ -84,7 +85,7 @@ impl AuthKeys {
                 if !definition.key.matches(candidate) {
                     continue;
                 }
-                if definition.expires.is_some_and(|end| end <= now) {
+                if definition.expires.is_some_and(|end| end <= clock()) {
                     denied = Denied::Expired;
                 } else {
                     found = Some((number, definition));
@@ -165,7 +166,7 @@ mod tests {
     use super::*;
 
     fn check<'a>(keys: &'a AuthKeys, candidates: &[&str], now: u64) -> Result<(usize, &'a Definition), Denied> {
-        keys.check(candidates.iter().map(|text| text.as_bytes()), Time::from_secs(now))
+        keys.check(candidates.iter().map(|text| text.as_bytes()), || Time::from_secs(now))
     }
 
     #[test]

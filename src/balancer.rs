@@ -11,11 +11,12 @@
 //! One balancer serves all streams of a worker. It knows no host: the adapter feeds it headers,
 //! bodies and the time, and carries out what it returns.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use crate::answer::stream::Usage;
 use crate::answer::{self, Answer, Outcome, Verdict};
-use crate::config::{Config, Upstream, WhenAllCooling};
+use crate::config::{Config, WhenAllCooling};
 use crate::headers::Headers;
 use crate::journal::Journal;
 use crate::lifecycle::{self, Subject, Walk};
@@ -53,7 +54,7 @@ pub struct Balancer {
 #[derive(Debug)]
 pub struct Attempt {
     /// Changes of the request's headers.
-    pub edits: Vec<Edit>,
+    pub edits: [Edit; 3],
 }
 
 /// What becomes of an answer.
@@ -81,10 +82,11 @@ impl Balancer {
     /// The answer when there is no key.
     pub fn admit(&mut self, store: &dyn Store, ticket: &mut Ticket, random: u64, now: Time) -> Result<(), Reply> {
         ticket.leased = Some(self.lease(store, ticket, random, now).map_err(|reply| self.refused(ticket, reply))?);
+        ticket.leased_at = now;
         Ok(())
     }
 
-    /// Upstream: the key and the headers of the next attempt.
+    /// Upstream: the key and the headers of the next attempt. The `clock` is asked from the second one on.
     ///
     /// # Errors
     /// The answer when there is none any more.
@@ -93,15 +95,14 @@ impl Balancer {
         store: &dyn Store,
         ticket: &mut Ticket,
         random: u64,
-        now: Time,
+        clock: impl Fn() -> Time,
     ) -> Result<Attempt, Reply> {
-        if ticket.unanswered {
-            let config = self.config.clone();
-            if let Some(subject) = subject(&config, &self.tally, &self.journal, ticket, now) {
-                lifecycle::unanswered(&mut self.pool, store, subject);
-            }
-        }
         let first = ticket.leased.take();
+        let now = if first.is_some() { ticket.leased_at } else { clock() };
+        if ticket.unanswered {
+            let subject = subject(&self.config, &self.tally, &self.journal, ticket, now);
+            lifecycle::unanswered(&mut self.pool, store, subject);
+        }
         if first.is_none() && ticket.tried.len() > self.config.max_retries as usize {
             let reply = unreachable(ticket);
             return Err(self.refused(ticket, reply));
@@ -113,20 +114,19 @@ impl Balancer {
                 return Err(self.refused(ticket, reply));
             }
         };
-        let key = self.pool.roster().key(lease.id);
-        let (Some(key), Some((_, upstream))) = (key, self.config.upstream(&ticket.slug)) else {
+        let Some(key) = self.pool.roster().key(lease.id) else {
             let reply = no_key(ticket, NoKey::Empty, now);
             return Err(self.refused(ticket, reply));
         };
-        let (name, value) = credential(upstream.provider, ticket.openai_auth, key.secret.expose());
-        self.tally.add(&ticket.slug, Counter::Attempt, 1);
+        let (name, value) = credential(ticket.upstream.provider, ticket.openai_auth, key.secret.expose());
+        self.tally.add(ticket.slug(), Counter::Attempt, 1);
         ticket.tried.push(lease.id);
         ticket.lease = lease;
         ticket.leased_at = now;
         ticket.unanswered = true;
         ticket.result = "";
-        let removed = REMOVED_UPSTREAM.map(|name| Edit::Remove(name.to_owned()));
-        Ok(Attempt { edits: [Edit::Set(name, value)].into_iter().chain(removed).collect() })
+        let [proto, count] = REMOVED_UPSTREAM.map(|name| Edit::Remove(name.into()));
+        Ok(Attempt { edits: [Edit::Set(name, value), proto, count] })
     }
 
     /// Upstream: learns from an answer and says what becomes of it. `body` is an error's, as far as
@@ -141,26 +141,22 @@ impl Balancer {
         now: Time,
     ) -> Next {
         ticket.unanswered = false;
-        let config = self.config.clone();
-        let Some((_, upstream)) = config.upstream(&ticket.slug) else { return Next::Deliver(Vec::new()) };
         let status = headers.text(":status").and_then(|text| text.parse().ok()).unwrap_or(502);
         let encoded = headers.text("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
         let verdict = answer::classify(&Answer {
-            provider: upstream.provider,
+            provider: ticket.upstream.provider,
             through_ai_gateway: ticket.through_ai_gateway,
             status,
             headers,
             body: if encoded { &[] } else { body },
             now,
         });
-        let walk = match subject(&config, &self.tally, &self.journal, ticket, now) {
-            Some(subject) => lifecycle::learn(&mut self.pool, store, subject, &verdict),
-            None => Walk::Deliver,
-        };
+        let subject = subject(&self.config, &self.tally, &self.journal, ticket, now);
+        let walk = lifecycle::learn(&mut self.pool, store, subject, &verdict);
         let goes_on = goes_on(ticket, walk, &verdict) && ticket.tried.len() <= self.config.max_retries as usize;
         let another = match walk {
             Walk::Deliver => Err(NoKey::Tried),
-            _ => self.pool.has_another(store, ask(&config, upstream, ticket, random, now)),
+            _ => self.pool.has_another(store, ask(&self.config, ticket, random, now)),
         };
         if goes_on && another.is_ok() {
             return Next::Retry;
@@ -172,27 +168,23 @@ impl Balancer {
             (_, Outcome::Caller) => CALLER_ERROR,
             _ => FAILED,
         };
-        self.tally.add(&ticket.slug, Counter::Request(ticket.result), 1);
+        self.tally.add(ticket.slug(), Counter::Request(ticket.result), 1);
         next
     }
 
     /// Upstream: an error that came inside an answer after its start, which cannot be retried.
     pub fn failed_late(&mut self, store: &dyn Store, ticket: &Ticket, verdict: &Verdict, now: Time) {
-        let config = self.config.clone();
-        if let Some(subject) = subject(&config, &self.tally, &self.journal, ticket, now) {
-            lifecycle::learn(&mut self.pool, store, subject, verdict);
-        }
+        let subject = subject(&self.config, &self.tally, &self.journal, ticket, now);
+        lifecycle::learn(&mut self.pool, store, subject, verdict);
     }
 
     /// Upstream: a successful answer has ended, with so many tokens.
     pub fn served(&mut self, store: &dyn Store, ticket: &Ticket, tokens: Usage, now: Time) {
-        let config = self.config.clone();
-        if let Some(subject) = subject(&config, &self.tally, &self.journal, ticket, now) {
-            lifecycle::served(&self.pool, store, subject, tokens);
-        }
-        if config.token_metrics {
-            self.tally.add(&ticket.slug, Counter::TokensIn, tokens.input);
-            self.tally.add(&ticket.slug, Counter::TokensOut, tokens.output);
+        let subject = subject(&self.config, &self.tally, &self.journal, ticket, now);
+        lifecycle::served(&self.pool, store, subject, tokens);
+        if self.config.token_metrics {
+            self.tally.add(ticket.slug(), Counter::TokensIn, tokens.input);
+            self.tally.add(ticket.slug(), Counter::TokensOut, tokens.output);
         }
     }
 
@@ -203,7 +195,7 @@ impl Balancer {
         match ticket {
             Some(ticket) => {
                 if ticket.unanswered {
-                    self.tally.add(&ticket.slug, Counter::Answer(NO_ANSWER), 1);
+                    self.tally.add(ticket.slug(), Counter::Answer(NO_ANSWER), 1);
                 }
                 self.refused(ticket, reply)
             }
@@ -218,7 +210,7 @@ impl Balancer {
     /// open or its own retries were used up.
     pub fn not_retried(&self, ticket: &mut Ticket) {
         ticket.result = FAILED;
-        self.tally.add(&ticket.slug, Counter::Request(FAILED), 1);
+        self.tally.add(ticket.slug(), Counter::Request(FAILED), 1);
     }
 
     /// Downstream: the client has gone before there was an answer.
@@ -229,7 +221,7 @@ impl Balancer {
     /// Notes that a request ends with an answer of ours.
     fn refused(&self, ticket: &mut Ticket, reply: Reply) -> Reply {
         ticket.result = reply.code;
-        self.tally.add(&ticket.slug, Counter::Request(reply.code), 1);
+        self.tally.add(ticket.slug(), Counter::Request(reply.code), 1);
         reply
     }
 
@@ -243,7 +235,7 @@ impl Balancer {
         another: Result<(), NoKey>,
         now: Time,
     ) -> Next {
-        let slug = &ticket.slug;
+        let slug = ticket.slug();
         match verdict.outcome {
             // The provider's own text may hold the key.
             Outcome::Credential => {
@@ -285,8 +277,7 @@ impl Balancer {
 
     fn lease(&mut self, store: &dyn Store, ticket: &Ticket, random: u64, now: Time) -> Result<Lease, Reply> {
         let config = self.config.clone();
-        let Some((_, upstream)) = config.upstream(&ticket.slug) else { return Err(no_key(ticket, NoKey::Empty, now)) };
-        self.pool.lease(store, ask(&config, upstream, ticket, random, now)).or_else(|reason| match reason {
+        self.pool.lease(store, ask(&config, ticket, random, now)).or_else(|reason| match reason {
             NoKey::Cooling(_, id)
                 if config.when_all_cooling == WhenAllCooling::TryEarliest && !ticket.tried.contains(&id) =>
             {
@@ -304,11 +295,10 @@ fn subject<'a>(
     journal: &'a Journal,
     ticket: &'a Ticket,
     now: Time,
-) -> Option<Subject<'a>> {
-    let (slug, upstream) = config.upstream(&ticket.slug)?;
-    let Ticket { model, lease, leased_at, .. } = ticket;
-    Some(Subject {
-        slug,
+) -> Subject<'a> {
+    let Ticket { upstream, model, lease, leased_at, .. } = ticket;
+    Subject {
+        slug: &upstream.slug,
         upstream,
         model,
         lease: *lease,
@@ -317,13 +307,13 @@ fn subject<'a>(
         now,
         tally,
         journal,
-    })
+    }
 }
 
-fn ask<'a>(config: &Config, upstream: &'a Upstream, ticket: &'a Ticket, random: u64, now: Time) -> Ask<'a> {
+fn ask<'a>(config: &Config, ticket: &'a Ticket, random: u64, now: Time) -> Ask<'a> {
     Ask {
-        slug: &ticket.slug,
-        upstream,
+        slug: &ticket.upstream.slug,
+        upstream: &ticket.upstream,
         model: &ticket.model,
         tried: &ticket.tried,
         selection: config.policy.selection,
@@ -370,7 +360,7 @@ fn delivered_by_envoy(headers: &Headers, ticket: Option<&Ticket>) -> Reply {
             ..Reply::new(429, "client_rate_limited", "This AUTH_KEY has used up its requests for now.")
         },
         (504, Some(ticket)) => {
-            let message = format!("{} gave no answer in time.", ticket.slug);
+            let message = format!("{} gave no answer in time.", ticket.slug());
             Reply::new(504, "provider_timeout", message)
         }
         (500.., Some(ticket)) => Reply { status, ..unreachable(ticket) },
@@ -378,19 +368,19 @@ fn delivered_by_envoy(headers: &Headers, ticket: Option<&Ticket>) -> Reply {
     }
 }
 
-fn credential(provider: &Provider, openai: bool, key: &str) -> (&'static str, String) {
+fn credential(provider: &Provider, openai: bool, key: &str) -> (&'static str, Cow<'static, str>) {
     let auth = match provider.openai {
         Some(api) if openai => api.auth,
         _ => provider.auth,
     };
     match auth {
-        Auth::Bearer => ("authorization", format!("Bearer {key}")),
-        Auth::Header(name) => (name, key.to_owned()),
+        Auth::Bearer => ("authorization", ["Bearer ", key].concat().into()),
+        Auth::Header(name) => (name, key.to_owned().into()),
     }
 }
 
 fn no_key(ticket: &Ticket, reason: NoKey, now: Time) -> Reply {
-    let slug = &ticket.slug;
+    let slug = ticket.slug();
     match reason {
         NoKey::Empty => {
             Reply::new(503, "no_keys", format!("The pool has no key for {slug}; add one to PROVIDER_KEYS."))
@@ -415,7 +405,7 @@ fn no_key(ticket: &Ticket, reason: NoKey, now: Time) -> Reply {
 }
 
 fn unreachable(ticket: &Ticket) -> Reply {
-    let (slug, count) = (&ticket.slug, ticket.tried.len());
+    let (slug, count) = (ticket.slug(), ticket.tried.len());
     let message = format!("{slug} gave no answer in {count} attempts; it may be down, or not be reachable from here.");
     Reply::new(502, "provider_unreachable", message)
 }

@@ -6,6 +6,7 @@
 //! Passthrough and AI Gateway: only the model's name is rewritten, every other byte stays.
 
 use core::ops::Range;
+use std::rc::Rc;
 
 use serde_json::json;
 
@@ -38,12 +39,11 @@ pub fn forward(
     let full = config.aliases.get(&named).unwrap_or(&named);
     // Only the first slash parts: `openrouter/google/gemini-2.0-flash:free`.
     let (name, model) = full.split_once('/').filter(|(_, model)| !model.is_empty()).ok_or_else(no_model)?;
-    let (slug, upstream) = config.upstream(name).ok_or_else(|| unknown_provider(name))?;
-    check_provider(definition, slug)?;
-    check_model(definition, slug, Some(model))?;
+    let upstream = config.upstream(name).ok_or_else(|| unknown_provider(name))?;
+    check_provider(definition, &upstream.slug)?;
+    check_model(definition, &upstream.slug, Some(model))?;
     let gateway = gateway(config, upstream);
-    let way =
-        Way { slug, upstream, gateway, prefix: gateway.map_or("", |gateway| pick(gateway, random)), endpoint, model };
+    let way = Way { upstream, gateway, prefix: gateway.map_or("", |gateway| pick(gateway, random)), endpoint, model };
     match upstream.openai_format(gateway.is_some()) {
         OpenAiFormat::Native => way.translated(intake, body),
         OpenAiFormat::Passthrough => way.passed(intake, body, value, &named),
@@ -53,8 +53,7 @@ pub fn forward(
 
 /// Where a request goes.
 struct Way<'a> {
-    slug: &'a str,
-    upstream: &'a Upstream,
+    upstream: &'a Rc<Upstream>,
     gateway: Option<&'a AiGateway>,
     /// The path of the gateway that was picked.
     prefix: &'a str,
@@ -64,10 +63,11 @@ struct Way<'a> {
 
 impl Way<'_> {
     fn translated(&self, intake: &Intake, body: &[u8]) -> Result<Forward, Reply> {
-        let no_api =
-            || Reply::new(400, "no_openai_api", format!("{} has no API that this is translated to.", self.slug));
+        let no_api = || {
+            Reply::new(400, "no_openai_api", format!("{} has no API that this is translated to.", self.upstream.slug))
+        };
         let target = self.upstream.native().ok_or_else(no_api)?;
-        let options = Options { drop: self.upstream.drop(self.model) };
+        let options = Options { drop: self.upstream.dropped(self.model) };
         let translated = match self.endpoint {
             Endpoint::ChatCompletions => translate::request(target, self.model, body, &options),
             Endpoint::Embeddings => translate::embeddings(target, self.model, body, &options),
@@ -79,13 +79,13 @@ impl Way<'_> {
         let target = self.native(path, query)?;
         let body = NewBody { replaced: size, size: body.len(), beginning: body };
         let mut forward = self.forward(intake, target, false, Some(body))?;
-        forward.edits.push(Edit::Set("content-type", "application/json".to_owned()));
+        forward.edits.push(Edit::Set("content-type", "application/json".into()));
         forward.ticket.answer = Some(answer);
         Ok(forward)
     }
 
     fn passed(&self, intake: &Intake, body: &[u8], value: Range<usize>, named: &str) -> Result<Forward, Reply> {
-        let nowhere = |problem| Reply::new(400, "no_openai_api", format!("{}: {problem}.", self.slug));
+        let nowhere = |problem| Reply::new(400, "no_openai_api", format!("{}: {problem}.", self.upstream.slug));
         let target = match self.gateway {
             // There the slug stands for the base of the OpenAI-style API, if that is the native one.
             Some(_) => {
@@ -108,12 +108,12 @@ impl Way<'_> {
         match self.gateway {
             Some(gateway) => Ok(Target::native_through(gateway, self.prefix, self.upstream, path, query)),
             None => Target::native(self.upstream, path, query)
-                .map_err(|problem| Reply::new(400, "no_openai_api", format!("{}: {problem}.", self.slug))),
+                .map_err(|problem| Reply::new(400, "no_openai_api", format!("{}: {problem}.", self.upstream.slug))),
         }
     }
 
     fn forward(&self, intake: &Intake, target: Target, openai: bool, body: Option<NewBody>) -> Result<Forward, Reply> {
-        intake.forward((self.slug, self.upstream), Some(self.model.to_owned()), target, self.gateway, openai, body)
+        intake.forward(self.upstream, Some(self.model.to_owned()), target, self.gateway, openai, body)
     }
 }
 
@@ -140,7 +140,7 @@ pub fn models(config: &Config, definition: &Definition) -> Rendered {
     let data: Vec<_> = listed
         .filter_map(|(id, full)| {
             let (name, model) = full.split_once('/')?;
-            let (slug, _) = config.upstream(name)?;
+            let slug = &config.upstream(name)?.slug;
             let model = definition.allows(slug, Some(model)).then_some(id)?;
             Some(json!({"id": model, "object": "model", "created": 0, "owned_by": slug}))
         })

@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod auth;
 pub mod balancer;
+pub mod bytes;
 pub mod compat;
 pub mod config;
 pub mod console;

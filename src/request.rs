@@ -3,6 +3,9 @@
 //! The order of decisions: path, credential, provider, body, model, rights. Nothing that only a
 //! valid AUTH_KEY may learn is told before the credential has been checked.
 
+use std::borrow::Cow;
+use std::rc::Rc;
+
 use crate::auth::{Definition, Denied};
 use crate::compat;
 use crate::config::{AiGateway, Config, Console, Upstream};
@@ -49,14 +52,15 @@ const PROTO_HEADER: &str = "x-forwarded-proto";
 
 /// How browsers hand a key to OpenAI's WebSocket API, which lets them set no header.
 const WEBSOCKET_KEY: &str = "openai-insecure-api-key.";
+const WEBSOCKET_PROTOCOL: &str = "sec-websocket-protocol";
 
 /// A change of the request's headers.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Edit {
     /// Set to this value, whatever was there.
-    Set(&'static str, String),
+    Set(&'static str, Cow<'static, str>),
     /// Take out.
-    Remove(String),
+    Remove(Cow<'static, str>),
 }
 
 /// Names only: among the values are a pooled key and the gateway's token.
@@ -97,14 +101,12 @@ pub struct Intake {
 #[derive(Debug)]
 enum Asked {
     Compat(Endpoint),
-    Native { slug: String, rest: String, query: String },
+    Native { upstream: Rc<Upstream>, rest: String, query: String },
 }
 
 /// A request that is ready to go up, but for its key.
 #[derive(Debug)]
 pub struct Forward {
-    /// Where it goes.
-    pub target: Target,
     /// What becomes of its headers.
     pub edits: Vec<Edit>,
     /// What becomes of its body, if it changes.
@@ -125,13 +127,14 @@ pub struct NewBody {
     pub size: usize,
 }
 
-/// Reads the headers of a request. `complete`: nothing follows them.
+/// Reads the headers of a request. `complete`: nothing follows them. The `clock` is asked if the
+/// AUTH_KEY expires.
 #[must_use]
-pub fn begin(config: &Config, headers: Headers, complete: bool, now: Time) -> Step {
+pub fn begin(config: &Config, headers: Headers, complete: bool, clock: impl Fn() -> Time) -> Step {
     let full = headers.text(":path").unwrap_or_default().to_owned();
     let (path, query) = full.split_once('?').unwrap_or((&full, ""));
     let api = route::api_of(path);
-    match read(config, headers, (path, query), complete, now) {
+    match read(config, headers, (path, query), complete, clock) {
         Ok(Entered::Request(intake)) => Step::Proceed(Box::new(Intake { api, ..intake })),
         Ok(Entered::Answer(answer)) => Step::Answer(answer),
         Ok(Entered::Console(asked, number)) => Step::Console(asked, number),
@@ -150,7 +153,7 @@ fn read(
     headers: Headers,
     (path, query): (&str, &str),
     complete: bool,
-    now: Time,
+    clock: impl Fn() -> Time,
 ) -> Result<Entered, Reply> {
     if url::is_ambiguous(path) {
         let message = "The path has dot segments, an encoded slash, a backslash or raw bytes; write it plainly.";
@@ -171,11 +174,11 @@ fn read(
         if let Some(answer) = place.open(method) {
             return answer.map(Entered::Answer);
         }
-        let (number, definition) = check_credential(config, &headers, "", now)?;
+        let (number, definition) = check_credential(config, &headers, "", clock)?;
         let asked = place.enter(config, definition, method, &headers, query)?;
         return Ok(Entered::Console(asked, number));
     }
-    let (definition_number, definition) = check_credential(config, &headers, query, now)?;
+    let (definition_number, definition) = check_credential(config, &headers, query, clock)?;
     let Some(route) = route else { return Err(unknown_path()) };
     let asked = match route {
         Route::Compat(_) if method != "POST" => return Err(Reply::method_not_allowed("POST")),
@@ -183,9 +186,10 @@ fn read(
         Route::Compat(endpoint) => Asked::Compat(endpoint),
         Route::Models => return Ok(Entered::Answer(compat::models(config, definition))),
         Route::Native(name, rest) => {
-            let (slug, _) = config.upstream(&name).ok_or_else(|| unknown_provider(&name))?;
-            check_provider(definition, slug)?;
-            Asked::Native { slug: slug.to_owned(), rest, query: url::without_parameter(query, "key") }
+            let upstream = config.upstream(name).ok_or_else(|| unknown_provider(name))?;
+            check_provider(definition, &upstream.slug)?;
+            let query = url::without_parameter(query, "key");
+            Asked::Native { upstream: upstream.clone(), rest: rest.to_owned(), query }
         }
         Route::Health | Route::Console(_) => return Err(unknown_path()),
     };
@@ -202,11 +206,11 @@ fn check_credential<'a>(
     config: &'a Config,
     headers: &Headers,
     query: &str,
-    now: Time,
+    clock: impl Fn() -> Time,
 ) -> Result<(usize, &'a Definition), Reply> {
-    let in_query = url::query_value(query, "key").map(|key| key.into_owned());
-    let candidates = credentials(headers).chain(in_query.as_deref().map(str::as_bytes));
-    config.auth.check(candidates, now).map_err(|denied| match denied {
+    let in_query = url::query_value(query, "key");
+    let candidates = credentials(headers, in_query.as_deref());
+    config.auth.check(candidates, clock).map_err(|denied| match denied {
         Denied::Missing => Reply::new(
             401,
             "missing_auth_key",
@@ -217,17 +221,23 @@ fn check_credential<'a>(
     })
 }
 
-/// Every text of the headers that may be an AUTH_KEY.
-fn credentials(headers: &Headers) -> impl Iterator<Item = &[u8]> {
-    let named = CREDENTIAL_HEADERS.iter().flat_map(|name| headers.all(name)).map(|value| {
-        let value = value.trim_ascii();
-        match value.split_at_checked(7) {
-            Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => key.trim_ascii(),
-            _ => value,
+/// Every text of a request that may be an AUTH_KEY.
+fn credentials<'a>(headers: &'a Headers, in_query: Option<&'a str>) -> Vec<&'a [u8]> {
+    let mut found = Vec::new();
+    for (name, value) in headers.iter() {
+        if name == WEBSOCKET_PROTOCOL.as_bytes() {
+            let keys = websocket_protocols(value).filter_map(|text| text.strip_prefix(WEBSOCKET_KEY.as_bytes()));
+            found.extend(keys);
+        } else if CREDENTIAL_HEADERS.iter().any(|credential| credential.as_bytes() == name) {
+            let value = value.trim_ascii();
+            found.push(match value.split_at_checked(7) {
+                Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => key.trim_ascii(),
+                _ => value,
+            });
         }
-    });
-    let websocket = headers.all("sec-websocket-protocol").flat_map(|value| value.split(|&byte| byte == b','));
-    named.chain(websocket.filter_map(|protocol| protocol.trim_ascii().strip_prefix(WEBSOCKET_KEY.as_bytes())))
+    }
+    found.extend(in_query.map(str::as_bytes));
+    found
 }
 
 impl Intake {
@@ -237,10 +247,10 @@ impl Intake {
         match &self.asked {
             _ if config.policy.selection == Selection::Sticky => true,
             Asked::Compat(_) => true,
-            Asked::Native { slug, rest, query } => config.upstreams.get(slug).is_some_and(|upstream| {
+            Asked::Native { upstream, rest, query } => {
                 let places = upstream.provider.model;
                 model::may_be_in_body(places) && model::outside_body(places, rest, query).is_none()
-            }),
+            }
         }
     }
 
@@ -259,7 +269,9 @@ impl Intake {
             .ok_or_else(|| Reply::new(401, "invalid_auth_key", "This AUTH_KEY is not known here any more."))?;
         let mut forward = match &self.asked {
             Asked::Compat(endpoint) => compat::forward(self, config, definition, *endpoint, body, random),
-            Asked::Native { slug, rest, query } => self.native(config, definition, (slug, rest, query), body, random),
+            Asked::Native { upstream, rest, query } => {
+                self.native(config, definition, upstream, (rest, query), body, random)
+            }
         }?;
         forward.ticket.tokens = size as u64 / BYTES_PER_TOKEN;
         if config.policy.selection == Selection::Sticky {
@@ -272,11 +284,12 @@ impl Intake {
         &self,
         config: &Config,
         definition: &Definition,
-        (slug, rest, query): (&str, &str, &str),
+        upstream: &Rc<Upstream>,
+        (rest, query): (&str, &str),
         body: &[u8],
         random: u64,
     ) -> Result<Forward, Reply> {
-        let upstream = config.upstreams.get(slug).ok_or_else(|| unknown_provider(slug))?;
+        let slug = &upstream.slug;
         let places = upstream.provider.model;
         let model = match model::outside_body(places, rest, query) {
             Some(model) => Some(model),
@@ -293,13 +306,13 @@ impl Intake {
             None => Target::native(upstream, rest, query).map_err(nowhere)?,
         };
         let openai_auth = upstream.provider.openai.is_some_and(|openai| rest.starts_with(openai.scope));
-        self.forward((slug, upstream), model, target, gateway, openai_auth, None)
+        self.forward(upstream, model, target, gateway, openai_auth, None)
     }
 
     /// A request on its way, once it is known where it goes.
     pub(crate) fn forward(
         &self,
-        (slug, upstream): (&str, &Upstream),
+        upstream: &Rc<Upstream>,
         model: Option<String>,
         target: Target,
         gateway: Option<&AiGateway>,
@@ -311,76 +324,82 @@ impl Intake {
             let message = format!("The model's name is longer than {MAX_MODEL_BYTES} bytes.");
             return Err(Reply::new(400, "invalid_model", message));
         }
-        let mut edits = self.edits(&target, body.as_ref().map(|body| body.size));
+        let mut edits = self.edits(target, body.as_ref().map(|body| body.size));
         let absent = upstream.provider.headers.iter().filter(|(name, _)| !self.headers.has(name));
-        edits.extend(absent.map(|&(name, value)| Edit::Set(name, value.to_owned())));
+        edits.extend(absent.map(|&(name, value)| Edit::Set(name, value.into())));
         if let Some(token) = gateway.and_then(|gateway| gateway.token.as_ref()) {
-            edits.push(Edit::Set("cf-aig-authorization", format!("Bearer {}", token.expose())));
+            edits.push(Edit::Set("cf-aig-authorization", format!("Bearer {}", token.expose()).into()));
         }
         let ticket = Ticket {
-            slug: slug.to_owned(),
-            model,
             client: self.api,
             openai_auth,
             through_ai_gateway: gateway.is_some(),
             definition: u32::try_from(self.definition).unwrap_or(u32::MAX),
-            ..Ticket::default()
+            ..Ticket::new(upstream.clone(), model)
         };
-        Ok(Forward { target, edits, body, ticket })
+        Ok(Forward { edits, body, ticket })
     }
 
     /// What becomes of the client's headers.
-    fn edits(&self, target: &Target, new_length: Option<usize>) -> Vec<Edit> {
-        let mut edits: Vec<Edit> = self.removals().into_iter().map(Edit::Remove).collect();
-        edits.push(Edit::Set(":path", target.path.clone()));
-        edits.push(Edit::Set(":authority", target.authority.clone()));
+    fn edits(&self, target: Target, new_length: Option<usize>) -> Vec<Edit> {
+        let mut edits = self.removals();
         if self.headers.text(":scheme") != Some(target.scheme()) {
-            edits.push(Edit::Set(":scheme", target.scheme().to_owned()));
+            edits.push(Edit::Set(":scheme", target.scheme().into()));
         }
+        edits.push(Edit::Set(":path", target.path.into()));
+        edits.push(Edit::Set(":authority", target.authority.into()));
         // Errors are read on their way, and a compressed one could not be.
-        edits.push(Edit::Set("accept-encoding", "identity".to_owned()));
+        edits.push(Edit::Set("accept-encoding", "identity".into()));
         if let Some(protocols) = self.websocket_protocols() {
-            edits.push(Edit::Set("sec-websocket-protocol", protocols));
+            edits.push(match protocols.is_empty() {
+                true => Edit::Remove(WEBSOCKET_PROTOCOL.into()),
+                false => Edit::Set(WEBSOCKET_PROTOCOL, protocols.into()),
+            });
         }
         if let Some(length) = new_length {
-            edits.push(Edit::Set("content-length", length.to_string()));
+            edits.push(Edit::Set("content-length", length.to_string().into()));
         }
         edits
     }
 
-    fn removals(&self) -> Vec<String> {
-        let private = |name: &str| {
-            CREDENTIAL_HEADERS.contains(&name)
-                || PRIVATE_HEADERS.contains(&name)
-                || (name != PROTO_HEADER && PRIVATE_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
-        };
-        let mut names: Vec<String> =
-            self.headers.0.iter().map(|(name, _)| name).filter(|name| private(name)).cloned().collect();
-        if self.headers.all("sec-websocket-protocol").any(has_websocket_key) && self.websocket_protocols().is_none() {
-            names.push("sec-websocket-protocol".to_owned());
+    /// Each private header once, however often it came.
+    fn removals(&self) -> Vec<Edit> {
+        // Room for what is added to them.
+        let mut edits = Vec::with_capacity(16);
+        for (name, _) in self.headers.iter() {
+            if let Some(name) = private(name) {
+                let edit = Edit::Remove(name);
+                if !edits.contains(&edit) {
+                    edits.push(edit);
+                }
+            }
         }
-        names.sort();
-        names.dedup();
-        names
+        edits
     }
 
-    /// The protocols that are left without the key, if a key is among them and any are left.
+    /// The protocols that are left without the key, if a key is among them.
     fn websocket_protocols(&self) -> Option<String> {
-        let values: Vec<&[u8]> = self.headers.all("sec-websocket-protocol").collect();
-        if !values.iter().any(|value| has_websocket_key(value)) {
-            return None;
-        }
-        let protocols = values.iter().flat_map(|value| value.split(|&byte| byte == b',')).map(<[u8]>::trim_ascii);
-        let kept: Vec<_> = protocols
-            .filter(|protocol| !protocol.is_empty() && !protocol.starts_with(WEBSOCKET_KEY.as_bytes()))
-            .map(String::from_utf8_lossy)
-            .collect();
-        (!kept.is_empty()).then(|| kept.join(", "))
+        let is_key = |protocol: &&[u8]| protocol.starts_with(WEBSOCKET_KEY.as_bytes());
+        let protocols = || self.headers.all(WEBSOCKET_PROTOCOL).flat_map(websocket_protocols);
+        protocols().find(is_key)?;
+        let kept = protocols().filter(|protocol| !is_key(protocol));
+        Some(kept.map(String::from_utf8_lossy).collect::<Vec<_>>().join(", "))
     }
 }
 
-fn has_websocket_key(value: &[u8]) -> bool {
-    memchr::memmem::find(value, WEBSOCKET_KEY.as_bytes()).is_some()
+fn websocket_protocols(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|protocol| !protocol.is_empty())
+}
+
+/// The name of a header that does not go up.
+fn private(name: &[u8]) -> Option<Cow<'static, str>> {
+    let mut known = CREDENTIAL_HEADERS.iter().chain(PRIVATE_HEADERS);
+    if let Some(known) = known.find(|known| known.as_bytes() == name) {
+        return Some((*known).into());
+    }
+    let prefixed = PRIVATE_PREFIXES.iter().any(|prefix| name.starts_with(prefix.as_bytes()));
+    let prefixed = prefixed && name != PROTO_HEADER.as_bytes();
+    prefixed.then(|| String::from_utf8_lossy(name).into_owned().into())
 }
 
 /// The gateway a provider is asked through: none if it has a place of its own.

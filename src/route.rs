@@ -13,8 +13,8 @@ use crate::console::Place;
 use crate::provider::Api;
 
 /// What a request is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Route {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route<'a> {
     /// A liveness probe.
     Health,
     /// OpenAI-shaped, for the provider that the model names.
@@ -22,7 +22,7 @@ pub enum Route {
     /// The list of models.
     Models,
     /// A provider's own API: the slug as written, and the path behind it, beginning with a slash.
-    Native(String, String),
+    Native(&'a str, &'a str),
     /// The console.
     Console(Place),
 }
@@ -49,7 +49,7 @@ impl Endpoint {
 
 /// Finds the route of a path (without its query); `None` if there is nothing there.
 #[must_use]
-pub fn find(path: &str) -> Option<Route> {
+pub fn find(path: &str) -> Option<Route<'_>> {
     if path == "/healthz" {
         return Some(Route::Health);
     }
@@ -64,16 +64,21 @@ pub fn find(path: &str) -> Option<Route> {
         let endpoints = [Endpoint::ChatCompletions, Endpoint::Embeddings];
         return endpoints.into_iter().find(|endpoint| endpoint.path() == rest).map(Route::Compat);
     }
-    let (slug, rest) = path.strip_prefix("/api/")?.split_once('/')?;
-    (!slug.is_empty()).then(|| Route::Native(slug.to_owned(), format!("/{rest}")))
+    let (slug, rest) = behind_api(path)?;
+    (!slug.is_empty() && !rest.is_empty()).then_some(Route::Native(slug, rest))
+}
+
+/// The first segment behind `/api/` and what follows it, from its slash on.
+fn behind_api(path: &str) -> Option<(&str, &str)> {
+    let rest = path.strip_prefix("/api/")?;
+    Some(rest.split_at(rest.find('/').unwrap_or(rest.len())))
 }
 
 /// The dialect in which a client on this path expects errors. Only needs to be right for paths
 /// that exist; for all others OpenAI's is the one most clients read.
 #[must_use]
 pub fn api_of(path: &str) -> Api {
-    let Some(rest) = path.strip_prefix("/api/") else { return Api::OpenAi };
-    let (slug, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let Some((slug, rest)) = behind_api(path) else { return Api::OpenAi };
     match crate::provider::find(slug) {
         Some(provider) if provider.openai.is_some_and(|openai| rest.starts_with(openai.scope)) => Api::OpenAi,
         Some(provider) => provider.api,
@@ -87,7 +92,7 @@ mod tests {
 
     #[test]
     fn paths() {
-        let native = |slug: &str, rest: &str| Some(Route::Native(slug.to_owned(), rest.to_owned()));
+        let native = |slug, rest| Some(Route::Native(slug, rest));
         for (path, route) in [
             ("/healthz", Some(Route::Health)),
             ("/v1/chat/completions", Some(Route::Compat(Endpoint::ChatCompletions))),

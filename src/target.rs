@@ -22,7 +22,7 @@ pub type Nowhere = &'static str;
 impl Target {
     fn at(url: &Url, path: &str, query: &str) -> Self {
         let mark = if query.is_empty() { "" } else { "?" };
-        let path = format!("{}{path}{mark}{query}", url.path);
+        let path = [&url.path, path, mark, query].concat();
         Target { tls: url.tls, authority: url.authority.clone(), path }
     }
 
@@ -143,7 +143,7 @@ mod tests {
 
     fn upstream(slug: &str, base: Option<&str>) -> Upstream {
         let base_url = base.map(|text| Url::parse(text).unwrap());
-        Upstream { base_url, ..Upstream::new(find(slug).unwrap()) }
+        Upstream { base_url, ..Upstream::new(slug, find(slug).unwrap()) }
     }
 
     fn url(target: &Target) -> String {

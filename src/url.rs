@@ -53,7 +53,13 @@ impl Url {
 #[must_use]
 pub fn is_ambiguous(path: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'%' | b'\\' | b'#');
-    if path.bytes().all(plain) && !path.contains("/.") && !path.starts_with('.') {
+    let mut before = b'/';
+    // A dot at a segment's beginning is looked at more closely.
+    let suspicious = |byte: u8| {
+        let begins = core::mem::replace(&mut before, byte) == b'/';
+        !plain(byte) || (begins && byte == b'.')
+    };
+    if !path.bytes().any(suspicious) {
         return false;
     }
     let lower = path.to_ascii_lowercase();
@@ -89,12 +95,18 @@ pub fn percent_decode(text: &str) -> Cow<'_, str> {
 /// The decoded value of the first query parameter of this name.
 #[must_use]
 pub fn query_value<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
+    if query.is_empty() {
+        return None;
+    }
     pairs(query).find(|(key, _)| percent_decode(key) == name).map(|(_, value)| percent_decode(value))
 }
 
 /// The query without any parameter of this name, however it is spelled.
 #[must_use]
 pub fn without_parameter(query: &str, name: &str) -> String {
+    if query.is_empty() {
+        return String::new();
+    }
     let kept = query.split('&').filter(|part| {
         let key = part.split_once('=').map_or(*part, |(key, _)| key);
         percent_decode(key) != name

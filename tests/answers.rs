@@ -199,8 +199,7 @@ fn any_value() -> impl Strategy<Value = Vec<u8>> {
 
 fn any_headers() -> impl Strategy<Value = Headers> {
     let header = (prop::sample::select(NAMES), any_value());
-    prop::collection::vec(header, 0..8)
-        .prop_map(|list| Headers(list.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()))
+    prop::collection::vec(header, 0..8).prop_map(Headers::from_iter)
 }
 
 /// Every moment of a verdict with the longest time that it may lie ahead.

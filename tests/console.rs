@@ -31,7 +31,7 @@ fn world(json: &str, keys: &str, d1: bool) -> World {
 /// What becomes of a request: status and code, or what it asks the pool for.
 fn begin(world: &World, method: &str, path: &str, headers: &[(&str, &str)]) -> String {
     let all = [(":method", method), (":path", path)].into_iter().chain(headers.iter().copied());
-    match request::begin(&world.config, Headers::from_iter(all), true, START) {
+    match request::begin(&world.config, Headers::from_iter(all), true, || START) {
         Step::Reply(reply, _) => format!("{} {}", reply.status, reply.code),
         Step::Answer(answer) => format!("{} {}", answer.status, answer.headers[0].1),
         Step::Console(Asked::Status(_), 0) => "status".to_owned(),

@@ -312,12 +312,8 @@ fn selection_policies() {
         let json = format!(r#"{{"selection":"{selection}"}}"#);
         let mut world = world(&json, "openai=k0,k1,k2,k3,k4");
         let mut pick = |conversation: &u64| {
-            let ticket = one_balance::ticket::Ticket {
-                slug: "openai".into(),
-                model: "m".into(),
-                conversation: *conversation,
-                ..Default::default()
-            };
+            let mut ticket = world.ticket("openai", "m");
+            ticket.conversation = *conversation;
             world.send(0, ticket).unwrap().key()
         };
         requests.iter().map(&mut pick).collect()
@@ -332,18 +328,14 @@ fn selection_policies() {
 #[test]
 fn sticky_composes_with_failover() {
     let mut world = world(r#"{"selection":"sticky"}"#, "openai=k0,k1,k2");
-    let ticket = || one_balance::ticket::Ticket {
-        slug: "openai".into(),
-        model: "m".into(),
-        conversation: 4,
-        ..Default::default()
-    };
-    let mut sent = world.send(0, ticket()).unwrap();
+    let mut ticket = world.ticket("openai", "m");
+    ticket.conversation = 4;
+    let mut sent = world.send(0, ticket.clone()).unwrap();
     assert_eq!(sent.key(), "k1");
     assert_eq!(world.answer(&mut sent, 429, &[], ""), Next::Retry);
     world.attempt(&mut sent).unwrap();
     assert_eq!(sent.key(), "k2");
-    assert_eq!(world.send(1, ticket()).unwrap().key(), "k2", "while k1 cools");
+    assert_eq!(world.send(1, ticket).unwrap().key(), "k2", "while k1 cools");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use fastrand::Rng;
 use one_balance::answer::stream::Usage;
 use one_balance::balancer::{Balancer, Next};
-use one_balance::config::Config;
+use one_balance::config::{Config, Upstream};
 use one_balance::pool::store::Memory;
 use one_balance::pool::{self, KeyId};
 use one_balance::ticket::Ticket;
@@ -25,7 +25,7 @@ pub struct Request {
     /// What the request takes.
     pub tokens: u64,
     last_resort: bool,
-    ticket: Ticket,
+    ticket: Option<Ticket>,
     worker: usize,
 }
 
@@ -52,7 +52,7 @@ pub trait Policy {
 pub struct Pool {
     store: Memory,
     workers: Vec<Balancer>,
-    slug: String,
+    upstream: Rc<Upstream>,
     places: HashMap<KeyId, usize>,
     rng: Rng,
 }
@@ -73,7 +73,7 @@ impl Pool {
         Pool {
             store,
             workers: (0..workers).map(|_| Balancer::new(config.clone())).collect(),
-            slug: slug.to_owned(),
+            upstream: config.upstreams[slug].clone(),
             places: ids.zip(0..).collect(),
             rng: Rng::with_seed(seed),
         }
@@ -89,24 +89,26 @@ impl Policy for Pool {
         let random = self.rng.u64(..);
         if request.tried.is_empty() {
             request.worker = self.rng.usize(..self.workers.len());
-            request.ticket = Ticket { slug: self.slug.clone(), model: MODEL.to_owned(), ..Ticket::default() };
+            let ticket = request.ticket.insert(Ticket::new(self.upstream.clone(), MODEL.to_owned()));
             // What a body's length tells of its tokens: 20 % off in either direction.
-            request.ticket.tokens = request.tokens * self.rng.u64(80..=120) / 100;
-            self.workers[request.worker].admit(&self.store, &mut request.ticket, random, now).ok()?;
+            ticket.tokens = request.tokens * self.rng.u64(80..=120) / 100;
+            self.workers[request.worker].admit(&self.store, ticket, random, now).ok()?;
         }
-        self.workers[request.worker].attempt(&self.store, &mut request.ticket, random, now).ok()?;
-        let id = request.ticket.tried.last()?;
+        let ticket = request.ticket.as_mut()?;
+        self.workers[request.worker].attempt(&self.store, ticket, random, || now).ok()?;
+        let id = ticket.tried.last()?;
         self.places.get(id).copied()
     }
 
     fn learn(&mut self, request: &mut Request, answer: &Answer, now: Time) -> Step {
         let balancer = &mut self.workers[request.worker];
         let random = self.rng.u64(..);
-        match balancer.answered(&self.store, &mut request.ticket, &answer.headers, &answer.body, random, now) {
+        let ticket = request.ticket.as_mut().expect("a key was picked");
+        match balancer.answered(&self.store, ticket, &answer.headers, &answer.body, random, now) {
             Next::Retry => Step::Retry,
             _ if answer.status == 200 => {
                 let tokens = Usage { input: request.tokens, output: 0 };
-                balancer.served(&self.store, &request.ticket, tokens, now);
+                balancer.served(&self.store, ticket, tokens, now);
                 Step::Served
             }
             _ => Step::Failed,

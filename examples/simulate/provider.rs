@@ -153,10 +153,10 @@ impl Provider {
 }
 
 fn answer(status: u16, headers: &[(&str, String)], body: serde_json::Value) -> Answer {
-    let mut all = Headers::from_iter([("content-type", "application/json")]);
-    all.0.push((":status".to_owned(), status.to_string().into_bytes()));
-    all.0.extend(headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into_bytes())));
-    Answer { status, headers: all, body: body.to_string().into_bytes() }
+    let number = status.to_string();
+    let fixed = [("content-type", "application/json"), (":status", &number)];
+    let own = headers.iter().map(|(name, value)| (*name, value.as_str()));
+    Answer { status, headers: fixed.into_iter().chain(own).collect(), body: body.to_string().into_bytes() }
 }
 
 fn refused(style: Style) -> Answer {

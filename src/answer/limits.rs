@@ -72,7 +72,7 @@ pub fn from_headers(answer: &Answer) -> Vec<StatedLimit> {
 
 /// Adds the limits of headers that stand inside a body (OpenRouter's `metadata.headers`).
 pub fn note_header(limits: &mut Vec<StatedLimit>, name: &str, value: &str, answer: &Answer) {
-    if let Some(name) = understand(&name.to_ascii_lowercase()) {
+    if let Some(name) = understand(name.to_ascii_lowercase().as_bytes()) {
         note(limits, name, value.as_bytes(), answer);
     }
 }
@@ -117,8 +117,7 @@ fn name_windows(limits: &mut [StatedLimit], answer: &Answer) {
     }
 }
 
-fn understand(name: &str) -> Option<Name> {
-    let name = name.as_bytes();
+fn understand(name: &[u8]) -> Option<Name> {
     // Most headers are told by their first letter.
     let prefixes: &[&[u8]] = match name.first()? {
         b'x' => &[b"x-ratelimit-", b"x-trial-endpoint-call-"],

@@ -11,6 +11,7 @@ mod reader;
 mod upstream;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use base64::Engine as _;
 use serde_json::Value;
@@ -49,7 +50,7 @@ pub struct Config {
     /// Who may ask.
     pub auth: AuthKeys,
     /// The providers that can be asked for, by slug.
-    pub upstreams: BTreeMap<String, Upstream>,
+    pub upstreams: BTreeMap<String, Rc<Upstream>>,
     /// Cloudflare AI Gateway, if requests go through one.
     pub ai_gateway: Option<AiGateway>,
     /// Attempts after the first one.
@@ -140,9 +141,8 @@ impl Config {
 
     /// The upstream of this slug or alias.
     #[must_use]
-    pub fn upstream(&self, name: &str) -> Option<(&str, &Upstream)> {
-        let known = self.upstreams.get_key_value(name).or_else(|| self.upstreams.get_key_value(slug_of(name)));
-        known.map(|(slug, upstream)| (slug.as_str(), upstream))
+    pub fn upstream(&self, name: &str) -> Option<&Rc<Upstream>> {
+        self.upstreams.get(name).or_else(|| self.upstreams.get(slug_of(name)))
     }
 }
 
@@ -193,7 +193,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
             .unwrap_or(Console::Edit),
         token_metrics: reader.flag("token_metrics").unwrap_or(true),
         auth: auth?,
-        upstreams: upstreams.by_slug,
+        upstreams: upstreams.by_slug.into_iter().map(|(slug, upstream)| (slug, Rc::new(upstream))).collect(),
         ai_gateway,
     })
 }
@@ -310,7 +310,7 @@ mod tests {
         ];
         let config = parse("", &env).unwrap();
         assert_eq!(config.upstreams["openai"].base_url, Some(Url::parse("http://h:1/v1").unwrap()));
-        assert_eq!(config.upstream("mine").unwrap().1.keys.len(), 1);
+        assert_eq!(config.upstream("mine").unwrap().keys.len(), 1);
         let gateway = config.ai_gateway.unwrap();
         assert_eq!(gateway.prefixes, ["/v1/acc/g1", "/v1/acc/g2"]);
         assert_eq!(gateway.url.authority, "g");
@@ -390,8 +390,8 @@ mod tests {
         assert_eq!(format("openrouter", true), OpenAiFormat::Passthrough, "compat does not serve it");
         assert_eq!(format("openai", true), OpenAiFormat::Passthrough);
         assert_eq!(format("anthropic", false), OpenAiFormat::Passthrough, "there is no gateway");
-        assert_eq!(config.upstreams["anthropic"].drop("claude-x"), ["seed"]);
-        assert!(config.upstreams["anthropic"].drop("other").is_empty());
+        assert_eq!(config.upstreams["anthropic"].dropped("claude-x"), ["seed"]);
+        assert!(config.upstreams["anthropic"].dropped("other").is_empty());
     }
 
     #[test]

@@ -10,8 +10,10 @@ use crate::translate;
 use crate::url::Url;
 
 /// A provider as it is reached from here, and its keys from the configuration.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Upstream {
+    /// Its name in paths, in compat models and in D1.
+    pub slug: String,
     /// What is known of it.
     pub provider: &'static Provider,
     /// A base URL that stands in place of the table's. Such a provider is asked directly, with or
@@ -35,8 +37,9 @@ pub struct Upstream {
 impl Upstream {
     /// A provider that is reached where the table says, without keys.
     #[must_use]
-    pub fn new(provider: &'static Provider) -> Self {
+    pub fn new(slug: &str, provider: &'static Provider) -> Self {
         Upstream {
+            slug: slug.to_owned(),
             provider,
             base_url: None,
             keys: Vec::new(),
@@ -73,7 +76,7 @@ impl Upstream {
 
     /// The fields that are dropped for a model.
     #[must_use]
-    pub fn drop(&self, model: &str) -> Vec<String> {
+    pub fn dropped(&self, model: &str) -> Vec<String> {
         let lists = self.drop.iter().filter(|(prefix, _)| model.starts_with(prefix.as_str()));
         lists.flat_map(|(_, fields)| fields.iter().cloned()).collect()
     }
@@ -106,7 +109,8 @@ pub(super) struct Upstreams {
 
 /// Reads base URLs, keys, and what is configured of each provider.
 pub(super) fn read(reader: &mut Reader) -> Upstreams {
-    let known = provider::PROVIDERS.iter().map(|provider| (provider.slug.to_owned(), Upstream::new(provider)));
+    let known =
+        provider::PROVIDERS.iter().map(|provider| (provider.slug.to_owned(), Upstream::new(provider.slug, provider)));
     let mut upstreams = Upstreams { by_slug: known.collect(), ai_gateway_url: None };
     if let Some(text) = reader.text("provider_base_urls") {
         for entry in entries(&text) {
@@ -149,7 +153,7 @@ fn place(upstreams: &mut Upstreams, entry: &str) -> Result<(), String> {
         return Err(format!("`{slug}` is no slug: use a-z, 0-9 and -, and none of {RESERVED:?}"));
     }
     let upstream = upstreams.by_slug.entry(slug.to_owned());
-    upstream.or_insert_with(|| Upstream::new(&provider::COMPATIBLE)).base_url = Some(url);
+    upstream.or_insert_with(|| Upstream::new(slug, &provider::COMPATIBLE)).base_url = Some(url);
     Ok(())
 }
 

@@ -234,7 +234,7 @@ impl Form {
 
     fn add(self, pool: &Pool, config: &Config) -> Result<Task, Reply> {
         let name = self.provider.unwrap_or_default();
-        let (slug, _) = config.upstream(&name).ok_or_else(|| crate::request::unknown_provider(&name))?;
+        let slug = &config.upstream(&name).ok_or_else(|| crate::request::unknown_provider(&name))?.slug;
         let read = config.d1.as_ref().map(|d1| d1.providers.as_slice()).unwrap_or_default();
         if !read.is_empty() && !read.iter().any(|other| other == slug) {
             let message = format!("d1_providers leaves out {slug}, so its keys in D1 would not be used here.");
@@ -251,7 +251,9 @@ impl Form {
 
     fn delete_blocked(self, pool: &Pool, config: &Config) -> Result<Task, Reply> {
         let slug = match &self.provider {
-            Some(name) => Some(config.upstream(name).ok_or_else(|| crate::request::unknown_provider(name))?.0),
+            Some(name) => {
+                Some(config.upstream(name).ok_or_else(|| crate::request::unknown_provider(name))?.slug.as_str())
+            }
             None => None,
         };
         let blocked = |key: &Key| pool.record(key.id).is_some_and(|record: &Record| record.blocked.is_some());

@@ -188,7 +188,7 @@ pub fn answer(
     let keys = match &query.provider {
         None => None,
         Some(name) => match config.upstream(name) {
-            Some((slug, _)) => Some(keys(pool, slug, query, now)),
+            Some(upstream) => Some(keys(pool, &upstream.slug, query, now)),
             None => return Err(crate::request::unknown_provider(name)),
         },
     };

@@ -50,7 +50,7 @@ impl Remote {
             return Err(wrong("its id or key cannot be used"));
         }
         let provider = text("provider").unwrap_or_default().trim();
-        let (slug, _) = config.upstream(provider).ok_or_else(|| wrong("its provider is not known here"))?;
+        let slug = &config.upstream(provider).ok_or_else(|| wrong("its provider is not known here"))?.slug;
         let blocked = match text("status") {
             Some("active") => false,
             Some("blocked") => true,

@@ -7,7 +7,7 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::console::{self, Editing};
-use super::{Shared, SharedTicket, TICKETS, host, random, root};
+use super::{Shared, TICKETS, host, random, root};
 use crate::balancer::{Balancer, RETRY_HEADER};
 use crate::config::Config;
 use crate::console::{Asked, edit};
@@ -16,14 +16,14 @@ use crate::metrics::CANCELLED;
 use crate::provider::Api;
 use crate::reply::{Rendered, Reply};
 use crate::request::{self, Intake, Step};
-use crate::ticket::Ticket;
+use crate::ticket::{SharedTicket, Stub, Ticket};
 
 /// One stream.
 pub struct Downstream {
-    /// The context's number, which is its ticket's, too.
+    /// The context's number.
     number: u32,
     balancer: Option<Shared>,
-    ticket: Option<SharedTicket>,
+    ticket: Option<(Stub, SharedTicket)>,
     state: State,
     api: Api,
     /// Bytes of the body that are buffered.
@@ -88,7 +88,7 @@ impl Downstream {
             Err(reply) => return self.refuse(&reply),
         };
         host::note(host::CLIENT, &(forward.ticket.definition.saturating_add(1)).to_string());
-        host::note(host::PROVIDER, &forward.ticket.slug);
+        host::note(host::PROVIDER, forward.ticket.slug());
         host::note(host::MODEL, &forward.ticket.model);
         let admitted = balancer.borrow_mut().admit(&host::SharedData, &mut forward.ticket, random(), host::now());
         if let Err(reply) = admitted {
@@ -99,9 +99,9 @@ impl Downstream {
             host::set_body(BufferType::HttpRequestBody, body.replaced, &body.beginning);
         }
         let ticket = Rc::new(RefCell::new(forward.ticket));
-        TICKETS.with(|tickets| tickets.borrow_mut().insert(self.number, ticket.clone()));
-        host::set_ticket(self.number);
-        self.ticket = Some(ticket);
+        let stub = TICKETS.with(|tickets| tickets.borrow_mut().put(self.number, ticket.clone()));
+        host::set_stub(stub);
+        self.ticket = Some((stub, ticket));
         self.state = State::Forwarded;
         Action::Continue
     }
@@ -141,8 +141,8 @@ impl Downstream {
 
 impl Drop for Downstream {
     fn drop(&mut self) {
-        if self.ticket.is_some() {
-            TICKETS.with(|tickets| tickets.borrow_mut().remove(&self.number));
+        if let Some((stub, _)) = self.ticket {
+            TICKETS.with(|tickets| tickets.borrow_mut().remove(stub));
         }
     }
 }
@@ -162,7 +162,7 @@ impl HttpContext for Downstream {
         let Some(balancer) = self.balancer.clone() else { return self.refuse(&not_configured()) };
         let config = balancer.borrow().config.clone();
         let headers = host::headers(MapType::HttpRequestHeaders);
-        match request::begin(&config, headers, end_of_stream, host::now()) {
+        match request::begin(&config, headers, end_of_stream, host::now) {
             Step::Reply(reply, api) => {
                 self.api = api;
                 self.refuse(&reply)
@@ -217,7 +217,7 @@ impl HttpContext for Downstream {
         }
         self.state = State::Answered;
         let ticket = self.ticket.clone();
-        let mut ticket = ticket.as_ref().map(|ticket| ticket.borrow_mut());
+        let mut ticket = ticket.as_ref().map(|(_, ticket)| ticket.borrow_mut());
         // The upstream filter has said what became of what it let through.
         if ticket.as_ref().is_some_and(|ticket| !ticket.result.is_empty()) {
             return Action::Continue;
@@ -252,8 +252,8 @@ impl HttpContext for Downstream {
     }
 
     fn on_log(&mut self) {
-        if let (State::Forwarded, Some(balancer), Some(ticket)) = (&self.state, &self.balancer, &self.ticket) {
-            balancer.borrow().cancelled(&ticket.borrow().slug);
+        if let (State::Forwarded, Some(balancer), Some((_, ticket))) = (&self.state, &self.balancer, &self.ticket) {
+            balancer.borrow().cancelled(ticket.borrow().slug());
             host::note(host::OUTCOME, CANCELLED);
         }
     }

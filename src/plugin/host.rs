@@ -1,20 +1,16 @@
-//! The border to the host: what a host call returns becomes a value, absent, or failed.
-//!
-//! The SDK panics where a host answers with a status that it does not expect, and its `String`
-//! getters panic on bytes that are no UTF-8, which any client can send; so headers are read as
-//! bytes only, and only in callbacks in which their map exists.
-
-use std::time::UNIX_EPOCH;
+//! The border to the host: its calls in the core's words.
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType};
 
+use super::abi;
 use crate::headers::Headers;
 use crate::pool::store::Store;
 use crate::request::Edit;
+use crate::ticket::Stub;
 use crate::time::Time;
 
-/// The property that carries the number of the stream's ticket. One path element: two do not come back.
+/// The property that carries the stub of the stream's ticket. One path element: two do not come back.
 const TICKET: &str = "one_balance.ticket";
 /// What is noted for the access log and for filters behind this one: the number of the AUTH_KEY
 /// definition, from 1.
@@ -35,37 +31,25 @@ pub struct SharedData;
 
 impl Store for SharedData {
     fn get(&self, name: &str) -> Option<(Vec<u8>, u32)> {
-        match hostcalls::get_shared_data(name) {
-            Ok((Some(value), cas)) => Some((value, cas.unwrap_or_default())),
-            _ => None,
-        }
+        abi::shared_data(name)
     }
 
     fn set(&self, name: &str, value: &[u8], cas: Option<u32>) -> bool {
-        hostcalls::set_shared_data(name, Some(value), cas).is_ok()
+        abi::set_shared_data(name, value, cas.unwrap_or_default())
     }
 }
 
 /// The wall clock.
 pub fn now() -> Time {
-    let since_epoch = hostcalls::get_current_time().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    Time(since_epoch.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+    Time(abi::time() / 1_000_000)
 }
 
 /// All headers of a map.
 pub fn headers(map: MapType) -> Headers {
-    Headers(hostcalls::get_map_bytes(map).unwrap_or_default())
+    Headers::decode(abi::header_map(map).unwrap_or_default())
 }
 
-/// Sets a header, whatever was there.
-pub fn set_header(map: MapType, name: &str, value: &str) {
-    let _ = hostcalls::set_map_value_bytes(map, name, Some(value.as_bytes()));
-}
-
-/// Takes a header out.
-pub fn remove_header(map: MapType, name: &str) {
-    let _ = hostcalls::remove_map_value(map, name);
-}
+pub use abi::{remove_header, set_header};
 
 /// Carries out changes of the request's headers.
 pub fn edit_request(edits: &[Edit]) {
@@ -79,13 +63,11 @@ pub fn edit_request(edits: &[Edit]) {
 
 /// Up to `size` bytes of a body from its beginning.
 pub fn body(buffer: BufferType, size: usize) -> Vec<u8> {
-    hostcalls::get_buffer(buffer, 0, size).ok().flatten().unwrap_or_default()
+    abi::buffer(buffer, size).unwrap_or_default()
 }
 
 /// Puts other bytes in the place of the first `size` of a body. Envoy knows no other place.
-pub fn set_body(buffer: BufferType, size: usize, value: &[u8]) {
-    let _ = hostcalls::set_buffer(buffer, 0, size, value);
-}
+pub use abi::set_buffer as set_body;
 
 /// Answers the client.
 pub fn reply(status: u16, headers: &[(&str, String)], body: &[u8]) {
@@ -96,16 +78,20 @@ pub fn reply(status: u16, headers: &[(&str, String)], body: &[u8]) {
 
 /// What the access log may show of a stream: `%FILTER_STATE(wasm.one_balance.{name}:PLAIN)%`.
 pub fn note(name: &'static str, value: &str) {
-    let _ = hostcalls::set_property(vec![name], Some(value.as_bytes()));
+    abi::set_property(name, value.as_bytes());
 }
 
-/// The number of the stream's ticket.
-pub fn ticket() -> Option<u32> {
-    let bytes = hostcalls::get_property(vec![TICKET]).ok().flatten()?;
-    Some(u32::from_le_bytes(bytes.try_into().ok()?))
+/// The stub of the stream's ticket.
+pub fn stub() -> Option<Stub> {
+    abi::property(TICKET)?.try_into().ok().map(Stub::from_bytes)
 }
 
-/// Lets the stream carry the number of its ticket.
-pub fn set_ticket(number: u32) {
-    let _ = hostcalls::set_property(vec![TICKET], Some(&number.to_le_bytes()));
+/// Lets the stream carry the stub of its ticket.
+pub fn set_stub(stub: Stub) {
+    abi::set_property(TICKET, &stub.to_bytes());
+}
+
+/// The plugin's `root_id`.
+pub fn root_id() -> Option<Vec<u8>> {
+    abi::property("plugin_root_id")
 }

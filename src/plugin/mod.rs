@@ -6,6 +6,7 @@
 //! downstream plugin's configuration makes; `vm_id` must be the same for both and differ from that of
 //! any other pool in the same Envoy.
 
+mod abi;
 mod console;
 mod downstream;
 mod host;
@@ -14,7 +15,6 @@ mod root;
 mod upstream;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::rc::Rc;
@@ -22,7 +22,7 @@ use std::rc::Rc;
 use proxy_wasm::types::LogLevel;
 
 use crate::balancer::Balancer;
-use crate::ticket::Ticket;
+use crate::ticket::Tickets;
 
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(LogLevel::Info);
@@ -32,11 +32,8 @@ proxy_wasm::main! {{
 /// The balancer of this VM, for the streams of both placements.
 type Shared = Rc<RefCell<Balancer>>;
 
-/// A stream's ticket, for its downstream context and those of its attempts.
-type SharedTicket = Rc<RefCell<Ticket>>;
-
 thread_local! {
-    static TICKETS: RefCell<HashMap<u32, SharedTicket>> = RefCell::default();
+    static TICKETS: RefCell<Tickets> = RefCell::default();
     static BALANCER: RefCell<Option<Shared>> = const { RefCell::new(None) };
     static RANDOM: Cell<u64> = Cell::new(RandomState::new().build_hasher().finish() | 1);
 }

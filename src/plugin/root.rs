@@ -134,7 +134,7 @@ impl Context for Root {
 
 impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
-        let root_id = hostcalls::get_property(vec!["plugin_root_id"]).ok().flatten();
+        let root_id = host::root_id();
         if root_id.as_deref() == Some(b"upstream") {
             self.placement = Placement::Upstream;
             return true;

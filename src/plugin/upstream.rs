@@ -9,12 +9,13 @@
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::{Shared, SharedTicket, TICKETS, host, random};
+use super::{Shared, TICKETS, host, random};
 use crate::answer::BODY_LIMIT;
 use crate::answer::stream::Watcher;
 use crate::balancer::{ATTEMPTS_HEADER, KEY_ID_HEADER, Next, RETRY_HEADER};
 use crate::headers::Headers;
 use crate::reply::Reply;
+use crate::ticket::SharedTicket;
 use crate::time::Time;
 use crate::translate::{self, AnswerShape, Kind, Stream};
 
@@ -25,7 +26,7 @@ const MAX_ANSWER: usize = 8 << 20;
 /// One attempt.
 pub struct Upstream {
     balancer: Option<Shared>,
-    ticket: SharedTicket,
+    ticket: Option<SharedTicket>,
     state: State,
 }
 
@@ -33,7 +34,7 @@ enum State {
     /// No answer yet.
     Waiting,
     /// The headers are in and the body is being read.
-    Reading(Headers),
+    Reading(Head),
     /// The answer passes as it is.
     Passing,
     /// A successful answer passes, watched for errors and token counts, and translated if need be.
@@ -42,14 +43,37 @@ enum State {
     Replacing(Vec<u8>),
 }
 
+/// What has come of an answer before its body.
+struct Head {
+    status: u16,
+    headers: Headers,
+}
+
+impl Head {
+    fn read() -> Self {
+        let headers = host::headers(MapType::HttpResponseHeaders);
+        let status = headers.text(":status").and_then(|status| status.parse().ok()).unwrap_or(502);
+        Head { status, headers }
+    }
+
+    fn succeeded(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    fn is_error(&self) -> bool {
+        self.status >= 400
+    }
+}
+
 impl Upstream {
     pub fn new(balancer: Option<Shared>) -> Self {
-        Upstream { balancer, ticket: SharedTicket::default(), state: State::Waiting }
+        Upstream { balancer, ticket: None, state: State::Waiting }
     }
 
     fn reply(&mut self, reply: &Reply) -> Action {
         host::note(host::OUTCOME, reply.code);
-        let (client, attempts) = (self.ticket.borrow().client, self.ticket.borrow().tried.len());
+        let ticket = self.ticket.as_ref().map(|ticket| ticket.borrow());
+        let (client, attempts) = ticket.map(|ticket| (ticket.client, ticket.tried.len())).unwrap_or_default();
         let rendered = reply.render(client);
         let mut headers = rendered.headers;
         headers.push((ATTEMPTS_HEADER, attempts.to_string()));
@@ -59,16 +83,15 @@ impl Upstream {
 
     /// The answer is known as far as it has to be: what becomes of it? `body` is empty for one that
     /// flows.
-    fn answered(&mut self, headers: &Headers, body: &[u8]) {
+    fn answered(&mut self, head: &Head, body: &[u8]) {
         let map = MapType::HttpResponseHeaders;
-        let Some(balancer) = self.balancer.clone() else { return };
+        let (Some(balancer), Some(ticket)) = (self.balancer.clone(), self.ticket.clone()) else { return };
         let mut balancer = balancer.borrow_mut();
         let now = host::now();
-        let error = if is_error(headers) { body.get(..body.len().min(BODY_LIMIT)).unwrap_or_default() } else { &[] };
-        let ticket = self.ticket.clone();
+        let error = if head.is_error() { body.get(..body.len().min(BODY_LIMIT)).unwrap_or_default() } else { &[] };
         let mut ticket = ticket.borrow_mut();
-        let next = balancer.answered(&host::SharedData, &mut ticket, headers, error, random(), now);
-        if headers.has("set-cookie") {
+        let next = balancer.answered(&host::SharedData, &mut ticket, &head.headers, error, random(), now);
+        if head.headers.has("set-cookie") {
             host::remove_header(map, "set-cookie");
         }
         let mut marks = if next == Next::Retry { Vec::new() } else { balancer.marks(&ticket) };
@@ -85,7 +108,7 @@ impl Upstream {
             Next::Retry => State::Passing,
             Next::Deliver(more) => {
                 marks.extend(more);
-                self.deliver(headers, body, shape, now)
+                self.deliver(head, body, shape, now)
             }
             Next::Replace(reply) => {
                 let rendered = reply.render(client);
@@ -104,11 +127,11 @@ impl Upstream {
     }
 
     /// The answer goes to the client: as it is, or translated.
-    fn deliver(&mut self, headers: &Headers, body: &[u8], shape: Option<AnswerShape>, now: Time) -> State {
+    fn deliver(&mut self, head: &Head, body: &[u8], shape: Option<AnswerShape>, now: Time) -> State {
         let map = MapType::HttpResponseHeaders;
         let Some(shape) = shape else {
-            return if succeeded(headers) {
-                State::Flowing(Box::new(Watcher::new(headers)), None)
+            return if head.succeeded() {
+                State::Flowing(Box::new(Watcher::new(&head.headers)), None)
             } else {
                 State::Passing
             };
@@ -118,16 +141,16 @@ impl Upstream {
             host::set_header(map, "content-type", "application/json");
             State::Replacing(body)
         };
-        if is_error(headers) {
-            return json(translate::error(status(headers), body));
+        if head.is_error() {
+            return json(translate::error(head.status, body));
         }
         if shape.kind == Kind::ChatStream {
             host::remove_header(map, "content-length");
             host::set_header(map, "content-type", "text/event-stream");
             let stream = Stream::new(shape, &id, created);
-            return State::Flowing(Box::new(Watcher::new(headers)), Some(Box::new(stream)));
+            return State::Flowing(Box::new(Watcher::new(&head.headers)), Some(Box::new(stream)));
         }
-        let mut watcher = Box::new(Watcher::new(headers));
+        let mut watcher = Box::new(Watcher::new(&head.headers));
         self.watch(&mut watcher, body);
         self.count(&watcher);
         json(translate::answer(&shape, &id, created, body).unwrap_or_else(|error| {
@@ -138,22 +161,19 @@ impl Upstream {
 
     /// A piece of a successful answer passes.
     fn watch(&self, watcher: &mut Watcher, piece: &[u8]) {
-        let Some(balancer) = &self.balancer else { return };
-        let ticket = self.ticket.borrow();
+        let (Some(balancer), Some(ticket)) = (&self.balancer, &self.ticket) else { return };
+        let ticket = ticket.borrow();
         let mut balancer = balancer.borrow_mut();
-        let Some(provider) = balancer.config.upstream(&ticket.slug).map(|(_, upstream)| upstream.provider) else {
-            return;
-        };
-        if let Some(verdict) = watcher.see(piece, provider, host::now) {
+        if let Some(verdict) = watcher.see(piece, ticket.upstream.provider, host::now) {
             balancer.failed_late(&host::SharedData, &ticket, &verdict, host::now());
         }
     }
 
     /// A successful answer has ended: its tokens are known.
     fn count(&self, watcher: &Watcher) {
-        if let (Some(tokens), Some(balancer)) = (watcher.usage(), &self.balancer) {
+        if let (Some(tokens), Some(balancer), Some(ticket)) = (watcher.usage(), &self.balancer, &self.ticket) {
             let mut balancer = balancer.borrow_mut();
-            balancer.served(&host::SharedData, &self.ticket.borrow(), tokens, host::now());
+            balancer.served(&host::SharedData, &ticket.borrow(), tokens, host::now());
             if balancer.config.token_metrics {
                 host::note(host::TOKENS_IN, &tokens.input.to_string());
                 host::note(host::TOKENS_OUT, &tokens.output.to_string());
@@ -181,18 +201,18 @@ impl Upstream {
     }
 
     /// The body of an answer that was read is complete.
-    fn read(&mut self, headers: &Headers, size: usize) {
+    fn read(&mut self, head: &Head, size: usize) {
         let body = host::body(BufferType::HttpResponseBody, size);
-        self.answered(headers, &body);
+        self.answered(head, &body);
         self.swallow(size);
     }
 
     /// Answers the client in the place of an answer without a body, whose headers are changed already.
     fn replace(&mut self, body: &[u8]) -> Action {
-        let headers = host::headers(MapType::HttpResponseHeaders);
+        let Head { status, headers } = Head::read();
         let kept = ["content-type", "retry-after", "x-should-retry", ATTEMPTS_HEADER, KEY_ID_HEADER];
         let kept = kept.iter().filter_map(|&name| Some((name, headers.text(name)?.to_owned())));
-        host::reply(status(&headers), &kept.collect::<Vec<_>>(), body);
+        host::reply(status, &kept.collect::<Vec<_>>(), body);
         Action::Pause
     }
 
@@ -205,11 +225,12 @@ impl Upstream {
     }
 
     /// Whether the body has to be read before the headers go on, and how much of it.
-    fn reads(&self, headers: &Headers) -> Option<usize> {
-        let whole = self.ticket.borrow().answer.as_ref().is_some_and(|shape| shape.kind != Kind::ChatStream);
-        match is_error(headers) {
+    fn reads(&self, head: &Head) -> Option<usize> {
+        let shape = |shape: &AnswerShape| shape.kind != Kind::ChatStream;
+        let whole = || self.ticket.as_ref().is_some_and(|ticket| ticket.borrow().answer.as_ref().is_some_and(shape));
+        match head.is_error() {
             true => Some(BODY_LIMIT),
-            false if succeeded(headers) && whole => Some(MAX_ANSWER),
+            false if head.succeeded() && whole() => Some(MAX_ANSWER),
             false => None,
         }
     }
@@ -227,7 +248,7 @@ impl Context for Upstream {
 
 impl HttpContext for Upstream {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
-        let ticket = host::ticket().and_then(|number| TICKETS.with(|tickets| tickets.borrow().get(&number).cloned()));
+        let ticket = host::stub().and_then(|stub| TICKETS.with(|tickets| tickets.borrow().get(stub)));
         let (Some(balancer), Some(ticket)) = (self.balancer.clone(), ticket) else {
             // Without a ticket the request has not passed the downstream filter: fail closed.
             return self.reply(&Reply::new(
@@ -236,10 +257,8 @@ impl HttpContext for Upstream {
                 "This request has not passed the downstream filter.",
             ));
         };
-        self.ticket = ticket;
-        let mut ticket = self.ticket.borrow_mut();
-        let attempt = balancer.borrow_mut().attempt(&host::SharedData, &mut ticket, random(), host::now());
-        drop(ticket);
+        let attempt = balancer.borrow_mut().attempt(&host::SharedData, &mut ticket.borrow_mut(), random(), host::now);
+        self.ticket = Some(ticket);
         match attempt {
             Ok(attempt) => {
                 host::edit_request(&attempt.edits);
@@ -250,12 +269,12 @@ impl HttpContext for Upstream {
     }
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        let headers = host::headers(MapType::HttpResponseHeaders);
-        if !end_of_stream && self.reads(&headers).is_some() {
-            self.state = State::Reading(headers);
+        let head = Head::read();
+        if !end_of_stream && self.reads(&head).is_some() {
+            self.state = State::Reading(head);
             return Action::Pause;
         }
-        self.answered(&headers, &[]);
+        self.answered(&head, &[]);
         match core::mem::replace(&mut self.state, State::Passing) {
             // There is no body whose place ours could take, so the whole answer is ours.
             State::Replacing(body) if end_of_stream => self.replace(&body),
@@ -268,12 +287,12 @@ impl HttpContext for Upstream {
 
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         match core::mem::replace(&mut self.state, State::Passing) {
-            State::Reading(headers) => {
-                if !end_of_stream && self.reads(&headers).is_some_and(|limit| size < limit) {
-                    self.state = State::Reading(headers);
+            State::Reading(head) => {
+                if !end_of_stream && self.reads(&head).is_some_and(|limit| size < limit) {
+                    self.state = State::Reading(head);
                     return Action::Pause;
                 }
-                self.read(&headers, size);
+                self.read(&head, size);
             }
             State::Flowing(watcher, stream) => self.flow(watcher, stream, size, end_of_stream),
             State::Replacing(body) => {
@@ -288,22 +307,10 @@ impl HttpContext for Upstream {
     /// With trailers, no body callback says that the body is complete.
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
         match core::mem::replace(&mut self.state, State::Passing) {
-            State::Reading(headers) => self.read(&headers, MAX_ANSWER),
+            State::Reading(head) => self.read(&head, MAX_ANSWER),
             State::Flowing(watcher, _) => self.count(&watcher),
             state => self.state = state,
         }
         Action::Continue
     }
-}
-
-fn status(headers: &Headers) -> u16 {
-    headers.text(":status").and_then(|status| status.parse().ok()).unwrap_or(502)
-}
-
-fn succeeded(headers: &Headers) -> bool {
-    (200..300).contains(&status(headers))
-}
-
-fn is_error(headers: &Headers) -> bool {
-    status(headers) >= 400
 }

@@ -56,8 +56,12 @@ impl World {
 
     /// A request for a model of a provider, as far as the first key.
     pub fn ask(&mut self, worker: usize, slug: &str, model: &str) -> Result<Sent, Reply> {
-        let ticket = Ticket { slug: slug.to_owned(), model: model.to_owned(), ..Ticket::default() };
+        let ticket = self.ticket(slug, model);
         self.send(worker, ticket)
+    }
+
+    pub fn ticket(&self, slug: &str, model: &str) -> Ticket {
+        Ticket::new(self.config.upstreams[slug].clone(), model.to_owned())
     }
 
     pub fn send(&mut self, worker: usize, mut ticket: Ticket) -> Result<Sent, Reply> {
@@ -69,11 +73,11 @@ impl World {
 
     /// The next attempt.
     pub fn attempt(&mut self, sent: &mut Sent) -> Result<(), Reply> {
-        let attempt = self.workers[sent.worker].attempt(&self.store, &mut sent.ticket, 7, self.now)?;
+        let attempt = self.workers[sent.worker].attempt(&self.store, &mut sent.ticket, 7, || self.now)?;
         for edit in attempt.edits {
             match edit {
-                Edit::Set(name, value) => sent.headers.insert(name.to_owned(), value),
-                Edit::Remove(name) => sent.headers.remove(&name),
+                Edit::Set(name, value) => sent.headers.insert(name.to_owned(), value.into_owned()),
+                Edit::Remove(name) => sent.headers.remove(&*name),
             };
         }
         Ok(())
@@ -147,7 +151,7 @@ pub fn forward(
     body: &str,
 ) -> Result<Forward, Reply> {
     let all = [(":method", method), (":path", path)].into_iter().chain(headers.iter().copied());
-    match request::begin(config, Headers::from_iter(all), body.is_empty(), START) {
+    match request::begin(config, Headers::from_iter(all), body.is_empty(), || START) {
         Step::Reply(reply, _) => Err(reply),
         Step::Answer(answer) => Err(Reply::new(answer.status, "answer", String::from_utf8_lossy(&answer.body))),
         Step::Console(asked, _) => Err(Reply::new(200, "console", format!("{asked:?}"))),

@@ -104,14 +104,14 @@ impl World {
         ]
         .into_iter()
         .collect();
-        let Step::Proceed(intake) = request::begin(&self.config, headers, false, self.now) else {
+        let Step::Proceed(intake) = request::begin(&self.config, headers, false, || self.now) else {
             panic!("the request is good")
         };
         let read = if intake.reads_body(&self.config) { exchange.body.as_slice() } else { &[] };
         let mut forward = intake.finish(&self.config, read, exchange.body.len(), 7).expect("the request is good");
         self.balancer.admit(&self.store, &mut forward.ticket, 7, self.now).expect("there is a key");
         let mut ticket = forward.ticket;
-        let attempt = self.balancer.attempt(&self.store, &mut ticket, 7, self.now).expect("there is a key");
+        let attempt = self.balancer.attempt(&self.store, &mut ticket, 7, || self.now).expect("there is a key");
         let answer: Headers =
             [(":status", "200"), ("content-type", "application/json"), ("x-request-id", "req_1"), ("alt-svc", "h3")]
                 .into_iter()
@@ -119,7 +119,7 @@ impl World {
         self.balancer.answered(&self.store, &mut ticket, &answer, &[], 7, self.now);
         let marks = self.balancer.marks(&ticket).len();
         let mut watcher = Watcher::new(&answer);
-        let provider = self.config.upstream(&ticket.slug).expect("it is known").1.provider;
+        let provider = ticket.upstream.provider;
         let now = self.now;
         watcher.see(exchange.answer, provider, || now);
         let mut size = marks + attempt.edits.len() + forward.body.map_or(0, |body| body.beginning.len());
