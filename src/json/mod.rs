@@ -6,11 +6,17 @@
 //! for is read over ([`reader`]) without being built, and what is found is a place in the body, so
 //! that a rewrite can leave every other byte alone.
 
+mod document;
 mod reader;
+mod text;
+mod writer;
 
 use core::ops::Range;
 
+pub use document::{Document, Items, Node};
 use reader::Reader;
+pub use text::Text;
+pub use writer::{ToJson, Writer};
 
 /// Why fields could not be read.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,7 +56,9 @@ fn read<const N: usize>(
     reader.take(b'{')?;
     while reader.peek()? != b'}' {
         let key = reader.key()?;
-        let slot = names.iter().zip(found.iter_mut()).find(|(name, _)| is_key(body.get(key.clone()), name));
+        let key = body.get(key).unwrap_or_default();
+        let escaped = reader.marks().escaped;
+        let slot = names.iter().zip(found.iter_mut()).find(|(name, _)| is_key(key, escaped, name));
         let value = reader.value()?;
         if let Some((name, slot)) = slot {
             if slot.is_some() {
@@ -73,13 +81,14 @@ fn read<const N: usize>(
 }
 
 /// Whether a quoted key is this name. It is decoded: `"mod\u0065l"` is `model` to every parser.
-fn is_key(quoted: Option<&[u8]>, name: &str) -> bool {
-    let Some(quoted) = quoted else { return false };
-    let plain = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
-    if memchr::memchr(b'\\', plain).is_none() {
-        return plain == name.as_bytes();
+fn is_key(quoted: &[u8], escaped: bool, name: &str) -> bool {
+    if escaped {
+        return serde_json::from_slice::<String>(quoted).is_ok_and(|key| key == name);
     }
-    serde_json::from_slice::<String>(quoted).is_ok_and(|key| key == name)
+    // Comparing is dear, byte by byte; most names differ in their length or first letter.
+    quoted.len() == name.len() + 2
+        && quoted.get(1) == name.as_bytes().first()
+        && quoted.get(1..quoted.len() - 1) == Some(name.as_bytes())
 }
 
 /// The text of a value that is a JSON string.

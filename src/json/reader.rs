@@ -11,13 +11,45 @@ use core::ops::Range;
 pub struct Reader<'a> {
     text: &'a [u8],
     at: usize,
+    marks: Marks,
+}
+
+/// What is known of a string, a number or a word without looking at it again.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Marks {
+    /// A string with escapes.
+    pub escaped: bool,
+    /// A string that may have half a surrogate pair, or a number that may be too large for a float: the
+    /// grammar allows both, and most parsers refuse what they make.
+    pub doubtful: bool,
+}
+
+/// Who hears of each value that is read over, in the order of the text. `None` stops the reading.
+pub trait Listener {
+    /// A string (keys too), a number, or a word.
+    fn leaf(&mut self, place: Range<usize>, marks: Marks) -> Option<()>;
+    /// An array or object begins with this byte.
+    fn open(&mut self, at: usize) -> Option<()>;
+    /// The innermost array or object ends before this byte.
+    fn close(&mut self, end: usize);
+}
+
+/// Nobody.
+impl Listener for () {
+    fn leaf(&mut self, _: Range<usize>, _: Marks) -> Option<()> {
+        Some(())
+    }
+    fn open(&mut self, _: usize) -> Option<()> {
+        Some(())
+    }
+    fn close(&mut self, _: usize) {}
 }
 
 impl<'a> Reader<'a> {
     /// A reader at the beginning, behind any white space.
     #[must_use]
     pub fn new(text: &'a [u8]) -> Self {
-        let mut reader = Reader { text, at: 0 };
+        let mut reader = Reader { text, at: 0, marks: Marks::default() };
         reader.space();
         reader
     }
@@ -29,6 +61,12 @@ impl<'a> Reader<'a> {
         let line = memchr::memchr_iter(b'\n', before).count() + 1;
         let start = memchr::memrchr(b'\n', before).map_or(0, |newline| newline + 1);
         (line, before.len() - start + 1)
+    }
+
+    /// What is known of what was read last.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        self.marks
     }
 
     /// Whether nothing is left.
@@ -63,31 +101,34 @@ impl<'a> Reader<'a> {
 
     /// Reads over a value of any kind and depth, and the white space behind it; where it stands.
     pub fn value(&mut self) -> Option<Range<usize>> {
+        self.value_for(&mut ())
+    }
+
+    /// Reads over a value as [`Self::value`] does, and tells of all that is in it.
+    pub fn value_for(&mut self, listener: &mut impl Listener) -> Option<Range<usize>> {
         let start = self.at;
         // What closes the brackets that are open; a stack of calls would end at a hostile depth.
         let mut open = Vec::new();
         loop {
-            match self.peek()? {
-                b'"' => {
-                    self.string()?;
-                }
-                b'{' | b'[' => {
-                    let close = if self.peek()? == b'{' { b'}' } else { b']' };
-                    self.at += 1;
-                    self.space();
-                    if self.peek()? != close {
-                        open.push(close);
-                        if close == b'}' {
-                            self.key()?;
-                        }
-                        continue;
+            let first = self.peek()?;
+            if let b'{' | b'[' = first {
+                // Of both, the closing bracket stands two behind the opening one.
+                let close = first + 2;
+                listener.open(self.at)?;
+                self.at += 1;
+                self.space();
+                if self.peek()? != close {
+                    open.push(close);
+                    if close == b'}' {
+                        self.key_for(listener)?;
                     }
-                    self.at += 1;
+                    continue;
                 }
-                b't' => self.word(b"true")?,
-                b'f' => self.word(b"false")?,
-                b'n' => self.word(b"null")?,
-                _ => self.number()?,
+                self.at += 1;
+                listener.close(self.at);
+            } else {
+                let place = self.leaf(first)?;
+                listener.leaf(place, self.marks)?;
             }
             loop {
                 let Some(close) = open.last() else {
@@ -100,18 +141,39 @@ impl<'a> Reader<'a> {
                     b',' => {
                         self.take(b',')?;
                         if *close == b'}' {
-                            self.key()?;
+                            self.key_for(listener)?;
                         }
                         break;
                     }
                     byte if byte == *close => {
                         self.at += 1;
+                        listener.close(self.at);
                         open.pop();
                     }
                     _ => return None,
                 }
             }
         }
+    }
+
+    fn key_for(&mut self, listener: &mut impl Listener) -> Option<()> {
+        let key = self.key()?;
+        listener.leaf(key, self.marks)
+    }
+
+    fn leaf(&mut self, first: u8) -> Option<Range<usize>> {
+        if first == b'"' {
+            return self.string();
+        }
+        let start = self.at;
+        self.marks = Marks::default();
+        match first {
+            b't' => self.word(b"true")?,
+            b'f' => self.word(b"false")?,
+            b'n' => self.word(b"null")?,
+            _ => self.number()?,
+        }
+        Some(start..self.at)
     }
 
     fn space(&mut self) {
@@ -125,9 +187,10 @@ impl<'a> Reader<'a> {
         if self.peek()? != b'"' {
             return None;
         }
+        self.marks = Marks::default();
         self.at += 1;
         loop {
-            self.plain();
+            self.at += plain(self.text.get(self.at..).unwrap_or_default());
             let end = self.peek()?;
             if end < b' ' {
                 return None;
@@ -136,10 +199,13 @@ impl<'a> Reader<'a> {
             if end == b'"' {
                 return Some(start..self.at);
             }
+            self.marks.escaped = true;
             match self.peek()? {
                 b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => self.at += 1,
                 b'u' => {
                     self.at += 1;
+                    let digits = self.text.get(self.at..).unwrap_or_default();
+                    self.marks.doubtful |= matches!(digits, [b'd' | b'D', b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F', ..]);
                     for _ in 0..4 {
                         self.peek().filter(u8::is_ascii_hexdigit)?;
                         self.at += 1;
@@ -148,23 +214,6 @@ impl<'a> Reader<'a> {
                 _ => return None,
             }
         }
-    }
-
-    /// Hops to the next quote, backslash or control character, eight bytes at a time.
-    fn plain(&mut self) {
-        let rest = self.text.get(self.at..).unwrap_or_default();
-        let (words, tail) = rest.as_chunks();
-        let full = words.iter().map(|word| special(u64::from_le_bytes(*word)));
-        let mut hop = 0;
-        for marks in full {
-            if marks != 0 {
-                self.at += hop + marks.trailing_zeros() as usize / 8;
-                return;
-            }
-            hop += 8;
-        }
-        let is_special = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
-        self.at += hop + tail.iter().position(is_special).unwrap_or(tail.len());
     }
 
     fn word(&mut self, word: &[u8]) -> Option<()> {
@@ -176,6 +225,7 @@ impl<'a> Reader<'a> {
     }
 
     fn number(&mut self) -> Option<()> {
+        let start = self.at;
         if self.peek()? == b'-' {
             self.at += 1;
         }
@@ -188,7 +238,10 @@ impl<'a> Reader<'a> {
             self.at += 1;
             self.digits()?;
         }
+        // The largest float has 309 digits.
+        self.marks.doubtful = self.at - start > 300;
         if matches!(self.peek(), Some(b'e' | b'E')) {
+            self.marks.doubtful = true;
             self.at += 1;
             if matches!(self.peek(), Some(b'+' | b'-')) {
                 self.at += 1;
@@ -207,13 +260,30 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// How many bytes come before the next quote, backslash or control character: those that a JSON string
+/// has as they are. Eight are looked at at once.
+pub fn plain(text: &[u8]) -> usize {
+    let (words, tail) = text.as_chunks();
+    let mut hop = 0;
+    for word in words {
+        let marks = special(u64::from_le_bytes(*word));
+        if marks != 0 {
+            return hop + marks.trailing_zeros() as usize / 8;
+        }
+        hop += 8;
+    }
+    let is_special = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
+    hop + tail.iter().position(is_special).unwrap_or(tail.len())
+}
+
 /// The high bit of each byte that is a quote, a backslash or a control character. Bytes above such a
 /// one may be marked wrongly (a borrow runs on), so only the lowest mark counts.
 fn special(word: u64) -> u64 {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
-    let below = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound)) & !word;
-    let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-    (below(word, b' ') | is(b'"') | is(b'\\')) & (ONES * 0x80)
+    let below = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound));
+    let flip = |bits: u8| word ^ (ONES * u64::from(bits));
+    // With the second bit flipped, the quote comes right behind the control characters.
+    (below(flip(2), b' ' + 1) | below(flip(b'\\'), 1)) & !word & (ONES * 0x80)
 }
 
 #[cfg(test)]
