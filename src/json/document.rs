@@ -190,8 +190,9 @@ impl<'d> Node<'d> {
     /// The text of the string that it is.
     #[must_use]
     pub fn as_text(self) -> Option<Text<'d>> {
-        let inside = self.raw().strip_prefix('"')?;
-        Some(Text::escaped(inside.get(..inside.len().saturating_sub(1))?))
+        let Entry { start, end, .. } = self.entry();
+        let inside = self.document.text.get(start as usize + 1..(end as usize).checked_sub(1)?)?;
+        (self.first() == b'"').then(|| Text::escaped(inside))
     }
 
     /// The values of an array, in order; none of anything else.
@@ -211,7 +212,19 @@ impl<'d> Node<'d> {
     /// The value of an object's field; the last, should it stand there twice.
     #[must_use]
     pub fn get(self, name: &str) -> Option<Node<'d>> {
-        self.fields().filter(|(key, _)| key.is(name)).last().map(|(_, value)| value)
+        let mut found = None;
+        if self.is_object() {
+            let Node { document, at } = self;
+            let (mut key, end) = (Node { document, at: at + 1 }, self.entry().after);
+            while key.at < end {
+                let value = Node { document, at: key.at + 1 };
+                if key.is(name) {
+                    found = Some(value);
+                }
+                key.at = value.entry().after;
+            }
+        }
+        found
     }
 
     /// The value at the end of a path of fields.
@@ -223,18 +236,12 @@ impl<'d> Node<'d> {
     /// Whether it is the string that says `text`, in which there is nothing to escape.
     #[must_use]
     pub fn is(self, text: &str) -> bool {
-        let entry = self.entry();
-        if entry.escaped {
-            return self.as_text().is_some_and(|own| own.decoded() == text);
+        let Some(entry) = self.document.entries.get(self.at as usize) else { return false };
+        // Most texts differ in their length.
+        if entry.end - entry.start != text.len() as u32 + 2 && !entry.escaped {
+            return false;
         }
-        // Comparing is dear, byte by byte; most texts differ in their length or first letter.
-        let raw = self.document.text.as_bytes().get(entry.start as usize..entry.end as usize).unwrap_or_default();
-        match raw {
-            [b'"', inside @ .., b'"'] => {
-                inside.len() == text.len() && inside.first() == text.as_bytes().first() && inside == text.as_bytes()
-            }
-            _ => false,
-        }
+        self.as_text().is_some_and(|own| if entry.escaped { own.decoded() == text } else { own.as_escaped() == text })
     }
 
     /// The value as serde's, for what needs to be taken apart and put together anew.

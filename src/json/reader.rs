@@ -184,35 +184,29 @@ impl<'a> Reader<'a> {
 
     fn string(&mut self) -> Option<Range<usize>> {
         let start = self.at;
-        if self.peek()? != b'"' {
-            return None;
-        }
         self.marks = Marks::default();
-        self.at += 1;
+        let Some([b'"', rest @ ..]) = self.text.get(start..) else { return None };
+        let mut rest = rest;
         loop {
-            self.at += plain(self.text.get(self.at..).unwrap_or_default());
-            let end = self.peek()?;
-            if end < b' ' {
-                return None;
-            }
-            self.at += 1;
-            if end == b'"' {
-                return Some(start..self.at);
+            rest = rest.get(plain(rest)..).unwrap_or_default();
+            match rest {
+                [b'"', behind @ ..] => {
+                    self.at = self.text.len() - behind.len();
+                    return Some(start..self.at);
+                }
+                [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', behind @ ..] => rest = behind,
+                [b'\\', b'u', digits @ ..] if digits.first_chunk().is_some_and(are_hex) => {
+                    // D800 to DFFF, where it is doubtful whether both halves of a pair are there.
+                    self.marks.doubtful |=
+                        matches!(digits, [b'd' | b'D', second, ..] if !(b'0'..b'8').contains(second));
+                    rest = digits.get(4..).unwrap_or_default();
+                }
+                _ => {
+                    self.at = self.text.len() - rest.len() + fault_in_string(rest);
+                    return None;
+                }
             }
             self.marks.escaped = true;
-            match self.peek()? {
-                b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => self.at += 1,
-                b'u' => {
-                    self.at += 1;
-                    let digits = self.text.get(self.at..).unwrap_or_default();
-                    self.marks.doubtful |= matches!(digits, [b'd' | b'D', b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F', ..]);
-                    for _ in 0..4 {
-                        self.peek().filter(u8::is_ascii_hexdigit)?;
-                        self.at += 1;
-                    }
-                }
-                _ => return None,
-            }
         }
     }
 
@@ -260,30 +254,76 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Whether four bytes are hexadecimal digits: all four at once, for some texts have nothing but escapes.
+fn are_hex(digits: &[u8; 4]) -> bool {
+    const ONES: u32 = u32::from_le_bytes([1; 4]);
+    const HIGH: u32 = ONES * 0x80;
+    let word = u32::from_le_bytes(*digits);
+    // The high bit of each byte that is at least `bound`, if none had it before.
+    let from = |word: u32, bound: u8| word.wrapping_add(ONES * u32::from(0x80 - bound));
+    let lower = word | (ONES * 0x20);
+    let marks = (from(word, b'0') & !from(word, b'9' + 1)) | (from(lower, b'a') & !from(lower, b'f' + 1));
+    marks & !word & HIGH == HIGH
+}
+
+/// How far it is to what no string may have, from a place where plain text ends.
+#[cold]
+fn fault_in_string(rest: &[u8]) -> usize {
+    match rest {
+        [b'\\', b'u', digits @ ..] => 2 + digits.iter().take(4).take_while(|digit| digit.is_ascii_hexdigit()).count(),
+        [b'\\', ..] => 1,
+        _ => 0,
+    }
+}
+
 /// How many bytes come before the next quote, backslash or control character: those that a JSON string
-/// has as they are. Eight are looked at at once.
+/// has as they are. A block is looked at at once.
 pub fn plain(text: &[u8]) -> usize {
-    let (words, tail) = text.as_chunks();
+    let (blocks, tail) = text.as_chunks();
     let mut hop = 0;
-    for word in words {
-        let marks = special(u64::from_le_bytes(*word));
-        if marks != 0 {
-            return hop + marks.trailing_zeros() as usize / 8;
+    for block in blocks {
+        if let Some(at) = block::special(block) {
+            return hop + at;
         }
-        hop += 8;
+        hop += block::SIZE;
     }
     let is_special = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
     hop + tail.iter().position(is_special).unwrap_or(tail.len())
 }
 
-/// The high bit of each byte that is a quote, a backslash or a control character. Bytes above such a
-/// one may be marked wrongly (a borrow runs on), so only the lowest mark counts.
-fn special(word: u64) -> u64 {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
-    let below = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound));
-    let flip = |bits: u8| word ^ (ONES * u64::from(bits));
-    // With the second bit flipped, the quote comes right behind the control characters.
-    (below(flip(2), b' ' + 1) | below(flip(b'\\'), 1)) & !word & (ONES * 0x80)
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod block {
+    use core::arch::wasm32::{u8x16_bitmask, u8x16_eq, u8x16_lt, u8x16_splat, u64x2, v128_any_true, v128_or};
+
+    pub const SIZE: usize = 16;
+
+    /// Where the first quote, backslash or control character is.
+    pub fn special(block: &[u8; SIZE]) -> Option<usize> {
+        let (halves, _) = block.as_chunks();
+        let [low, high] = halves else { return None };
+        let block = u64x2(u64::from_le_bytes(*low), u64::from_le_bytes(*high));
+        let is = |byte| u8x16_eq(block, u8x16_splat(byte));
+        let marks = v128_or(v128_or(is(b'"'), is(b'\\')), u8x16_lt(block, u8x16_splat(b' ')));
+        v128_any_true(marks).then(|| u8x16_bitmask(marks).trailing_zeros() as usize)
+    }
+}
+
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+mod block {
+    pub const SIZE: usize = 8;
+
+    /// Where the first quote, backslash or control character is.
+    pub fn special(block: &[u8; SIZE]) -> Option<usize> {
+        const ONES: u64 = u64::from_le_bytes([1; SIZE]);
+        let word = u64::from_le_bytes(*block);
+        let below = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound));
+        let flip = |bits: u8| word ^ (ONES * u64::from(bits));
+        // The high bit of each such byte; with the second bit flipped, the quote comes right behind the
+        // control characters. Bytes above such a one may be marked wrongly (a borrow runs on), so only
+        // the lowest mark counts.
+        let marks = (below(flip(2), b' ' + 1) | below(flip(b'\\'), 1)) & !word & (ONES * 0x80);
+        (marks != 0).then(|| marks.trailing_zeros() as usize / 8)
+    }
 }
 
 #[cfg(test)]
@@ -313,6 +353,17 @@ mod tests {
             let mut reader = Reader::new(text.as_bytes());
             assert_eq!(reader.value(), None, "{text}");
             assert_eq!(reader.position(), place, "{text}");
+        }
+    }
+
+    #[test]
+    fn hexadecimal_digits() {
+        for byte in 0..=u8::MAX {
+            for place in 0..4 {
+                let mut digits = *b"0aF9";
+                digits[place] = byte;
+                assert_eq!(are_hex(&digits), byte.is_ascii_hexdigit(), "{digits:?}");
+            }
         }
     }
 

@@ -162,7 +162,7 @@ impl ToJson for u64 {
                 break;
             }
         }
-        out.extend(digits.get(begin..).unwrap_or_default().iter().map(|digit| char::from(*digit)));
+        out.push_str(digits.get(begin..).and_then(|digits| core::str::from_utf8(digits).ok()).unwrap_or_default());
     }
 }
 

@@ -115,6 +115,10 @@ impl<'d> Chat<'d> {
 
 /// The request's fields but those that the configuration drops.
 pub(super) fn top<'d>(body: Node<'d>, options: &Options) -> Result<Fields<'static, 'd>, Refusal> {
+    // Which of two names would count, and who may use it, is not to be guessed.
+    if body.fields().filter(|(key, _)| key.is("model")).count() > 1 {
+        return Err(refuse("model", "stands there twice"));
+    }
     let mut fields = Fields::of(Path::Root, body)?;
     for name in &options.drop {
         fields.take(name);

@@ -1,8 +1,9 @@
 //! The client's side of an answer: what a model says, as chunks of a stream or as one completion.
 //!
 //! A dialect's reader turns whatever its provider sends into [`Event`]s, whether they come one by one
-//! or all in one document. Chunks are events written down one after the other, and a completion is
-//! the same events added up; so the two can only differ where the provider's own two forms do.
+//! or all in one document. Chunks are events written down one after the other ([`super::chunks`]), and
+//! a completion is the same events added up; so the two can only differ where the provider's own two
+//! forms do.
 
 use super::AnswerShape;
 use crate::json::{Text, Writer};
@@ -80,7 +81,7 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    fn write(self, out: &mut Writer) {
+    pub fn write(self, out: &mut Writer) {
         out.name("usage");
         out.object();
         out.field("prompt_tokens", self.prompt);
@@ -103,24 +104,24 @@ const MOST_CHOICES: usize = 128;
 
 /// What is known of one choice.
 #[derive(Debug, Default)]
-struct Choice<'d> {
-    number: u64,
+pub(super) struct Choice<'d> {
+    pub number: u64,
     /// How many calls have begun.
     calls: u64,
     /// The newest call is one that the client does not want.
     muted: bool,
-    finish: Option<Finish>,
+    pub finish: Option<Finish>,
     /// What has been said; a stream keeps nothing of it.
     message: Message<'d>,
 }
 
 /// The choices that have appeared.
 #[derive(Debug, Default)]
-struct Choices<'d>(Vec<Choice<'d>>);
+pub(super) struct Choices<'d>(pub Vec<Choice<'d>>);
 
 impl<'d> Choices<'d> {
     /// The choice of this number, and whether it is new. `None` if there are too many.
-    fn get(&mut self, number: u64) -> Option<(&mut Choice<'d>, bool)> {
+    pub fn get(&mut self, number: u64) -> Option<(&mut Choice<'d>, bool)> {
         let at = self.0.iter().position(|choice| choice.number == number);
         if at.is_none() && self.0.len() < MOST_CHOICES {
             self.0.push(Choice { number, ..Choice::default() });
@@ -133,7 +134,7 @@ impl<'d> Choices<'d> {
 
 impl<'d> Choice<'d> {
     /// Counts a call. `None` if the client wants one call only and has it.
-    fn begin_call(&mut self, single: bool) -> Option<u64> {
+    pub fn begin_call(&mut self, single: bool) -> Option<u64> {
         self.muted = single && self.calls > 0;
         if self.muted {
             return None;
@@ -143,7 +144,7 @@ impl<'d> Choice<'d> {
     }
 
     /// The number of the call whose arguments grow. `None` if there is none that the client wants.
-    fn newest_call(&self) -> Option<u64> {
+    pub fn newest_call(&self) -> Option<u64> {
         self.calls.checked_sub(1).filter(|_| !self.muted)
     }
 
@@ -192,13 +193,13 @@ impl<'d> Choice<'d> {
     }
 
     /// The fields that end this choice.
-    fn write_end(&self, out: &mut Writer) {
+    pub fn write_end(&self, out: &mut Writer) {
         out.field("finish_reason", self.finish_reason());
         out.field_if("provider_finish_reason", self.finish.as_ref().and_then(|finish| finish.provider.as_deref()));
     }
 }
 
-fn write_logprobs(entries: Option<&str>, out: &mut Writer) {
+pub(super) fn write_logprobs(entries: Option<&str>, out: &mut Writer) {
     out.name("logprobs");
     let Some(entries) = entries else { return out.value(()) };
     out.object();
@@ -209,7 +210,7 @@ fn write_logprobs(entries: Option<&str>, out: &mut Writer) {
     out.end_object();
 }
 
-fn write_call(call: &Call, index: Option<u64>, out: &mut Writer) {
+pub(super) fn write_call(call: &Call, index: Option<u64>, out: &mut Writer) {
     out.object();
     out.field("id", &call.id);
     out.field("type", "function");
@@ -223,14 +224,14 @@ fn write_call(call: &Call, index: Option<u64>, out: &mut Writer) {
     out.end_object();
 }
 
-fn write_extra(extra: Option<&str>, out: &mut Writer) {
+pub(super) fn write_extra(extra: Option<&str>, out: &mut Writer) {
     if let Some(extra) = extra {
         out.name("extra_content");
         out.raw(extra);
     }
 }
 
-fn write_image(url: &Text, out: &mut Writer) {
+pub(super) fn write_image(url: &Text, out: &mut Writer) {
     out.object();
     out.field("type", "image_url");
     out.name("image_url");
@@ -250,156 +251,11 @@ pub(super) struct Head<'h> {
 }
 
 impl Head<'_> {
-    fn write(self, object: &str, out: &mut Writer) {
+    pub fn write(self, object: &str, out: &mut Writer) {
         out.field("id", self.id);
         out.field("object", object);
         out.field("created", self.created);
         out.field("model", self.model);
-    }
-}
-
-/// Writes events down as chunks.
-#[derive(Debug)]
-pub(super) struct Chunks {
-    /// How every chunk begins, up to the first choice.
-    begin: String,
-    include_usage: bool,
-    single_call: bool,
-    choices: Choices<'static>,
-    usage: Usage,
-}
-
-impl Chunks {
-    pub fn new(shape: &AnswerShape, id: &str, created: u64) -> Self {
-        let mut begin = Writer::default();
-        begin.raw("data: {");
-        Head { id, created, model: &shape.model }.write("chat.completion.chunk", &mut begin);
-        begin.name("choices");
-        begin.array();
-        Chunks {
-            begin: begin.finish(),
-            include_usage: shape.include_usage,
-            single_call: shape.single_call,
-            choices: Choices::default(),
-            usage: Usage::default(),
-        }
-    }
-
-    /// Writes what the client sees of `event` at once. [`Delta::Finish`] and [`Event::Usage`] are kept
-    /// for [`Self::end`], because text and calls may still follow them.
-    pub fn write(&mut self, event: Event, out: &mut Writer) {
-        match event {
-            Event::Usage(usage) => self.usage = usage,
-            Event::Choice(number, delta) => self.write_delta(number, delta, out),
-            Event::Error(_) | Event::End => {}
-        }
-    }
-
-    fn write_delta(&mut self, number: u64, mut delta: Delta, out: &mut Writer) {
-        let Some((choice, is_new)) = self.choices.get(number) else { return };
-        let call = match &mut delta {
-            Delta::Call(_) => choice.begin_call(self.single_call),
-            Delta::Arguments(_) => choice.newest_call(),
-            Delta::Finish(finish) => {
-                choice.finish = Some(finish.clone());
-                is_new.then_some(0)
-            }
-            _ => Some(0),
-        };
-        let Some(call) = call else { return };
-        out.raw(&self.begin);
-        out.object();
-        out.field("index", number);
-        out.name("delta");
-        out.object();
-        write_gain(&delta, call, out);
-        if is_new {
-            introduce(&delta, out);
-        }
-        out.end_object();
-        out.field("finish_reason", ());
-        if let Delta::Logprobs(entries) = &delta {
-            write_logprobs(Some(entries), out);
-        }
-        out.end_object();
-        out.raw(END);
-    }
-
-    /// Whether every choice that has appeared is complete, and there is one.
-    pub fn is_complete(&self) -> bool {
-        !self.choices.0.is_empty() && self.choices.0.iter().all(|choice| choice.finish.is_some())
-    }
-
-    /// Writes the reasons, the usage if it was asked for, and `[DONE]`.
-    pub fn end(&mut self, out: &mut Writer) {
-        for choice in core::mem::take(&mut self.choices.0) {
-            out.raw(&self.begin);
-            out.object();
-            out.field("index", choice.number);
-            out.name("delta");
-            out.object();
-            out.end_object();
-            choice.write_end(out);
-            out.end_object();
-            out.raw(END);
-        }
-        if self.include_usage {
-            out.raw(&self.begin);
-            out.end_array();
-            self.usage.write(out);
-            out.end_object();
-            out.raw("\n\n");
-        }
-        out.raw("data: [DONE]\n\n");
-    }
-}
-
-/// How a chunk with choices ends.
-const END: &str = "]}\n\n";
-
-/// What a delta has itself. `call` is the number of the call that begins or grows.
-fn write_gain(delta: &Delta, call: u64, out: &mut Writer) {
-    match delta {
-        Delta::Text(text) => out.field("content", text),
-        Delta::Reasoning(text) => out.field("reasoning_content", text),
-        Delta::Refusal(text) => out.field("refusal", text),
-        Delta::Extra(extra) => write_extra(Some(extra), out),
-        Delta::Image(url) => {
-            out.name("images");
-            out.array();
-            write_image(url, out);
-            out.end_array();
-        }
-        Delta::Call(begun) => {
-            out.name("tool_calls");
-            out.array();
-            write_call(begun, Some(call), out);
-            out.end_array();
-        }
-        Delta::Arguments(text) => {
-            out.name("tool_calls");
-            out.array();
-            out.object();
-            out.field("index", call);
-            out.name("function");
-            out.object();
-            out.field("arguments", text);
-            out.end_object();
-            out.end_object();
-            out.end_array();
-        }
-        // They stand beside the delta, or come at the end.
-        Delta::Logprobs(_) | Delta::Finish(_) => {}
-    }
-}
-
-/// What the first delta of a choice has besides its own.
-fn introduce(delta: &Delta, out: &mut Writer) {
-    out.field("role", "assistant");
-    match delta {
-        Delta::Text(_) => {}
-        Delta::Call(_) | Delta::Arguments(_) => out.field("content", ()),
-        _ => out.field("content", ""),
     }
 }
 

@@ -20,6 +20,7 @@
 mod anthropic;
 mod call_id;
 mod chat;
+mod chunks;
 mod completion;
 mod conversation;
 mod error;

@@ -11,7 +11,8 @@
 
 use serde_json::Value;
 
-use super::completion::{Chunks, Event};
+use super::chunks::Chunks;
+use super::completion::Event;
 use super::sse::Splitter;
 use super::{AnswerShape, Target, anthropic, error, gemini};
 use crate::json::{Document, Writer};

@@ -36,7 +36,7 @@ impl Reader {
             let number = candidate.get("index").and_then(Node::as_u64).unwrap_or(place as u64);
             self.candidate(candidate, &mut |delta| say(Event::Choice(number, delta)));
         }
-        if let Some(feedback) = answer.get("promptFeedback").filter(|_| !any) {
+        if !any && let Some(feedback) = answer.get("promptFeedback") {
             blocked(feedback, &mut |delta| say(Event::Choice(0, delta)));
         }
         if let Some(counts) = answer.get("usageMetadata") {
