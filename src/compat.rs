@@ -33,21 +33,27 @@ pub fn forward(
     body: &[u8],
     random: u64,
 ) -> Result<Forward, Reply> {
-    let [value] = json::fields(body, ["model"]).map_err(unreadable)?;
-    let (value, named) =
-        value.and_then(|value| Some((value.clone(), json::string(body, value)?))).ok_or_else(no_model)?;
-    let full = config.aliases.get(&named).unwrap_or(&named);
-    // Only the first slash parts: `openrouter/google/gemini-2.0-flash:free`.
-    let (name, model) = full.split_once('/').filter(|(_, model)| !model.is_empty()).ok_or_else(no_model)?;
-    let upstream = config.upstream(name).ok_or_else(|| unknown_provider(name))?;
-    check_provider(definition, &upstream.slug)?;
-    check_model(definition, &upstream.slug, Some(model))?;
-    let gateway = gateway(config, upstream);
-    let way = Way { upstream, gateway, prefix: gateway.map_or("", |gateway| pick(gateway, random)), endpoint, model };
-    match upstream.openai_format(gateway.is_some()) {
-        OpenAiFormat::Native => way.translated(intake, body),
-        OpenAiFormat::Passthrough => way.passed(intake, body, value, &named),
-        OpenAiFormat::AiGateway => way.compat(intake, body, value, &named),
+    let mut search = json::Search::new(body, ["model"]);
+    let value = search.first().and_then(|value| Some((value.clone(), json::string(body, value)?)));
+    let way = Way::of(config, definition, endpoint, value.as_ref().map(|(_, named)| named.as_str()), random);
+    // A translation reads the whole body itself, and takes none that the search would refuse.
+    let translated = match &way {
+        Ok(way) if way.format() == OpenAiFormat::Native => match way.translated(intake, body) {
+            Ok(forward) => return Ok(forward),
+            refused => Some(refused),
+        },
+        _ => None,
+    };
+    // What is wrong with the body as such is told before all else.
+    search.finish().map_err(unreadable)?;
+    if let Some(refused) = translated {
+        return refused;
+    }
+    let way = way?;
+    let (value, named) = value.as_ref().ok_or_else(no_model)?;
+    match way.format() {
+        OpenAiFormat::AiGateway => way.compat(intake, body, value, named),
+        _ => way.passed(intake, body, value, named),
     }
 }
 
@@ -61,7 +67,31 @@ struct Way<'a> {
     model: &'a str,
 }
 
-impl Way<'_> {
+impl<'a> Way<'a> {
+    /// The way to the model that the client names.
+    fn of(
+        config: &'a Config,
+        definition: &Definition,
+        endpoint: Endpoint,
+        named: Option<&'a str>,
+        random: u64,
+    ) -> Result<Self, Reply> {
+        let named = named.ok_or_else(no_model)?;
+        let full = config.aliases.get(named).map_or(named, String::as_str);
+        // Only the first slash parts: `openrouter/google/gemini-2.0-flash:free`.
+        let (name, model) = full.split_once('/').filter(|(_, model)| !model.is_empty()).ok_or_else(no_model)?;
+        let upstream = config.upstream(name).ok_or_else(|| unknown_provider(name))?;
+        check_provider(definition, &upstream.slug)?;
+        check_model(definition, &upstream.slug, Some(model))?;
+        let gateway = gateway(config, upstream);
+        let prefix = gateway.map_or("", |gateway| pick(gateway, random));
+        Ok(Way { upstream, gateway, prefix, endpoint, model })
+    }
+
+    fn format(&self) -> OpenAiFormat {
+        self.upstream.openai_format(self.gateway.is_some())
+    }
+
     fn translated(&self, intake: &Intake, body: &[u8]) -> Result<Forward, Reply> {
         let no_api = || {
             Reply::new(400, "no_openai_api", format!("{} has no API that this is translated to.", self.upstream.slug))
@@ -84,7 +114,7 @@ impl Way<'_> {
         Ok(forward)
     }
 
-    fn passed(&self, intake: &Intake, body: &[u8], value: Range<usize>, named: &str) -> Result<Forward, Reply> {
+    fn passed(&self, intake: &Intake, body: &[u8], value: &Range<usize>, named: &str) -> Result<Forward, Reply> {
         let nowhere = |problem| Reply::new(400, "no_openai_api", format!("{}: {problem}.", self.upstream.slug));
         let target = match self.gateway {
             // There the slug stands for the base of the OpenAI-style API, if that is the native one.
@@ -97,7 +127,7 @@ impl Way<'_> {
         self.forward(intake, target, true, rewritten(body, value, named, self.model))
     }
 
-    fn compat(&self, intake: &Intake, body: &[u8], value: Range<usize>, named: &str) -> Result<Forward, Reply> {
+    fn compat(&self, intake: &Intake, body: &[u8], value: &Range<usize>, named: &str) -> Result<Forward, Reply> {
         let Some(gateway) = self.gateway else { return self.passed(intake, body, value, named) };
         let target = Target::compat(gateway, self.prefix, self.endpoint);
         let sent = format!("{}/{}", self.upstream.provider.compat_name(), self.model);
@@ -118,7 +148,7 @@ impl Way<'_> {
 }
 
 /// The body with another model in it, every other byte as it was; `None` if it has that model.
-fn rewritten(body: &[u8], value: Range<usize>, named: &str, model: &str) -> Option<NewBody> {
+fn rewritten(body: &[u8], value: &Range<usize>, named: &str, model: &str) -> Option<NewBody> {
     if named == model {
         return None;
     }

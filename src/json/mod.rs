@@ -1,16 +1,22 @@
 //! Finding a few top-level fields in a JSON body without taking it apart.
 //!
-//! The whole body is read, for two reasons: a second `model` further down must not smuggle another
-//! model past the permission check (providers take the last one, a quick search the first), and a
-//! broken body gets an answer from here instead of costing an attempt. Everything that is not asked
-//! for is read over ([`reader`]) without being built, and what is found is a place in the body, so
+//! The whole body is read before anything is sent, for two reasons: a second `model` further down must
+//! not smuggle another model past the permission check (providers take the last one, a quick search the
+//! first), and a broken body gets an answer from here instead of costing an attempt. Everything that is
+//! not asked for is read over ([`reader`]) without being built, and what is found is a place in the body, so
 //! that a rewrite can leave every other byte alone.
 
+mod document;
 mod reader;
+mod text;
+mod writer;
 
 use core::ops::Range;
 
+pub use document::{Document, Items, Node};
 use reader::Reader;
+pub use text::Text;
+pub use writer::{ToJson, Writer};
 
 /// Why fields could not be read.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,60 +32,113 @@ pub enum Unreadable {
 /// # Errors
 /// When the body is no JSON object, or one of the fields is in it twice.
 pub fn fields<const N: usize>(body: &[u8], names: [&'static str; N]) -> Result<[Option<Range<usize>>; N], Unreadable> {
-    let mut reader = Reader::new(body);
-    let mut found = [const { None }; N];
-    let mut duplicate = None;
-    let read = read(&mut reader, body, &names, &mut found, &mut duplicate);
-    match (duplicate, read) {
-        (Some(name), _) => Err(Unreadable::Duplicate(name)),
-        (None, Some(())) => Ok(found),
-        (None, None) => {
-            let (line, column) = reader.position();
-            Err(Unreadable::Broken(line, column))
-        }
-    }
+    Search::new(body, names).finish()
 }
 
-fn read<const N: usize>(
-    reader: &mut Reader,
-    body: &[u8],
-    names: &[&'static str; N],
-    found: &mut [Option<Range<usize>>; N],
-    duplicate: &mut Option<&'static str>,
-) -> Option<()> {
-    reader.take(b'{')?;
-    while reader.peek()? != b'}' {
-        let key = reader.key()?;
-        let slot = names.iter().zip(found.iter_mut()).find(|(name, _)| is_key(body.get(key.clone()), name));
-        let value = reader.value()?;
-        if let Some((name, slot)) = slot {
-            if slot.is_some() {
-                *duplicate = Some(name);
-                return None;
-            }
-            core::str::from_utf8(body.get(value.clone())?).ok()?;
-            *slot = Some(value);
+/// A search for top-level fields that can be looked into before the whole body is read.
+#[derive(Debug)]
+pub struct Search<'b, const N: usize> {
+    body: &'b [u8],
+    reader: Reader<'b>,
+    names: [&'static str; N],
+    found: [Option<Range<usize>>; N],
+    duplicate: Option<&'static str>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Outside,
+    Inside,
+    Ended,
+    Broken,
+}
+
+impl<'b, const N: usize> Search<'b, N> {
+    /// A search that has read nothing yet.
+    #[must_use]
+    pub fn new(body: &'b [u8], names: [&'static str; N]) -> Self {
+        let (reader, found) = (Reader::new(body), [const { None }; N]);
+        Search { body, reader, names, found, duplicate: None, state: State::Outside }
+    }
+
+    /// Reads on until one of the fields is found: the value of that which comes first. What stands
+    /// behind it is not known yet.
+    pub fn first(&mut self) -> Option<Range<usize>> {
+        while self.found.iter().all(Option::is_none) && self.goes_on() {
+            self.advance();
         }
-        if reader.peek()? == b',' {
-            reader.take(b',')?;
-            // No comma before the end.
-            reader.peek().filter(|byte| *byte == b'"')?;
-        } else if reader.peek()? != b'}' {
-            return None;
+        self.found.iter().flatten().next().cloned()
+    }
+
+    /// Reads the rest, and tells what [`fields`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn finish(mut self) -> Result<[Option<Range<usize>>; N], Unreadable> {
+        while self.goes_on() {
+            self.advance();
+        }
+        match (self.duplicate, self.state) {
+            (Some(name), _) => Err(Unreadable::Duplicate(name)),
+            (None, State::Ended) => Ok(self.found),
+            (None, _) => {
+                let (line, column) = self.reader.position();
+                Err(Unreadable::Broken(line, column))
+            }
         }
     }
-    reader.take(b'}')?;
-    reader.is_at_end().then_some(())
+
+    fn goes_on(&self) -> bool {
+        matches!(self.state, State::Outside | State::Inside)
+    }
+
+    fn advance(&mut self) {
+        let next = if self.state == State::Outside { self.begin() } else { self.field() };
+        self.state = next.unwrap_or(State::Broken);
+    }
+
+    fn begin(&mut self) -> Option<State> {
+        self.reader.take(b'{')?;
+        if self.reader.peek()? == b'}' { self.end() } else { Some(State::Inside) }
+    }
+
+    fn field(&mut self) -> Option<State> {
+        let key = self.body.get(self.reader.key()?).unwrap_or_default();
+        let escaped = self.reader.marks().escaped;
+        let slot = self.names.iter().zip(&mut self.found).find(|(name, _)| is_key(key, escaped, name));
+        let value = self.reader.value()?;
+        if let Some((name, slot)) = slot {
+            if slot.is_some() {
+                self.duplicate = Some(name);
+                return None;
+            }
+            core::str::from_utf8(self.body.get(value.clone())?).ok()?;
+            *slot = Some(value);
+        }
+        if self.reader.peek()? != b',' {
+            return self.end();
+        }
+        self.reader.take(b',')?;
+        // No comma before the end.
+        (self.reader.peek()? == b'"').then_some(State::Inside)
+    }
+
+    fn end(&mut self) -> Option<State> {
+        self.reader.take(b'}')?;
+        self.reader.is_at_end().then_some(State::Ended)
+    }
 }
 
 /// Whether a quoted key is this name. It is decoded: `"mod\u0065l"` is `model` to every parser.
-fn is_key(quoted: Option<&[u8]>, name: &str) -> bool {
-    let Some(quoted) = quoted else { return false };
-    let plain = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
-    if memchr::memchr(b'\\', plain).is_none() {
-        return plain == name.as_bytes();
+fn is_key(quoted: &[u8], escaped: bool, name: &str) -> bool {
+    if escaped {
+        return serde_json::from_slice::<String>(quoted).is_ok_and(|key| key == name);
     }
-    serde_json::from_slice::<String>(quoted).is_ok_and(|key| key == name)
+    // Comparing is dear, byte by byte; most names differ in their length or first letter.
+    quoted.len() == name.len() + 2
+        && quoted.get(1) == name.as_bytes().first()
+        && quoted.get(1..quoted.len() - 1) == Some(name.as_bytes())
 }
 
 /// The text of a value that is a JSON string.
@@ -126,6 +185,18 @@ mod tests {
     }
 
     #[test]
+    fn a_look_before_the_end() {
+        let mut search = Search::new(br#"{"x":1,"model":"a","y":[}"#, ["model"]);
+        assert_eq!(search.first(), Some(15..18));
+        assert_eq!(search.first(), Some(15..18));
+        assert_eq!(search.finish(), Err(Unreadable::Broken(1, 25)));
+        for (body, result) in [("{}", Ok([None])), ("{\"x\":1", Err(Unreadable::Broken(1, 7)))] {
+            let mut search = Search::new(body.as_bytes(), ["model"]);
+            assert_eq!((search.first(), search.finish()), (None, result), "{body}");
+        }
+    }
+
+    #[test]
     fn any_depth_is_skipped_without_a_stack() {
         let deep = format!(r#"{{"x":{}{},"model":"m"}}"#, "[".repeat(1_000_000), "]".repeat(1_000_000));
         assert_eq!(model(&deep), Ok(Some("m".to_owned())));
@@ -136,6 +207,7 @@ mod tests {
         fn positions_are_the_values(before in "[ -~]{0,20}", name in "[ -~]{1,20}") {
             let body = serde_json::json!({"a": before, "model": name, "z": 1}).to_string();
             let [value] = fields(body.as_bytes(), ["model"]).unwrap();
+            prop_assert_eq!(Search::new(body.as_bytes(), ["model"]).first(), value.clone());
             prop_assert_eq!(&body[value.unwrap()], serde_json::to_string(&name).unwrap());
         }
 

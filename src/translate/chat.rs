@@ -1,66 +1,66 @@
 //! A Chat Completions request, read and checked, before any dialect has a say.
 
-use serde_json::{Number, Value};
-
 use super::Options;
 use super::conversation::{Conversation, strings};
-use super::fields::{Fields, Refusal, refuse};
+use super::fields::{Fields, Path, Refusal, refuse};
+use crate::json::{Node, Text};
 
 /// What the client asks for.
 #[derive(Debug)]
-pub(super) struct Chat {
+pub(super) struct Chat<'d> {
     /// As the client named it.
-    pub model: Option<String>,
-    pub conversation: Conversation,
-    pub tools: Vec<Tool>,
-    pub tool_choice: ToolChoice,
+    pub model: Option<Text<'d>>,
+    pub conversation: Conversation<'d>,
+    pub tools: Vec<Tool<'d>>,
+    pub tool_choice: ToolChoice<'d>,
     /// `parallel_tool_calls: false`.
     pub single_call: bool,
-    pub format: Format,
-    pub stop: Vec<String>,
+    pub format: Format<'d>,
+    pub stop: Vec<Text<'d>>,
     pub max_tokens: Option<u64>,
-    pub temperature: Option<Number>,
-    pub top_p: Option<Number>,
+    /// This and its like are numbers, which go on as they were written.
+    pub temperature: Option<Node<'d>>,
+    pub top_p: Option<Node<'d>>,
     /// Not OpenAI's, but many clients send it, and both targets have it.
     pub top_k: Option<u64>,
     pub n: u64,
-    pub seed: Option<Number>,
-    pub presence_penalty: Option<Number>,
-    pub frequency_penalty: Option<Number>,
+    pub seed: Option<Node<'d>>,
+    pub presence_penalty: Option<Node<'d>>,
+    pub frequency_penalty: Option<Node<'d>>,
     pub logprobs: bool,
     pub top_logprobs: Option<u64>,
     pub effort: Option<Effort>,
     pub stream: bool,
     pub include_usage: bool,
     /// Who is behind the request: `user`, or what has replaced it.
-    pub user: Option<String>,
+    pub user: Option<Text<'d>>,
 }
 
 #[derive(Debug)]
-pub(super) struct Tool {
-    pub name: String,
-    pub description: Option<String>,
+pub(super) struct Tool<'d> {
+    pub name: Text<'d>,
+    pub description: Option<Text<'d>>,
     /// JSON Schema.
-    pub parameters: Option<Value>,
+    pub parameters: Option<Node<'d>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ToolChoice {
+#[derive(Debug)]
+pub(super) enum ToolChoice<'d> {
     /// Not stated.
     Default,
     Auto,
     None,
     Required,
-    Named(String),
+    Named(Text<'d>),
 }
 
 #[derive(Debug)]
-pub(super) enum Format {
+pub(super) enum Format<'d> {
     Text,
     /// Some JSON object.
     Json,
     /// JSON of this schema.
-    Schema(Value),
+    Schema(Node<'d>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +79,8 @@ pub(super) enum Effort {
 const WITHOUT_MEANING: [&str; 6] =
     ["metadata", "prediction", "prompt_cache_key", "prompt_cache_retention", "service_tier", "store"];
 
-impl Chat {
-    pub fn read(body: &[u8], options: &Options) -> Result<Self, Refusal> {
+impl<'d> Chat<'d> {
+    pub fn read(body: Node<'d>, options: &Options) -> Result<Self, Refusal> {
         let mut fields = top(body, options)?;
         let messages = fields.list("messages")?.ok_or_else(|| refuse("messages", "is missing"))?;
         let mut tools = tools(&mut fields)?;
@@ -114,10 +114,12 @@ impl Chat {
 }
 
 /// The request's fields but those that the configuration drops.
-pub(super) fn top(body: &[u8], options: &Options) -> Result<Fields, Refusal> {
-    let body: Value =
-        serde_json::from_slice(body).map_err(|error| refuse("body", format_args!("is not JSON: {error}")))?;
-    let mut fields = Fields::of("", body)?;
+pub(super) fn top<'d>(body: Node<'d>, options: &Options) -> Result<Fields<'static, 'd>, Refusal> {
+    // Which of two names would count, and who may use it, is not to be guessed.
+    if body.fields().filter(|(key, _)| key.is("model")).count() > 1 {
+        return Err(refuse("model", "stands there twice"));
+    }
+    let mut fields = Fields::of(Path::Root, body)?;
     for name in &options.drop {
         fields.take(name);
     }
@@ -126,41 +128,44 @@ pub(super) fn top(body: &[u8], options: &Options) -> Result<Fields, Refusal> {
 
 /// Refuses the fields that are left, unless they ask for what happens anyway.
 fn nothing_else(mut fields: Fields) -> Result<(), Refusal> {
+    if fields.rest().next().is_none() {
+        return Ok(());
+    }
     for name in WITHOUT_MEANING {
         fields.take(name);
     }
-    let usual = [("verbosity", Value::from("medium")), ("modalities", Value::from(vec!["text"]))];
-    for (name, usual) in usual {
-        if fields.take(name).is_some_and(|value| value != usual) {
-            return Err(refuse(name, format_args!("must be {usual}: this provider knows no other")));
-        }
+    let must = |name, usual| refuse(name, format_args!("must be {usual}: this provider knows no other"));
+    if fields.take("verbosity").is_some_and(|value| !value.is("medium")) {
+        return Err(must("verbosity", "\"medium\""));
+    }
+    let is_text = |value: Node| value.items().count() == 1 && value.items().all(|kind| kind.is("text"));
+    if fields.take("modalities").is_some_and(|value| !is_text(value)) {
+        return Err(must("modalities", "[\"text\"]"));
     }
     // OpenAI's own SDK has both an empty and a missing one.
-    if fields.take("logit_bias").is_some_and(|bias| bias.as_object().is_none_or(|bias| !bias.is_empty())) {
+    if fields.take("logit_bias").is_some_and(|bias| !bias.is_object() || bias.fields().next().is_some()) {
         return Err(refuse("logit_bias", "is not known to this provider"));
     }
-    match fields.rest().next() {
-        Some(name @ ("functions" | "function_call")) => Err(refuse(name, "was replaced by tools and tool_choice")),
-        Some(name) => {
-            Err(refuse(name, "has no equal at this provider; leave it out, or have it dropped for this model"))
-        }
-        None => Ok(()),
-    }
+    let Some(name) = fields.rest().next() else { return Ok(()) };
+    let reason = match &*name.decoded() {
+        "functions" | "function_call" => "was replaced by tools and tool_choice",
+        _ => "has no equal at this provider; leave it out, or have it dropped for this model",
+    };
+    Err(refuse(name.decoded(), reason))
 }
 
-fn tools(fields: &mut Fields) -> Result<Vec<Tool>, Refusal> {
-    let tools = fields.list("tools")?.unwrap_or_default();
+fn tools<'d>(fields: &mut Fields<'_, 'd>) -> Result<Vec<Tool<'d>>, Refusal> {
+    let Some(tools) = fields.list("tools")? else { return Ok(Vec::new()) };
     tools
-        .into_iter()
         .enumerate()
         .map(|(number, tool)| {
-            let mut tool = Fields::of(&format!("tools[{number}]"), tool)?;
-            if tool.required_text("type")? != "function" {
+            let mut tool = Fields::of(fields.item("tools", number), tool)?;
+            if *tool.required_text("type")?.decoded() != *"function" {
                 return Err(tool.refuse("type", "must be function: other tools exist at OpenAI only"));
             }
             let mut function = tool.required_object("function")?;
             let parameters = function.take("parameters");
-            if parameters.as_ref().is_some_and(|schema| !schema.is_object()) {
+            if parameters.is_some_and(|schema| !schema.is_object()) {
                 return Err(function.refuse("parameters", "must be a JSON Schema object"));
             }
             Ok(Tool { name: function.required_text("name")?, description: function.text("description")?, parameters })
@@ -169,23 +174,23 @@ fn tools(fields: &mut Fields) -> Result<Vec<Tool>, Refusal> {
 }
 
 /// `tool_choice`. `allowed_tools` is the same as having sent only those.
-fn tool_choice(fields: &mut Fields, tools: &mut Vec<Tool>) -> Result<ToolChoice, Refusal> {
-    let choice = match fields.take("tool_choice") {
-        None => return Ok(ToolChoice::Default),
-        Some(Value::String(mode)) => mode_of(&mode),
-        Some(value) => {
-            let mut object = Fields::of("tool_choice", value)?;
-            match object.required_text("type")?.as_str() {
+fn tool_choice<'d>(fields: &mut Fields<'_, 'd>, tools: &mut Vec<Tool<'d>>) -> Result<ToolChoice<'d>, Refusal> {
+    let Some(value) = fields.take("tool_choice") else { return Ok(ToolChoice::Default) };
+    let choice = match value.as_text() {
+        Some(mode) => mode_of(&mode),
+        None => {
+            let mut object = Fields::of(fields.path("tool_choice"), value)?;
+            match &*object.required_text("type")?.decoded() {
                 "function" => Some(ToolChoice::Named(object.required_object("function")?.required_text("name")?)),
                 "allowed_tools" => {
                     let mut allowed = object.required_object("allowed_tools")?;
-                    let names: Vec<Value> = allowed.list("tools")?.unwrap_or_default();
-                    let is_allowed = |tool: &Tool| {
-                        names
-                            .iter()
-                            .any(|name| name.pointer("/function/name").and_then(Value::as_str) == Some(&tool.name))
-                    };
-                    tools.retain(is_allowed);
+                    let names: Vec<Text> = allowed
+                        .list("tools")?
+                        .into_iter()
+                        .flatten()
+                        .filter_map(|tool| tool.at(&["function", "name"])?.as_text())
+                        .collect();
+                    tools.retain(|tool| names.contains(&tool.name));
                     mode_of(&allowed.required_text("mode")?)
                 }
                 _ => None,
@@ -204,8 +209,8 @@ fn tool_choice(fields: &mut Fields, tools: &mut Vec<Tool>) -> Result<ToolChoice,
     }
 }
 
-fn mode_of(mode: &str) -> Option<ToolChoice> {
-    Some(match mode {
+fn mode_of(mode: &Text) -> Option<ToolChoice<'static>> {
+    Some(match &*mode.decoded() {
         "auto" => ToolChoice::Auto,
         "none" => ToolChoice::None,
         "required" => ToolChoice::Required,
@@ -213,9 +218,9 @@ fn mode_of(mode: &str) -> Option<ToolChoice> {
     })
 }
 
-fn format(fields: &mut Fields) -> Result<Format, Refusal> {
+fn format<'d>(fields: &mut Fields<'_, 'd>) -> Result<Format<'d>, Refusal> {
     let Some(mut format) = fields.object("response_format")? else { return Ok(Format::Text) };
-    match format.required_text("type")?.as_str() {
+    match &*format.required_text("type")?.decoded() {
         "text" => Ok(Format::Text),
         "json_object" => Ok(Format::Json),
         "json_schema" => {
@@ -230,7 +235,7 @@ fn format(fields: &mut Fields) -> Result<Format, Refusal> {
     }
 }
 
-fn stop(fields: &mut Fields) -> Result<Vec<String>, Refusal> {
+fn stop<'d>(fields: &mut Fields<'_, 'd>) -> Result<Vec<Text<'d>>, Refusal> {
     let Some(value) = fields.take("stop") else { return Ok(Vec::new()) };
     let list = strings(value).ok_or_else(|| refuse("stop", "must be a string or an array of strings"))?;
     Ok(list.into_iter().filter(|text| !text.is_empty()).collect())
@@ -244,7 +249,7 @@ fn max_tokens(fields: &mut Fields) -> Result<Option<u64>, Refusal> {
 
 fn effort(fields: &mut Fields) -> Result<Option<Effort>, Refusal> {
     let Some(effort) = fields.text("reasoning_effort")? else { return Ok(None) };
-    Ok(Some(match effort.as_str() {
+    Ok(Some(match &*effort.decoded() {
         "none" => Effort::None,
         "minimal" => Effort::Minimal,
         "low" => Effort::Low,
@@ -261,7 +266,7 @@ fn include_usage(fields: &mut Fields) -> Result<bool, Refusal> {
     Ok(options.flag("include_usage")?.unwrap_or(false))
 }
 
-fn user(fields: &mut Fields) -> Result<Option<String>, Refusal> {
+fn user<'d>(fields: &mut Fields<'_, 'd>) -> Result<Option<Text<'d>>, Refusal> {
     let user = fields.text("user")?;
     Ok(fields.text("safety_identifier")?.or(user))
 }

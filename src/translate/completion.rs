@@ -1,55 +1,56 @@
 //! The client's side of an answer: what a model says, as chunks of a stream or as one completion.
 //!
 //! A dialect's reader turns whatever its provider sends into [`Event`]s, whether they come one by one
-//! or all in one document. Chunks are events written down one after the other, and a completion is
-//! the same events added up; so the two can only differ where the provider's own two forms do.
-
-use serde_json::{Value, json};
+//! or all in one document. Chunks are events written down one after the other ([`super::chunks`]), and
+//! a completion is the same events added up; so the two can only differ where the provider's own two
+//! forms do.
 
 use super::AnswerShape;
+use crate::json::{Text, Writer};
 
 /// One thing that happened.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Event {
+#[derive(Debug)]
+pub(super) enum Event<'d> {
     /// A choice grew; its number, from 0.
-    Choice(u64, Delta),
+    Choice(u64, Delta<'d>),
     /// The tokens so far; the last one counts.
     Usage(Usage),
     /// The provider gave up: the `error` that the client gets.
-    Error(Value),
+    Error(serde_json::Value),
     /// Nothing more will come.
     End,
 }
 
 /// What a choice gained.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Delta {
+#[derive(Debug)]
+pub(super) enum Delta<'d> {
     /// More of the answer's text.
-    Text(String),
+    Text(Text<'d>),
     /// More of what the model thought.
-    Reasoning(String),
-    /// An extension of the message itself (`extra_content`).
-    Extra(Value),
+    Reasoning(Text<'d>),
+    /// An extension of the message itself (`extra_content`): JSON.
+    Extra(String),
     /// An image, as a URL.
-    Image(String),
+    Image(Text<'d>),
     /// A call begins, with what is known of its arguments.
-    Call(Call),
+    Call(Box<Call<'d>>),
     /// More of the newest call's arguments.
-    Arguments(String),
-    /// Entries of `logprobs.content`.
-    Logprobs(Vec<Value>),
+    Arguments(Text<'d>),
+    /// Entries of `logprobs.content`: JSON, with commas between them.
+    Logprobs(String),
     /// Why the model would not answer.
-    Refusal(String),
+    Refusal(Text<'d>),
     /// The choice is complete.
     Finish(Finish),
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Call {
-    pub id: String,
-    pub name: String,
-    pub arguments: String,
-    pub extra: Option<Value>,
+#[derive(Debug)]
+pub(super) struct Call<'d> {
+    pub id: Text<'d>,
+    pub name: Text<'d>,
+    pub arguments: Text<'d>,
+    /// JSON.
+    pub extra: Option<String>,
 }
 
 /// Why a choice ended.
@@ -80,14 +81,21 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    fn to_json(self) -> Value {
-        json!({
-            "prompt_tokens": self.prompt,
-            "completion_tokens": self.completion,
-            "total_tokens": self.prompt.saturating_add(self.completion),
-            "prompt_tokens_details": {"cached_tokens": self.cached},
-            "completion_tokens_details": {"reasoning_tokens": self.reasoning},
-        })
+    pub fn write(self, out: &mut Writer) {
+        out.name("usage");
+        out.object();
+        out.field("prompt_tokens", self.prompt);
+        out.field("completion_tokens", self.completion);
+        out.field("total_tokens", self.prompt.saturating_add(self.completion));
+        out.name("prompt_tokens_details");
+        out.object();
+        out.field("cached_tokens", self.cached);
+        out.end_object();
+        out.name("completion_tokens_details");
+        out.object();
+        out.field("reasoning_tokens", self.reasoning);
+        out.end_object();
+        out.end_object();
     }
 }
 
@@ -96,24 +104,24 @@ const MOST_CHOICES: usize = 128;
 
 /// What is known of one choice.
 #[derive(Debug, Default)]
-struct Choice {
-    number: u64,
+pub(super) struct Choice<'d> {
+    pub number: u64,
     /// How many calls have begun.
     calls: u64,
     /// The newest call is one that the client does not want.
     muted: bool,
-    finish: Option<Finish>,
+    pub finish: Option<Finish>,
     /// What has been said; a stream keeps nothing of it.
-    message: Message,
+    message: Message<'d>,
 }
 
 /// The choices that have appeared.
 #[derive(Debug, Default)]
-struct Choices(Vec<Choice>);
+pub(super) struct Choices<'d>(pub Vec<Choice<'d>>);
 
-impl Choices {
+impl<'d> Choices<'d> {
     /// The choice of this number, and whether it is new. `None` if there are too many.
-    fn get(&mut self, number: u64) -> Option<(&mut Choice, bool)> {
+    pub fn get(&mut self, number: u64) -> Option<(&mut Choice<'d>, bool)> {
         let at = self.0.iter().position(|choice| choice.number == number);
         if at.is_none() && self.0.len() < MOST_CHOICES {
             self.0.push(Choice { number, ..Choice::default() });
@@ -124,9 +132,9 @@ impl Choices {
     }
 }
 
-impl Choice {
+impl<'d> Choice<'d> {
     /// Counts a call. `None` if the client wants one call only and has it.
-    fn begin_call(&mut self, single: bool) -> Option<u64> {
+    pub fn begin_call(&mut self, single: bool) -> Option<u64> {
         self.muted = single && self.calls > 0;
         if self.muted {
             return None;
@@ -135,37 +143,44 @@ impl Choice {
         self.calls.checked_sub(1)
     }
 
-    fn add(&mut self, delta: Delta, single: bool) {
+    /// The number of the call whose arguments grow. `None` if there is none that the client wants.
+    pub fn newest_call(&self) -> Option<u64> {
+        self.calls.checked_sub(1).filter(|_| !self.muted)
+    }
+
+    fn add(&mut self, delta: Delta<'d>, single: bool) {
         let message = &mut self.message;
         match delta {
-            Delta::Text(text) => message.text.push_str(&text),
-            Delta::Reasoning(text) => message.reasoning.push_str(&text),
-            Delta::Refusal(text) => message.refusal.get_or_insert_default().push_str(&text),
+            Delta::Text(text) => message.text.push(text),
+            Delta::Reasoning(text) => message.reasoning.push(text),
+            Delta::Refusal(text) => message.refusal.get_or_insert_default().push(text),
             Delta::Extra(extra) => message.extra = Some(extra),
-            Delta::Image(url) => message.images.push(image_json(&url)),
-            Delta::Logprobs(content) => message.logprobs.extend(content),
+            Delta::Image(url) => message.images.push(url),
+            Delta::Logprobs(entries) => match &mut message.logprobs {
+                Some(before) => before.extend([",", &entries]),
+                none => *none = Some(entries),
+            },
             Delta::Finish(finish) => self.finish = Some(finish),
             Delta::Call(call) => {
                 if self.begin_call(single).is_some() {
-                    self.message.calls.push(call);
+                    self.message.calls.push(*call);
                 }
             }
             Delta::Arguments(text) => {
                 if let Some(call) = message.calls.last_mut().filter(|_| !self.muted) {
-                    call.arguments.push_str(&text);
+                    call.arguments.push(text);
                 }
             }
         }
     }
 
-    fn to_json(&self) -> Value {
-        let logprobs = match self.message.logprobs.as_slice() {
-            [] => Value::Null,
-            content => json!({"content": content}),
-        };
-        let mut json = json!({"index": self.number, "message": self.message.to_json(), "logprobs": logprobs});
-        self.write_end(&mut json);
-        json
+    fn write(&self, out: &mut Writer) {
+        out.object();
+        out.field("index", self.number);
+        self.message.write(out);
+        write_logprobs(self.message.logprobs.as_deref(), out);
+        self.write_end(out);
+        out.end_object();
     }
 
     fn finish_reason(&self) -> &'static str {
@@ -178,206 +193,148 @@ impl Choice {
     }
 
     /// The fields that end this choice.
-    fn write_end(&self, choice: &mut Value) {
-        put(choice, "finish_reason", self.finish_reason());
-        if let Some(word) = self.finish.as_ref().and_then(|finish| finish.provider.as_deref()) {
-            put(choice, "provider_finish_reason", word);
-        }
+    pub fn write_end(&self, out: &mut Writer) {
+        out.field("finish_reason", self.finish_reason());
+        out.field_if("provider_finish_reason", self.finish.as_ref().and_then(|finish| finish.provider.as_deref()));
     }
 }
 
-/// Sets a field of an object.
-pub(super) fn put(object: &mut Value, field: &str, value: impl Into<Value>) {
-    if let Value::Object(map) = object {
-        map.insert(field.to_owned(), value.into());
+pub(super) fn write_logprobs(entries: Option<&str>, out: &mut Writer) {
+    out.name("logprobs");
+    let Some(entries) = entries else { return out.value(()) };
+    out.object();
+    out.name("content");
+    out.array();
+    out.raw(entries);
+    out.end_array();
+    out.end_object();
+}
+
+pub(super) fn write_call(call: &Call, index: Option<u64>, out: &mut Writer) {
+    out.object();
+    out.field("id", &call.id);
+    out.field("type", "function");
+    out.name("function");
+    out.object();
+    out.field("name", &call.name);
+    out.field("arguments", &call.arguments);
+    out.end_object();
+    write_extra(call.extra.as_deref(), out);
+    out.field_if("index", index);
+    out.end_object();
+}
+
+pub(super) fn write_extra(extra: Option<&str>, out: &mut Writer) {
+    if let Some(extra) = extra {
+        out.name("extra_content");
+        out.raw(extra);
     }
 }
 
-fn call_json(call: &Call) -> Value {
-    let mut json = json!({
-        "id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments},
-    });
-    if let Some(extra) = &call.extra {
-        put(&mut json, "extra_content", extra.clone());
-    }
-    json
+pub(super) fn write_image(url: &Text, out: &mut Writer) {
+    out.object();
+    out.field("type", "image_url");
+    out.name("image_url");
+    out.object();
+    out.field("url", url);
+    out.end_object();
+    out.end_object();
 }
 
 /// What all chunks, or the completion, say of themselves.
-#[derive(Clone, Debug)]
-pub(super) struct Head {
-    pub id: String,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head<'h> {
+    pub id: &'h str,
     /// Unix seconds.
     pub created: u64,
+    pub model: &'h str,
 }
 
-/// Writes events down as chunks.
-#[derive(Debug)]
-pub(super) struct Chunks {
-    shape: AnswerShape,
-    head: Head,
-    choices: Choices,
-    usage: Usage,
-}
-
-impl Chunks {
-    pub fn new(shape: AnswerShape, head: Head) -> Self {
-        Chunks { shape, head, choices: Choices::default(), usage: Usage::default() }
-    }
-
-    /// Writes what the client sees of `event` at once. [`Delta::Finish`] and [`Event::Usage`] are kept
-    /// for [`Self::end`], because text and calls may still follow them.
-    pub fn write(&mut self, event: Event, out: &mut Vec<u8>) {
-        match event {
-            Event::Usage(usage) => self.usage = usage,
-            Event::Choice(number, delta) => self.write_delta(number, delta, out),
-            Event::Error(_) | Event::End => {}
-        }
-    }
-
-    fn write_delta(&mut self, number: u64, delta: Delta, out: &mut Vec<u8>) {
-        let Some((choice, is_new)) = self.choices.get(number) else { return };
-        let mut logprobs = Value::Null;
-        let mut delta = match delta {
-            Delta::Text(text) => json!({"content": text}),
-            Delta::Reasoning(text) => json!({"reasoning_content": text}),
-            Delta::Extra(extra) => json!({"extra_content": extra}),
-            Delta::Image(url) => json!({"images": [image_json(&url)]}),
-            Delta::Refusal(text) => json!({"refusal": text}),
-            Delta::Logprobs(content) => {
-                logprobs = json!({"content": content});
-                json!({})
-            }
-            Delta::Call(call) => {
-                let Some(index) = choice.begin_call(self.shape.single_call) else { return };
-                let mut json = call_json(&call);
-                put(&mut json, "index", index);
-                json!({"tool_calls": [json]})
-            }
-            Delta::Arguments(text) => {
-                let Some(index) = choice.calls.checked_sub(1).filter(|_| !choice.muted) else { return };
-                json!({"tool_calls": [{"index": index, "function": {"arguments": text}}]})
-            }
-            Delta::Finish(finish) => {
-                choice.finish = Some(finish);
-                if !is_new {
-                    return;
-                }
-                json!({})
-            }
-        };
-        if is_new {
-            introduce(&mut delta);
-        }
-        let mut choice = json!({"index": number, "delta": delta, "finish_reason": null});
-        if !logprobs.is_null() {
-            put(&mut choice, "logprobs", logprobs);
-        }
-        self.chunk(json!([choice]), None, out);
-    }
-
-    /// Whether every choice that has appeared is complete, and there is one.
-    pub fn is_complete(&self) -> bool {
-        !self.choices.0.is_empty() && self.choices.0.iter().all(|choice| choice.finish.is_some())
-    }
-
-    /// Writes the reasons, the usage if it was asked for, and `[DONE]`.
-    pub fn end(&mut self, out: &mut Vec<u8>) {
-        for choice in core::mem::take(&mut self.choices.0) {
-            let mut end = json!({"index": choice.number, "delta": {}});
-            choice.write_end(&mut end);
-            self.chunk(json!([end]), None, out);
-        }
-        if self.shape.include_usage {
-            self.chunk(json!([]), Some(self.usage), out);
-        }
-        out.extend_from_slice(b"data: [DONE]\n\n");
-    }
-
-    fn chunk(&self, choices: Value, usage: Option<Usage>, out: &mut Vec<u8>) {
-        let mut chunk = json!({
-            "id": self.head.id, "object": "chat.completion.chunk", "created": self.head.created,
-            "model": self.shape.model, "choices": choices,
-        });
-        if let Some(usage) = usage {
-            put(&mut chunk, "usage", usage.to_json());
-        }
-        write_data(&chunk, out);
-    }
-}
-
-/// Writes one `data:` event.
-pub(super) fn write_data(value: &Value, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"data: ");
-    out.extend_from_slice(value.to_string().as_bytes());
-    out.extend_from_slice(b"\n\n");
-}
-
-fn image_json(url: &str) -> Value {
-    json!({"type": "image_url", "image_url": {"url": url}})
-}
-
-/// What the first delta of a choice has besides its own.
-fn introduce(delta: &mut Value) {
-    put(delta, "role", "assistant");
-    if delta.get("content").is_none() {
-        let content = if delta.get("tool_calls").is_some() { Value::Null } else { "".into() };
-        put(delta, "content", content);
+impl Head<'_> {
+    pub fn write(self, object: &str, out: &mut Writer) {
+        out.field("id", self.id);
+        out.field("object", object);
+        out.field("created", self.created);
+        out.field("model", self.model);
     }
 }
 
 /// Adds events up to one completion.
-pub(super) fn complete(shape: &AnswerShape, head: &Head, events: Vec<Event>) -> Value {
-    let mut choices = Choices::default();
-    let mut usage = Usage::default();
-    for event in events {
+#[derive(Debug)]
+pub(super) struct Completion<'d> {
+    single_call: bool,
+    choices: Choices<'d>,
+    usage: Usage,
+}
+
+impl<'d> Completion<'d> {
+    pub fn new(shape: &AnswerShape) -> Self {
+        Completion { single_call: shape.single_call, choices: Choices::default(), usage: Usage::default() }
+    }
+
+    pub fn add(&mut self, event: Event<'d>) {
         match event {
-            Event::Usage(last) => usage = last,
+            Event::Usage(last) => self.usage = last,
             Event::Choice(number, delta) => {
-                let Some((choice, _)) = choices.get(number) else { continue };
-                choice.add(delta, shape.single_call);
+                if let Some((choice, _)) = self.choices.get(number) {
+                    choice.add(delta, self.single_call);
+                }
             }
             Event::Error(_) | Event::End => {}
         }
     }
-    if choices.0.is_empty() {
-        // Every client takes the first choice without looking whether there is one.
-        choices.0.push(Choice::default());
+
+    pub fn write(mut self, head: Head, out: &mut Writer) {
+        if self.choices.0.is_empty() {
+            // Every client takes the first choice without looking whether there is one.
+            self.choices.0.push(Choice::default());
+        }
+        out.object();
+        head.write("chat.completion", out);
+        out.name("choices");
+        out.array();
+        self.choices.0.iter().for_each(|choice| choice.write(out));
+        out.end_array();
+        self.usage.write(out);
+        out.end_object();
     }
-    json!({
-        "id": head.id, "object": "chat.completion", "created": head.created, "model": shape.model,
-        "choices": choices.0.iter().map(Choice::to_json).collect::<Value>(), "usage": usage.to_json(),
-    })
 }
 
 /// A message under way.
 #[derive(Debug, Default)]
-struct Message {
-    text: String,
-    reasoning: String,
-    refusal: Option<String>,
-    extra: Option<Value>,
-    images: Vec<Value>,
-    calls: Vec<Call>,
-    logprobs: Vec<Value>,
+struct Message<'d> {
+    text: Text<'d>,
+    reasoning: Text<'d>,
+    refusal: Option<Text<'d>>,
+    extra: Option<String>,
+    images: Vec<Text<'d>>,
+    calls: Vec<Call<'d>>,
+    logprobs: Option<String>,
 }
 
-impl Message {
-    fn to_json(&self) -> Value {
-        let content = if self.text.is_empty() && !self.calls.is_empty() { None } else { Some(self.text.as_str()) };
-        let mut message = json!({"role": "assistant", "content": content, "refusal": self.refusal});
+impl Message<'_> {
+    fn write(&self, out: &mut Writer) {
+        out.name("message");
+        out.object();
+        out.field("role", "assistant");
+        out.field("content", (!self.text.is_empty() || self.calls.is_empty()).then_some(&self.text));
+        out.field("refusal", self.refusal.as_ref());
         if !self.reasoning.is_empty() {
-            put(&mut message, "reasoning_content", self.reasoning.as_str());
+            out.field("reasoning_content", &self.reasoning);
         }
-        if let Some(extra) = &self.extra {
-            put(&mut message, "extra_content", extra.clone());
-        }
+        write_extra(self.extra.as_deref(), out);
         if !self.images.is_empty() {
-            put(&mut message, "images", self.images.clone());
+            out.name("images");
+            out.array();
+            self.images.iter().for_each(|url| write_image(url, out));
+            out.end_array();
         }
         if !self.calls.is_empty() {
-            put(&mut message, "tool_calls", self.calls.iter().map(call_json).collect::<Value>());
+            out.name("tool_calls");
+            out.array();
+            self.calls.iter().for_each(|call| write_call(call, None, out));
+            out.end_array();
         }
-        message
+        out.end_object();
     }
 }

@@ -5,27 +5,27 @@
 //! the user's. Neighbours of one side become one turn, as both APIs demand of parallel results. Within
 //! a message of the model, text comes first and calls after it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
-
 use super::call_id;
-use super::fields::{Fields, Refusal, refuse, text};
+use super::fields::{Fields, Path, Refusal, refuse};
 use super::media::{self, Media};
+use crate::json::{Document, Items, Node, Text};
 
 /// What was said, and by whom.
 #[derive(Debug, Default)]
-pub(super) struct Conversation {
+pub(super) struct Conversation<'d> {
     /// One text for each part of a system or developer message.
-    pub system: Vec<String>,
+    pub system: Vec<Text<'d>>,
     /// Alternating, none of them empty.
-    pub turns: Vec<Turn>,
+    pub turns: Vec<Turn<'d>>,
 }
 
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct Turn<'d> {
     pub side: Side,
-    pub blocks: Vec<Block>,
+    pub blocks: Vec<Block<'d>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,64 +35,59 @@ pub(super) enum Side {
 }
 
 #[derive(Debug)]
-pub(super) enum Block {
-    Text(Text),
-    Media(Media),
-    Call(Call),
-    Result(ToolResult),
+pub(super) enum Block<'d> {
+    /// A text, and Gemini's signature of it.
+    Text(Text<'d>, Option<Text<'d>>),
+    Media(Box<Media<'d>>),
+    Call(Box<Call<'d>>),
+    Result(Box<ToolResult<'d>>),
 }
 
 #[derive(Debug)]
-pub(super) struct Text {
-    pub text: String,
-    /// Gemini's signature of a text.
-    pub signature: Option<String>,
-}
-
-#[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct Call<'d> {
     /// The first call of its message: the one that carries what was thought before the calls.
     pub first: bool,
     /// As the client sent it, perhaps with a payload.
-    pub id: String,
-    pub name: String,
-    pub arguments: Map<String, Value>,
+    pub id: Cow<'d, str>,
+    pub name: Text<'d>,
+    /// A JSON object.
+    pub arguments: Cow<'d, str>,
     /// `extra_content` as the client sent it back.
-    pub extra: Value,
+    pub extra: Option<Node<'d>>,
 }
 
 #[derive(Debug)]
-pub(super) struct ToolResult {
-    pub id: String,
+pub(super) struct ToolResult<'d> {
+    pub id: Cow<'d, str>,
     /// The function that was called; from the call, or else from the message itself.
-    pub name: Option<String>,
-    pub text: String,
-    /// The message's `tool_call_id`, for refusals.
-    pub field: String,
+    pub name: Option<Text<'d>>,
+    pub text: Text<'d>,
+    /// The number of its message.
+    message: usize,
     /// The place of its call among those of the turn before.
     order: usize,
 }
 
-impl Conversation {
-    pub fn read(messages: Vec<Value>) -> Result<Self, Refusal> {
+impl<'d> Conversation<'d> {
+    pub fn read(messages: Items<'d>) -> Result<Self, Refusal> {
         let mut reader = Reader::default();
-        for (number, message) in messages.into_iter().enumerate() {
-            reader.message(Fields::of(&format!("messages[{number}]"), message)?)?;
+        for (number, message) in messages.enumerate() {
+            reader.message(number, Fields::of(Path::Item(&Path::Root, "messages", number), message)?)?;
         }
         reader.finish()
     }
 }
 
 #[derive(Default)]
-struct Reader {
-    conversation: Conversation,
+struct Reader<'d> {
+    conversation: Conversation<'d>,
     /// Id to name and place of every call so far.
-    calls: BTreeMap<String, (String, usize)>,
+    calls: BTreeMap<Cow<'d, str>, (Text<'d>, usize)>,
 }
 
-impl Reader {
-    fn message(&mut self, mut message: Fields) -> Result<(), Refusal> {
-        match message.required_text("role")?.as_str() {
+impl<'d> Reader<'d> {
+    fn message(&mut self, number: usize, mut message: Fields<'_, 'd>) -> Result<(), Refusal> {
+        match &*message.required_text("role")?.decoded() {
             "system" | "developer" => {
                 let texts = texts(&mut message)?;
                 self.conversation.system.extend(texts.into_iter().filter(|text| !text.is_empty()));
@@ -106,8 +101,8 @@ impl Reader {
                 self.say(Side::Model, blocks);
             }
             "tool" => {
-                let result = self.tool_result(&mut message)?;
-                self.say(Side::User, vec![Block::Result(result)]);
+                let result = self.tool_result(number, &mut message)?;
+                self.say(Side::User, vec![Block::Result(Box::new(result))]);
             }
             "function" => return Err(message.refuse("role", "must be tool: functions were replaced by tools")),
             _ => return Err(message.refuse("role", "must be system, developer, user, assistant or tool")),
@@ -115,7 +110,7 @@ impl Reader {
         Ok(())
     }
 
-    fn say(&mut self, side: Side, blocks: Vec<Block>) {
+    fn say(&mut self, side: Side, blocks: Vec<Block<'d>>) {
         match self.conversation.turns.last_mut() {
             Some(turn) if turn.side == side => turn.blocks.extend(blocks),
             _ if blocks.is_empty() => {}
@@ -123,22 +118,21 @@ impl Reader {
         }
     }
 
-    fn assistant_blocks(&mut self, message: &mut Fields) -> Result<Vec<Block>, Refusal> {
-        let extra = message.take("extra_content").unwrap_or_default();
+    fn assistant_blocks(&mut self, message: &mut Fields<'_, 'd>) -> Result<Vec<Block<'d>>, Refusal> {
+        let extra = message.take("extra_content");
         let mut texts = texts(message)?;
         // A refusal of OpenAI's is what the model said.
         texts.extend(message.text("refusal")?);
         texts.retain(|text| !text.is_empty());
-        let text = |text| Block::Text(Text { text, signature: None });
-        let mut blocks: Vec<Block> = texts.into_iter().map(text).collect();
-        if let Some(Block::Text(last)) = blocks.last_mut() {
-            last.signature = extra.pointer("/google/thought_signature").and_then(Value::as_str).map(str::to_owned);
+        let mut blocks: Vec<Block> = texts.into_iter().map(|text| Block::Text(text, None)).collect();
+        if let (Some(Block::Text(_, signature)), Some(extra)) = (blocks.last_mut(), extra) {
+            *signature = extra.at(&["google", "thought_signature"]).and_then(Node::as_text);
         }
-        for (number, value) in message.list("tool_calls")?.unwrap_or_default().into_iter().enumerate() {
-            let mut fields = Fields::of(&message.name(&format!("tool_calls[{number}]")), value)?;
+        for (number, value) in message.list("tool_calls")?.into_iter().flatten().enumerate() {
+            let mut fields = Fields::of(message.item("tool_calls", number), value)?;
             let call = call(&mut fields, number == 0)?;
             self.calls.insert(call.id.clone(), (call.name.clone(), number));
-            blocks.push(Block::Call(call));
+            blocks.push(Block::Call(Box::new(call)));
         }
         if message.take("function_call").is_some() {
             return Err(message.refuse("function_call", "was replaced by tool_calls"));
@@ -146,21 +140,23 @@ impl Reader {
         Ok(blocks)
     }
 
-    fn tool_result(&mut self, message: &mut Fields) -> Result<ToolResult, Refusal> {
-        let id = message.required_text("tool_call_id")?;
+    fn tool_result(&mut self, number: usize, message: &mut Fields<'_, 'd>) -> Result<ToolResult<'d>, Refusal> {
+        let id = message.required_text("tool_call_id")?.decoded();
         let (name, order) = match self.calls.get(&id) {
             Some((name, order)) => (Some(name.clone()), *order),
             None => (message.text("name")?, usize::MAX),
         };
-        Ok(ToolResult { id, name, text: texts(message)?.concat(), field: message.name("tool_call_id"), order })
+        let mut text = Text::default();
+        texts(message)?.into_iter().for_each(|part| text.push(part));
+        Ok(ToolResult { id, name, text, message: number, order })
     }
 
-    fn finish(self) -> Result<Conversation, Refusal> {
+    fn finish(self) -> Result<Conversation<'d>, Refusal> {
         let Conversation { mut system, mut turns } = self.conversation;
         if turns.is_empty() {
             // Both APIs need a turn, and instructions alone are what the user wants done.
             let texts = core::mem::take(&mut system).into_iter();
-            let blocks: Vec<_> = texts.map(|text| Block::Text(Text { text, signature: None })).collect();
+            let blocks: Vec<_> = texts.map(|text| Block::Text(text, None)).collect();
             if blocks.is_empty() {
                 return Err(refuse("messages", "says nothing"));
             }
@@ -179,83 +175,113 @@ impl Reader {
 }
 
 /// The texts of a content that may hold nothing else.
-fn texts(message: &mut Fields) -> Result<Vec<String>, Refusal> {
-    let field = message.name("content");
-    match message.take("content") {
-        None => Ok(Vec::new()),
-        Some(Value::String(text)) => Ok(vec![text]),
-        Some(Value::Array(parts)) => parts
-            .into_iter()
-            .enumerate()
-            .map(|(number, part)| {
-                let mut part = Fields::of(&format!("{field}[{number}]"), part)?;
-                match part.required_text("type")?.as_str() {
-                    "text" => part.required_text("text"),
-                    "refusal" => part.required_text("refusal"),
-                    other => Err(part.refuse("type", format_args!("must be text in this message, not {other}"))),
-                }
-            })
-            .collect(),
-        Some(_) => Err(refuse(field, "must be a string or an array of parts")),
+fn texts<'d>(message: &mut Fields<'_, 'd>) -> Result<Vec<Text<'d>>, Refusal> {
+    let Some(content) = message.take("content") else { return Ok(Vec::new()) };
+    if let Some(text) = content.as_text() {
+        return Ok(vec![text]);
     }
+    if !content.is_array() {
+        return Err(message.refuse("content", NO_CONTENT));
+    }
+    content
+        .items()
+        .enumerate()
+        .map(|(number, part)| {
+            let mut part = Fields::of(message.item("content", number), part)?;
+            match &*part.required_text("type")?.decoded() {
+                "text" => part.required_text("text"),
+                "refusal" => part.required_text("refusal"),
+                other => Err(part.refuse("type", format_args!("must be text in this message, not {other}"))),
+            }
+        })
+        .collect()
 }
 
-fn user_blocks(message: &mut Fields) -> Result<Vec<Block>, Refusal> {
-    let field = message.name("content");
-    let text = |text: String| Block::Text(Text { text, signature: None });
-    let blocks: Vec<Block> = match message.take("content") {
-        None => return Err(refuse(field, "is missing")),
-        Some(Value::String(words)) => vec![text(words)],
-        Some(Value::Array(parts)) => parts
-            .into_iter()
-            .enumerate()
-            .map(|(number, part)| {
-                let mut part = Fields::of(&format!("{field}[{number}]"), part)?;
-                Ok(match part.required_text("type")?.as_str() {
-                    "text" => text(part.required_text("text")?),
-                    "image_url" => Block::Media(media::image(&mut part)?),
-                    "input_audio" => Block::Media(media::audio(&mut part)?),
-                    "file" => Block::Media(media::file(&mut part)?),
-                    _ => return Err(part.refuse("type", "must be text, image_url, input_audio or file")),
-                })
-            })
-            .collect::<Result<_, Refusal>>()?,
-        Some(_) => return Err(refuse(field, "must be a string or an array of parts")),
-    };
+const NO_CONTENT: &str = "must be a string or an array of parts";
+
+fn user_blocks<'d>(message: &mut Fields<'_, 'd>) -> Result<Vec<Block<'d>>, Refusal> {
+    let content = message.take("content").ok_or_else(|| message.refuse("content", "is missing"))?;
+    let mut blocks = Vec::with_capacity(1);
     // Anthropic refuses empty texts, and they say nothing to anybody.
-    Ok(blocks.into_iter().filter(|block| !matches!(block, Block::Text(text) if text.text.is_empty())).collect())
+    let add_text = |text: Text<'d>, blocks: &mut Vec<_>| {
+        if !text.is_empty() {
+            blocks.push(Block::Text(text, None));
+        }
+    };
+    if let Some(text) = content.as_text() {
+        add_text(text, &mut blocks);
+        return Ok(blocks);
+    }
+    if !content.is_array() {
+        return Err(message.refuse("content", NO_CONTENT));
+    }
+    for (number, part) in content.items().enumerate() {
+        let mut part = Fields::of(message.item("content", number), part)?;
+        let media = match &*part.required_text("type")?.decoded() {
+            "text" => {
+                add_text(part.required_text("text")?, &mut blocks);
+                continue;
+            }
+            "image_url" => media::image(&mut part)?,
+            "input_audio" => media::audio(&mut part)?,
+            "file" => media::file(&mut part)?,
+            _ => return Err(part.refuse("type", "must be text, image_url, input_audio or file")),
+        };
+        blocks.push(Block::Media(Box::new(media)));
+    }
+    Ok(blocks)
 }
 
-fn call(fields: &mut Fields, first: bool) -> Result<Call, Refusal> {
-    let id = fields.required_text("id")?;
-    if fields.text("type")?.is_some_and(|kind| kind != "function") {
+fn call<'d>(fields: &mut Fields<'_, 'd>, first: bool) -> Result<Call<'d>, Refusal> {
+    let id = fields.required_text("id")?.decoded();
+    if fields.text("type")?.is_some_and(|kind| *kind.decoded() != *"function") {
         return Err(fields.refuse("type", "must be function"));
     }
     let mut function = fields.required_object("function")?;
     let name = function.required_text("name")?;
-    // A call without arguments comes back as "" from some clients.
-    let arguments = match function.text("arguments")?.unwrap_or_default().trim() {
-        "" => Map::new(),
-        json => {
-            serde_json::from_str(json).map_err(|_| function.refuse("arguments", "must be a JSON object in a string"))?
-        }
-    };
-    Ok(Call { first, id, name, arguments, extra: fields.take("extra_content").unwrap_or_default() })
+    let mut arguments = function.text("arguments")?.unwrap_or_default().decoded();
+    let trimmed = arguments.trim();
+    if trimmed.is_empty() {
+        // So does a call without arguments come back from some clients.
+        arguments = "{}".into();
+    } else if trimmed.len() < arguments.len() {
+        arguments = trimmed.to_owned().into();
+    }
+    if !is_object(&arguments) {
+        return Err(function.refuse("arguments", "must be a JSON object in a string"));
+    }
+    Ok(Call { first, id, name, arguments, extra: fields.take("extra_content") })
 }
 
-impl Call {
-    /// What `provider` wants to see again with this call, from `extra_content` or else from the id.
-    pub fn payload(&self, provider: &str, pointer: &str) -> Option<Value> {
-        let extra = self.extra.pointer(pointer).cloned();
-        extra.or_else(|| call_id::payload(&self.id, provider).map(Value::String))
+/// Whether a text is a JSON object.
+pub(super) fn is_object(text: &str) -> bool {
+    // What begins otherwise is none, and most often a long text.
+    text.trim_start().starts_with('{') && Document::read(text.as_bytes()).is_ok()
+}
+
+impl<'d> Call<'d> {
+    /// What `provider` wants to see again with this call: a value at a path in `extra_content`.
+    pub fn extra(&self, path: &[&str]) -> Option<Node<'d>> {
+        self.extra?.at(path)
+    }
+
+    /// The same, from the id.
+    pub fn payload(&self, provider: &str) -> Option<String> {
+        call_id::payload(&self.id, provider)
+    }
+}
+
+impl ToolResult<'_> {
+    /// Its message's `tool_call_id`, for refusals.
+    pub fn field(&self) -> String {
+        Path::Field(&Path::Item(&Path::Root, "messages", self.message), "tool_call_id").to_string()
     }
 }
 
 /// A list of strings, or one.
-pub(super) fn strings(value: Value) -> Option<Vec<String>> {
-    match value {
-        Value::String(one) => Some(vec![one]),
-        Value::Array(list) => list.into_iter().map(text).collect(),
-        _ => None,
+pub(super) fn strings(value: Node<'_>) -> Option<Vec<Text<'_>>> {
+    match value.as_text() {
+        Some(one) => Some(vec![one]),
+        None => value.is_array().then(|| value.items().map(Node::as_text).collect())?,
     }
 }

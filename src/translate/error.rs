@@ -5,14 +5,15 @@
 
 use serde_json::{Value, json};
 
-use super::completion::put;
+use crate::json::Node;
 use crate::provider::Api;
 use crate::reply::Reply;
 
 /// The error that a seeming success holds instead of an answer: the object that goes under `error`.
-pub(super) fn of(answer: &Value) -> Option<Value> {
-    let error = unwrapped(answer).get("error").filter(|error| error.is_object())?;
-    Some(translate(status_of(error), error))
+pub(super) fn of(answer: Node) -> Option<Value> {
+    // Google wraps errors in an array where the request was for a stream.
+    let error = answer.items().next().unwrap_or(answer).get("error").filter(|error| error.is_object())?.to_value();
+    Some(translate(status_of(&error), &error))
 }
 
 /// An error answer's body as OpenAI writes it.
@@ -24,9 +25,14 @@ pub(super) fn body(status: u16, body: &[u8]) -> Value {
     json!({"error": translate(status, error.unwrap_or(answer))})
 }
 
-/// Google wraps errors in an array where the request was for a stream.
+/// The first of an array, or what is no array.
 fn unwrapped(value: &Value) -> &Value {
     value.as_array().and_then(|list| list.first()).unwrap_or(value)
+}
+
+/// The body that an error is.
+pub(super) fn wrapped(error: &Value) -> String {
+    json!({"error": error}).to_string()
 }
 
 /// An error of our own, for an answer that cannot be read.
@@ -42,9 +48,10 @@ fn translate(status: u16, error: &Value) -> Value {
     let kind = text("status").or(text("type")).unwrap_or_default().to_ascii_lowercase();
     let code = code(status, &kind, &message, error);
     let mut rendered = render(status, "", &message);
-    put(&mut rendered, "code", code);
-    if let Some(param) = details(error).find_map(|detail| detail.pointer("/fieldViolations/0/field")?.as_str()) {
-        put(&mut rendered, "param", param);
+    let param = details(error).find_map(|detail| detail.pointer("/fieldViolations/0/field")?.as_str());
+    if let Value::Object(fields) = &mut rendered {
+        fields.insert("code".to_owned(), code);
+        fields.extend(param.map(|param| ("param".to_owned(), param.into())));
     }
     rendered
 }

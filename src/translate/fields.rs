@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-use serde_json::{Map, Number, Value};
+use crate::json::{Items, Node, Text};
 
 /// A request that cannot be translated without changing what it means: a 400 for the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,40 +24,80 @@ impl fmt::Display for Refusal {
 }
 
 /// A refusal of `field` for a reason that reads on behind its name: "must be a number".
+#[cold]
 pub(super) fn refuse(field: impl Into<String>, reason: impl fmt::Display) -> Refusal {
     let field = field.into();
     let message = format!("`{field}` {reason}");
     Refusal { field, message }
 }
 
-/// The fields of one object that are still unread.
-pub(super) struct Fields {
-    path: String,
-    map: Map<String, Value>,
+/// Where a value stands in the request. It is written out for a refusal only.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Path<'p> {
+    /// The request itself.
+    Root,
+    /// A field of what stands there.
+    Field(&'p Path<'p>, &'p str),
+    /// A value of a field that is a list.
+    Item(&'p Path<'p>, &'p str, usize),
 }
 
-impl Fields {
-    /// The fields of `value`, which stands at `path` (empty for the request itself).
-    pub fn of(path: &str, value: Value) -> Result<Self, Refusal> {
-        match value {
-            Value::Object(map) => Ok(Fields { path: path.to_owned(), map }),
-            _ => Err(refuse(if path.is_empty() { "body" } else { path }, "must be an object")),
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Path::Field(parent, name) | Path::Item(parent, name, _)) = self else { return Ok(()) };
+        if !matches!(parent, Path::Root) {
+            write!(f, "{parent}.")?;
         }
+        f.write_str(name)?;
+        if let Path::Item(_, _, number) = self { write!(f, "[{number}]") } else { Ok(()) }
+    }
+}
+
+/// The fields of one object that are still unread.
+pub(super) struct Fields<'p, 'd> {
+    path: Path<'p>,
+    /// Key and value; none where the value was taken.
+    fields: Vec<Option<(Node<'d>, Node<'d>)>>,
+}
+
+impl<'p, 'd> Fields<'p, 'd> {
+    /// The fields of `value`, which stands at `path`.
+    pub fn of(path: Path<'p>, value: Node<'d>) -> Result<Self, Refusal> {
+        if !value.is_object() {
+            let field = if let Path::Root = path { "body".to_owned() } else { path.to_string() };
+            return Err(refuse(field, "must be an object"));
+        }
+        // Few objects of a chat have more.
+        let mut fields = Vec::with_capacity(8);
+        fields.extend(value.fields().map(Some));
+        Ok(Fields { path, fields })
     }
 
-    /// The full name of a field.
-    pub fn name(&self, field: &str) -> String {
-        if self.path.is_empty() { field.to_owned() } else { format!("{}.{field}", self.path) }
+    /// Where a field stands.
+    pub fn path<'s>(&'s self, field: &'s str) -> Path<'s> {
+        Path::Field(&self.path, field)
+    }
+
+    /// Where a value of a list stands.
+    pub fn item<'s>(&'s self, field: &'s str, number: usize) -> Path<'s> {
+        Path::Item(&self.path, field, number)
     }
 
     /// Refuses `field`.
+    #[cold]
     pub fn refuse(&self, field: &str, reason: impl fmt::Display) -> Refusal {
-        refuse(self.name(field), reason)
+        refuse(self.path(field).to_string(), reason)
     }
 
-    /// Takes a value out; `null` is the same as none, for every SDK sends some.
-    pub fn take(&mut self, field: &str) -> Option<Value> {
-        self.map.swap_remove(field).filter(|value| !value.is_null())
+    /// Takes a value out, the last one of this name; `null` is the same as none, for every SDK sends some.
+    pub fn take(&mut self, field: &str) -> Option<Node<'d>> {
+        let mut last = None;
+        for slot in &mut self.fields {
+            if slot.is_some_and(|(key, _)| key.is(field)) {
+                last = slot.take();
+            }
+        }
+        last.map(|(_, value)| value).filter(|value| !value.is_null())
     }
 
     /// Takes a value out and makes something of it, or refuses it because it is not `expected`.
@@ -65,60 +105,50 @@ impl Fields {
         &mut self,
         field: &str,
         expected: &str,
-        make: impl FnOnce(Value) -> Option<T>,
+        make: impl FnOnce(Node<'d>) -> Option<T>,
     ) -> Result<Option<T>, Refusal> {
         let Some(value) = self.take(field) else { return Ok(None) };
         make(value).map(Some).ok_or_else(|| self.refuse(field, format_args!("must be {expected}")))
     }
 
-    pub fn text(&mut self, field: &str) -> Result<Option<String>, Refusal> {
-        self.take_as(field, "a string", text)
+    pub fn text(&mut self, field: &str) -> Result<Option<Text<'d>>, Refusal> {
+        self.take_as(field, "a string", Node::as_text)
     }
 
-    pub fn required_text(&mut self, field: &str) -> Result<String, Refusal> {
+    pub fn required_text(&mut self, field: &str) -> Result<Text<'d>, Refusal> {
         self.text(field)?.ok_or_else(|| self.refuse(field, "is missing"))
     }
 
-    pub fn number(&mut self, field: &str) -> Result<Option<Number>, Refusal> {
-        self.take_as(field, "a number", |value| match value {
-            Value::Number(number) => Some(number),
-            _ => None,
-        })
+    pub fn number(&mut self, field: &str) -> Result<Option<Node<'d>>, Refusal> {
+        self.take_as(field, "a number", |value| value.is_number().then_some(value))
     }
 
     pub fn count(&mut self, field: &str) -> Result<Option<u64>, Refusal> {
-        self.take_as(field, "a whole number that is not negative", |value| value.as_u64())
+        self.take_as(field, "a whole number that is not negative", Node::as_u64)
     }
 
     pub fn flag(&mut self, field: &str) -> Result<Option<bool>, Refusal> {
-        self.take_as(field, "true or false", |value| value.as_bool())
+        self.take_as(field, "true or false", Node::as_bool)
     }
 
-    pub fn list(&mut self, field: &str) -> Result<Option<Vec<Value>>, Refusal> {
-        self.take_as(field, "an array", |value| match value {
-            Value::Array(list) => Some(list),
-            _ => None,
-        })
+    pub fn list(&mut self, field: &str) -> Result<Option<Items<'d>>, Refusal> {
+        self.take_as(field, "an array", |value| value.is_array().then(|| value.items()))
     }
 
-    pub fn object(&mut self, field: &str) -> Result<Option<Fields>, Refusal> {
-        self.take(field).map(|value| Fields::of(&self.name(field), value)).transpose()
+    pub fn object<'s>(&'s mut self, field: &'s str) -> Result<Option<Fields<'s, 'd>>, Refusal> {
+        let value = self.take(field);
+        value.map(|value| Fields::of(self.path(field), value)).transpose()
     }
 
-    pub fn required_object(&mut self, field: &str) -> Result<Fields, Refusal> {
-        self.object(field)?.ok_or_else(|| self.refuse(field, "is missing"))
+    pub fn required_object<'s>(&'s mut self, field: &'s str) -> Result<Fields<'s, 'd>, Refusal> {
+        match self.take(field) {
+            Some(value) => Fields::of(self.path(field), value),
+            None => Err(self.refuse(field, "is missing")),
+        }
     }
 
     /// The names of the fields that nobody took and that say something.
-    pub fn rest(&self) -> impl Iterator<Item = &str> {
-        self.map.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.as_str())
-    }
-}
-
-/// The text of a JSON string.
-pub(super) fn text(value: Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text),
-        _ => None,
+    pub fn rest(&self) -> impl Iterator<Item = Text<'d>> {
+        self.fields.iter().flatten().filter(|(_, value)| !value.is_null()).filter_map(|(key, _)| key.as_text())
     }
 }

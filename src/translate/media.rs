@@ -1,77 +1,85 @@
 //! Images, sound and files in a message: data URLs and links.
 
+use std::borrow::Cow;
+
 use super::fields::{Fields, Refusal};
+use crate::json::Text;
 
 /// One piece of media.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Media {
+#[derive(Debug, PartialEq)]
+pub(super) struct Media<'d> {
     /// The field it stands in, for refusals.
     pub field: String,
-    pub source: Source,
+    pub source: Source<'d>,
     /// The file's name, if the client gave one.
-    pub name: Option<String>,
+    pub name: Option<Text<'d>>,
 }
 
 /// Where the bytes are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Source {
+#[derive(Debug, PartialEq)]
+pub(super) enum Source<'d> {
     /// In the request. The base64 text goes on as it came; the provider checks it.
-    Inline { mime: String, base64: String },
+    Inline { mime: String, base64: Text<'d> },
     /// Elsewhere; the provider fetches them. The type is known where the link's ending tells it.
-    Link { mime: Option<&'static str>, url: String },
+    Link { mime: Option<&'static str>, url: Text<'d> },
 }
 
 /// `image_url: {url, detail}`. `detail` has no equal anywhere and only sets the price.
-pub(super) fn image(part: &mut Fields) -> Result<Media, Refusal> {
+pub(super) fn image<'d>(part: &mut Fields<'_, 'd>) -> Result<Media<'d>, Refusal> {
     let mut image = part.required_object("image_url")?;
     let url = image.required_text("url")?;
-    let source = source(&url).ok_or_else(|| image.refuse("url", NO_SOURCE))?;
-    Ok(Media { field: image.name("url"), source, name: None })
+    let source = source(url.decoded()).ok_or_else(|| image.refuse("url", NO_SOURCE))?;
+    Ok(Media { field: image.path("url").to_string(), source, name: None })
 }
 
 /// `input_audio: {data, format}`.
-pub(super) fn audio(part: &mut Fields) -> Result<Media, Refusal> {
+pub(super) fn audio<'d>(part: &mut Fields<'_, 'd>) -> Result<Media<'d>, Refusal> {
     let mut audio = part.required_object("input_audio")?;
     let base64 = audio.required_text("data")?;
-    let format = audio.required_text("format")?;
+    let format = audio.required_text("format")?.decoded();
     if format.is_empty() || !format.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return Err(audio.refuse("format", "must be a format such as wav or mp3"));
     }
-    Ok(Media {
-        field: part.name("input_audio"),
-        source: Source::Inline { mime: format!("audio/{format}"), base64 },
-        name: None,
-    })
+    let source = Source::Inline { mime: format!("audio/{format}"), base64 };
+    Ok(Media { field: part.path("input_audio").to_string(), source, name: None })
 }
 
 /// `file: {file_data, filename}`, or a link in `file_id` (what Gemini's Files API calls a URI).
-pub(super) fn file(part: &mut Fields) -> Result<Media, Refusal> {
+pub(super) fn file<'d>(part: &mut Fields<'_, 'd>) -> Result<Media<'d>, Refusal> {
     let mut file = part.required_object("file")?;
     let name = file.text("filename")?;
     let (field, text) = match (file.text("file_data")?, file.text("file_id")?) {
-        (Some(data), _) => ("file_data", data),
-        (None, Some(id)) if id.starts_with("https://") => ("file_id", id),
-        (None, Some(_)) => {
-            return Err(file.refuse("file_id", "names a file at OpenAI, which other providers cannot read"));
-        }
+        (Some(data), _) => ("file_data", data.decoded()),
+        (None, Some(id)) => match id.decoded() {
+            id if id.starts_with("https://") => ("file_id", id),
+            _ => return Err(file.refuse("file_id", "names a file at OpenAI, which other providers cannot read")),
+        },
         (None, None) => return Err(file.refuse("file_data", "is missing")),
     };
-    let source = source(&text).ok_or_else(|| file.refuse(field, NO_SOURCE))?;
-    Ok(Media { field: file.name(field), source, name })
+    let source = source(text).ok_or_else(|| file.refuse(field, NO_SOURCE))?;
+    Ok(Media { field: file.path(field).to_string(), source, name })
 }
 
 const NO_SOURCE: &str = "must be data:{type};base64,{data} or begin with https://";
 
-fn source(url: &str) -> Option<Source> {
+fn source(url: Cow<'_, str>) -> Option<Source<'_>> {
     if let Some(rest) = url.strip_prefix("data:") {
         let (head, base64) = rest.split_once(',')?;
         let (mime, _) = head.strip_suffix(";base64")?.split_once(';').unwrap_or((head.strip_suffix(";base64")?, ""));
-        return mime
-            .contains('/')
-            .then(|| Source::Inline { mime: mime.to_ascii_lowercase(), base64: base64.to_owned() });
+        let mime = mime.contains('/').then(|| mime.to_ascii_lowercase())?;
+        let start = url.len() - base64.len();
+        return Some(Source::Inline { mime, base64: Text::of(tail(url, start)) });
     }
     let linked = ["https://", "http://", "gs://"].iter().any(|scheme| url.starts_with(scheme));
-    linked.then(|| Source::Link { mime: mime_of(url), url: url.to_owned() })
+    linked.then(|| Source::Link { mime: mime_of(&url), url: Text::of(url) })
+}
+
+/// What stands from `start` on; images are large, so none is copied without need.
+fn tail(text: Cow<'_, str>, start: usize) -> Cow<'_, str> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.get(start..).unwrap_or_default()),
+        Cow::Owned(mut text) => Cow::Owned(text.split_off(start)),
+    }
 }
 
 fn mime_of(url: &str) -> Option<&'static str> {
@@ -99,9 +107,8 @@ mod tests {
 
     #[test]
     fn sources() {
-        let inline =
-            |mime: &str, base64: &str| Some(Source::Inline { mime: mime.to_owned(), base64: base64.to_owned() });
-        let link = |mime, url: &str| Some(Source::Link { mime, url: url.to_owned() });
+        let inline = |mime: &str, base64| Some(Source::Inline { mime: mime.to_owned(), base64: Text::escaped(base64) });
+        let link = |mime, url| Some(Source::Link { mime, url: Text::escaped(url) });
         for (url, expected) in [
             ("data:image/png;base64,AA==", inline("image/png", "AA==")),
             ("data:Image/PNG;name=a.png;base64,AA==", inline("image/png", "AA==")),
@@ -114,7 +121,8 @@ mod tests {
             ("file:///etc/passwd", None),
             ("iVBORw0", None),
         ] {
-            assert_eq!(source(url), expected, "{url}");
+            assert_eq!(source(url.into()), expected, "{url}");
+            assert_eq!(source(url.to_owned().into()), expected, "{url}");
         }
     }
 }

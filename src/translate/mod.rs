@@ -20,6 +20,7 @@
 mod anthropic;
 mod call_id;
 mod chat;
+mod chunks;
 mod completion;
 mod conversation;
 mod error;
@@ -32,13 +33,14 @@ mod sse;
 mod stream;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use chat::Chat;
-use completion::Head;
+use completion::{Completion, Head};
 pub use fields::Refusal;
 use fields::refuse;
 pub use stream::Stream;
+
+use crate::json::{Document, Node, Unreadable, Writer};
 
 /// Whose API is spoken upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,20 +104,36 @@ pub enum Kind {
 /// # Errors
 /// When the body is not what OpenAI documents, or asks for what the target cannot do.
 pub fn request(target: Target, model: &str, body: &[u8], options: &Options) -> Result<Translated, Refusal> {
-    let chat = Chat::read(body, options)?;
-    let (path, body) = match target {
-        Target::Gemini => gemini::request::request(model, &chat)?,
-        Target::Anthropic => anthropic::request::request(model, &chat)?,
+    let document = read(body)?;
+    let chat = Chat::read(document.root(), options)?;
+    let mut out = writer_beside(body);
+    let path = match target {
+        Target::Gemini => gemini::request::request(model, &chat, &mut out)?,
+        Target::Anthropic => anthropic::request::request(model, &chat, &mut out)?,
     };
     let answer = AnswerShape {
         target,
-        model: chat.model.unwrap_or_else(|| model.to_owned()),
+        model: chat.model.map_or_else(|| model.to_owned(), |named| named.decoded().into_owned()),
         kind: if chat.stream { Kind::ChatStream } else { Kind::Chat },
         include_usage: chat.include_usage,
         // Anthropic has a word for it.
         single_call: chat.single_call && target == Target::Gemini,
     };
-    Ok(Translated { path, body: body.to_string().into_bytes(), answer })
+    Ok(Translated { path, body: out.finish().into_bytes(), answer })
+}
+
+fn read(body: &[u8]) -> Result<Document<'_>, Refusal> {
+    Document::read(body).map_err(|problem| match problem {
+        Unreadable::Broken(line, column) => {
+            refuse("body", format_args!("is not JSON: the first fault is in line {line}, column {column}"))
+        }
+        Unreadable::Duplicate(name) => refuse(name, "stands there twice"),
+    })
+}
+
+/// A writer with room for what a body becomes: most of it is text, which goes on as it came.
+fn writer_beside(body: &[u8]) -> Writer {
+    Writer::with_capacity(body.len().saturating_add(256))
 }
 
 /// Translates the body of `/v1/embeddings`, as [`request`] does a chat's.
@@ -123,15 +141,17 @@ pub fn request(target: Target, model: &str, body: &[u8], options: &Options) -> R
 /// # Errors
 /// As [`request`]; and Anthropic has no embeddings.
 pub fn embeddings(target: Target, model: &str, body: &[u8], options: &Options) -> Result<Translated, Refusal> {
-    let mut fields = chat::top(body, options)?;
-    let named = fields.text("model")?.unwrap_or_else(|| model.to_owned());
+    let document = read(body)?;
+    let mut fields = chat::top(document.root(), options)?;
+    let named = fields.text("model")?.map_or_else(|| model.to_owned(), |named| named.decoded().into_owned());
     if target == Target::Anthropic {
         return Err(refuse("model", "has no embeddings: this provider makes none"));
     }
-    let (path, body, base64) = gemini::embeddings::request(model, fields)?;
+    let mut out = writer_beside(body);
+    let (path, base64) = gemini::embeddings::request(model, fields, &mut out)?;
     let kind = Kind::Embeddings { base64 };
     let answer = AnswerShape { target, model: named, kind, include_usage: false, single_call: false };
-    Ok(Translated { path, body: body.to_string().into_bytes(), answer })
+    Ok(Translated { path, body: out.finish().into_bytes(), answer })
 }
 
 /// Translates the body of a successful answer that is no stream. `id` (`chatcmpl-…`) and `created`
@@ -141,33 +161,40 @@ pub fn embeddings(target: Target, model: &str, body: &[u8], options: &Options) -
 /// When the body is an error in spite of its status, or no answer at all: the OpenAI error to send,
 /// with status 502.
 pub fn answer(shape: &AnswerShape, id: &str, created: u64, body: &[u8]) -> Result<Vec<u8>, Vec<u8>> {
-    let fail = |error: Value| Err(json!({"error": error}).to_string().into_bytes());
-    let unreadable = || fail(error::own("provider_answer_unreadable", "The provider's answer cannot be read."));
-    let Ok(answer) = serde_json::from_slice::<Value>(body) else { return unreadable() };
-    if let Some(error) = error::of(&answer) {
-        return fail(error);
+    let Ok(document) = Document::read(body) else { return Err(unreadable()) };
+    let root = document.root();
+    if let Some(error) = error::of(root) {
+        return Err(error::wrapped(&error).into_bytes());
     }
-    let answer = match shape.kind {
-        Kind::Embeddings { base64 } => gemini::embeddings::answer(&shape.model, base64, &answer),
-        Kind::Chat | Kind::ChatStream => chat_answer(shape, id, created, &answer),
+    let mut out = writer_beside(body);
+    let written = match shape.kind {
+        Kind::Embeddings { base64 } => gemini::embeddings::answer(&shape.model, base64, root, &mut out),
+        Kind::Chat | Kind::ChatStream => chat_answer(shape, id, created, root, &mut out),
     };
-    answer.map_or_else(unreadable, |answer| Ok(answer.to_string().into_bytes()))
+    written.map(|()| out.finish().into_bytes()).ok_or_else(unreadable)
 }
 
-/// The completion that a provider's answer is; `None` if it is none.
-fn chat_answer(shape: &AnswerShape, id: &str, created: u64, answer: &Value) -> Option<Value> {
-    let mut events = Vec::new();
+#[cold]
+fn unreadable() -> Vec<u8> {
+    let error = error::own("provider_answer_unreadable", "The provider's answer cannot be read.");
+    error::wrapped(&error).into_bytes()
+}
+
+/// Writes the completion that a provider's answer is; `None` if it is none.
+fn chat_answer(shape: &AnswerShape, id: &str, created: u64, answer: Node, out: &mut Writer) -> Option<()> {
+    let mut completion = Completion::new(shape);
+    let mut add = |event| completion.add(event);
     match shape.target {
         Target::Gemini if gemini::answer::is_answer(answer) => {
-            gemini::answer::Reader::new(id).read(answer, &mut events)
+            gemini::answer::Reader::new(id).read(answer, &mut add);
         }
         Target::Anthropic if anthropic::answer::is_answer(answer) => {
-            anthropic::answer::Reader::default().read_message(answer, &mut events);
+            anthropic::answer::Reader::default().read_message(answer, &mut add);
         }
         Target::Gemini | Target::Anthropic => return None,
     }
-    let head = Head { id: id.to_owned(), created };
-    Some(completion::complete(shape, &head, events))
+    completion.write(Head { id, created, model: &shape.model }, out);
+    Some(())
 }
 
 /// Translates the body of a provider's error answer.

@@ -14,13 +14,18 @@ pub(super) const LINE_LIMIT: usize = 8 * 1024 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooLong;
 
+/// Room for data that is kept from one event to the next, so that most need none of their own.
+const KEPT: usize = 64 * 1024;
+
 /// Collects lines to events.
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
-    /// The line so far.
+    /// The beginning of a line that was cut.
     line: Vec<u8>,
     /// The data of the event so far, without the line feed behind it.
-    data: Option<Vec<u8>>,
+    data: Vec<u8>,
+    /// The event has data, be it an empty line.
+    has_data: bool,
     /// The last byte was a carriage return: a line feed right behind it belongs to it.
     after_return: bool,
     /// The first line has been seen, which may begin with a byte order mark.
@@ -28,57 +33,70 @@ pub(super) struct Splitter {
 }
 
 impl Splitter {
-    /// Takes the next piece and adds the data of the events that end in it, up to a line too long.
-    pub fn feed(&mut self, mut piece: &[u8], events: &mut Vec<Vec<u8>>) -> Result<(), TooLong> {
+    /// Takes the next piece and hands over the data of the events that end in it, up to a line too long.
+    pub fn feed(&mut self, mut piece: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), TooLong> {
         while !piece.is_empty() {
             if core::mem::take(&mut self.after_return) && piece.first() == Some(&b'\n') {
                 piece = piece.get(1..).unwrap_or_default();
                 continue;
             }
             let end = memchr2(b'\n', b'\r', piece);
-            self.extend(piece.get(..end.unwrap_or(piece.len())).unwrap_or_default())?;
-            let Some(end) = end else { break };
+            let part = piece.get(..end.unwrap_or(piece.len())).unwrap_or_default();
+            if self.line.len().saturating_add(part.len()) > LINE_LIMIT {
+                return Err(TooLong);
+            }
+            let Some(end) = end else {
+                self.line.extend_from_slice(part);
+                break;
+            };
             self.after_return = piece.get(end) == Some(&b'\r');
-            events.extend(self.end_line()?);
+            if self.line.is_empty() {
+                self.end_line(part, &mut each)?;
+            } else {
+                let mut line = core::mem::take(&mut self.line);
+                line.extend_from_slice(part);
+                self.end_line(&line, &mut each)?;
+            }
             piece = piece.get(end + 1..).unwrap_or_default();
         }
         Ok(())
     }
 
-    /// The last event, if the blank line behind it is missing.
-    pub fn finish(&mut self) -> Option<Vec<u8>> {
+    /// Hands over the last event, if the blank line behind it is missing.
+    pub fn finish(&mut self, mut each: impl FnMut(&[u8])) {
+        let line = core::mem::take(&mut self.line);
         // Both can only be an event's data if they are not too long, so there is nothing to report.
-        let last = self.end_line().ok().flatten();
-        last.or_else(|| self.data.take())
-    }
-
-    fn extend(&mut self, bytes: &[u8]) -> Result<(), TooLong> {
-        if self.line.len().saturating_add(bytes.len()) > LINE_LIMIT {
-            return Err(TooLong);
-        }
-        self.line.extend_from_slice(bytes);
-        Ok(())
+        let _ = self.end_line(&line, &mut each);
+        self.end_event(&mut each);
     }
 
     /// Ends the line; a blank one ends the event.
-    fn end_line(&mut self) -> Result<Option<Vec<u8>>, TooLong> {
-        let mut line = self.line.as_slice();
+    fn end_line(&mut self, mut line: &[u8], each: &mut impl FnMut(&[u8])) -> Result<(), TooLong> {
         if !core::mem::replace(&mut self.begun, true) {
             line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
         }
-        let event = if line.is_empty() { self.data.take() } else { None };
-        if let Some(value) = data_of(line) {
+        if line.is_empty() {
+            self.end_event(each);
+        } else if let Some(value) = data_of(line) {
             // Lines are joined, also empty ones.
-            let separator: &[u8] = if self.data.is_some() { b"\n" } else { b"" };
-            let data = self.data.get_or_insert_default();
-            if data.len().saturating_add(separator.len()).saturating_add(value.len()) > LINE_LIMIT {
+            let separator: &[u8] = if self.has_data { b"\n" } else { b"" };
+            if self.data.len().saturating_add(separator.len()).saturating_add(value.len()) > LINE_LIMIT {
                 return Err(TooLong);
             }
-            data.extend_from_slice(separator);
-            data.extend_from_slice(value);
+            self.has_data = true;
+            self.data.extend_from_slice(separator);
+            self.data.extend_from_slice(value);
         }
-        self.line.clear();
-        Ok(event)
+        Ok(())
+    }
+
+    fn end_event(&mut self, each: &mut impl FnMut(&[u8])) {
+        if !core::mem::take(&mut self.has_data) {
+            return;
+        }
+        each(&self.data);
+        self.data.clear();
+        self.data.shrink_to(KEPT);
     }
 }
 
@@ -97,9 +115,10 @@ mod tests {
     fn split(pieces: &[&[u8]]) -> Vec<String> {
         let mut splitter = Splitter::default();
         let mut events = Vec::new();
-        pieces.iter().for_each(|piece| splitter.feed(piece, &mut events).unwrap());
-        events.extend(splitter.finish());
-        events.into_iter().map(|event| String::from_utf8(event).unwrap()).collect()
+        let mut keep = |event: &[u8]| events.push(String::from_utf8(event.to_vec()).unwrap());
+        pieces.iter().for_each(|piece| splitter.feed(piece, &mut keep).unwrap());
+        splitter.finish(&mut keep);
+        events
     }
 
     #[test]
@@ -137,12 +156,12 @@ mod tests {
             let (mut splitter, mut events) = (Splitter::default(), Vec::new());
             // An event in the same piece is not lost.
             let piece = [b"data: a\n\n".as_slice(), allowed, allowed, too_long].concat();
-            assert_eq!(splitter.feed(&piece, &mut events), Err(TooLong));
+            assert_eq!(splitter.feed(&piece, |event| events.push(event.to_vec())), Err(TooLong));
             assert_eq!(events, [b"a"]);
 
             let mut splitter = Splitter::default();
-            assert_eq!(splitter.feed(&[allowed.as_slice(), allowed].concat(), &mut events), Ok(()));
-            assert_eq!(splitter.feed(too_long, &mut events), Err(TooLong));
+            assert_eq!(splitter.feed(&[allowed.as_slice(), allowed].concat(), |_| ()), Ok(()));
+            assert_eq!(splitter.feed(too_long, |_| ()), Err(TooLong));
         }
     }
 

@@ -9,11 +9,13 @@
 //!
 //! What comes after the end is not looked at.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::completion::{Chunks, Event, Head, write_data};
+use super::chunks::Chunks;
+use super::completion::Event;
 use super::sse::Splitter;
 use super::{AnswerShape, Target, anthropic, error, gemini};
+use crate::json::{Document, Writer};
 
 /// The code of errors for streams that make no sense.
 const UNREADABLE: &str = "provider_stream_unreadable";
@@ -22,9 +24,14 @@ const UNREADABLE: &str = "provider_stream_unreadable";
 #[derive(Debug)]
 pub struct Stream {
     splitter: Splitter,
+    translation: Translation,
+}
+
+/// The same behind the splitter.
+#[derive(Debug)]
+struct Translation {
     reader: Reader,
-    chunks: Chunks,
-    ended: bool,
+    output: Output,
 }
 
 /// A dialect's reader of streams.
@@ -32,6 +39,13 @@ pub struct Stream {
 enum Reader {
     Gemini(gemini::answer::Reader),
     Anthropic(anthropic::answer::Reader),
+}
+
+/// What the client gets.
+#[derive(Debug)]
+struct Output {
+    chunks: Chunks,
+    ended: bool,
 }
 
 impl Stream {
@@ -42,82 +56,99 @@ impl Stream {
             Target::Gemini => Reader::Gemini(gemini::answer::Reader::new(id)),
             Target::Anthropic => Reader::Anthropic(anthropic::answer::Reader::default()),
         };
-        let head = Head { id: id.to_owned(), created };
-        Stream { splitter: Splitter::default(), reader, chunks: Chunks::new(shape, head), ended: false }
+        let output = Output { chunks: Chunks::new(&shape, id, created), ended: false };
+        Stream { splitter: Splitter::default(), translation: Translation { reader, output } }
     }
 
     /// Takes the next piece of the provider's stream, cut anywhere; returns what the client gets.
     pub fn feed(&mut self, piece: &[u8]) -> Vec<u8> {
-        let mut out = Vec::new();
-        if self.ended {
-            return out;
+        if self.is_ended() {
+            return Vec::new();
         }
-        let mut events = Vec::new();
-        let fed = self.splitter.feed(piece, &mut events);
-        events.iter().for_each(|data| self.data(data, &mut out));
-        if fed.is_err() && !self.ended {
-            self.fail(error::own(UNREADABLE, "An event of the provider's stream is too long."), &mut out);
+        // A chunk of the client's is about as long as one of the provider's.
+        let mut out = Writer::with_capacity(piece.len());
+        let fed = self.splitter.feed(piece, |data| self.translation.data(data, &mut out));
+        if fed.is_err() {
+            self.translation.output.fail(too_long, &mut out);
         }
-        out
+        out.finish().into_bytes()
     }
 
     /// To be called when the provider's stream is over, however it ended. Unless it came to its natural
     /// end, the client gets an error event: a clean end without a finish reason would hide that
     /// something is missing.
     pub fn finish(&mut self) -> Vec<u8> {
-        let mut out = Vec::new();
-        if self.ended {
-            return out;
+        let mut out = Writer::default();
+        if !self.is_ended() {
+            self.splitter.finish(|data| self.translation.data(data, &mut out));
+            self.translation.output.end(&mut out);
         }
-        if let Some(data) = self.splitter.finish() {
-            self.data(&data, &mut out);
-        }
-        if !self.ended {
-            self.end(&mut out);
-        }
-        out
+        out.finish().into_bytes()
     }
 
     /// Whether the client has got everything, so that the rest need not be fed.
     #[must_use]
     pub fn is_ended(&self) -> bool {
-        self.ended
+        self.translation.output.ended
     }
+}
 
-    fn data(&mut self, data: &[u8], out: &mut Vec<u8>) {
-        if self.ended || data.is_empty() {
+impl Translation {
+    fn data(&mut self, data: &[u8], out: &mut Writer) {
+        if self.output.ended || data.is_empty() {
             return;
         }
-        let Ok(answer) = serde_json::from_slice::<Value>(data) else {
-            self.fail(error::own(UNREADABLE, "An event of the provider's stream is not JSON."), out);
-            return;
-        };
-        let mut events = Vec::new();
+        let Ok(answer) = Document::read(data) else { return self.output.fail(no_json, out) };
+        let output = &mut self.output;
+        let mut say = |event: Event| output.event(event, out);
         match &mut self.reader {
-            Reader::Gemini(reader) => reader.read(&answer, &mut events),
-            Reader::Anthropic(reader) => reader.read(&answer, &mut events),
+            Reader::Gemini(reader) => reader.read(answer.root(), &mut say),
+            Reader::Anthropic(reader) => reader.read(answer.root(), &mut say),
         }
-        for event in events {
-            match event {
-                Event::Error(error) => return self.fail(error, out),
-                Event::End => return self.end(out),
-                event => self.chunks.write(event, out),
-            }
+    }
+}
+
+impl Output {
+    fn event(&mut self, event: Event, out: &mut Writer) {
+        if self.ended {
+            return;
+        }
+        match event {
+            Event::Error(error) => self.fail(|| error, out),
+            Event::End => self.end(out),
+            event => self.chunks.write(event, out),
         }
     }
 
     /// The end, whether the provider has said that it is or not: what counts is that each choice is complete.
-    fn end(&mut self, out: &mut Vec<u8>) {
+    fn end(&mut self, out: &mut Writer) {
+        if self.ended {
+            return;
+        }
         if !self.chunks.is_complete() {
-            let broken = "The provider's stream broke off before its end.";
-            return self.fail(error::own("provider_stream_broken", broken), out);
+            return self.fail(broken, out);
         }
         self.ended = true;
         self.chunks.end(out);
     }
 
-    fn fail(&mut self, error: Value, out: &mut Vec<u8>) {
-        self.ended = true;
-        write_data(&json!({"error": error}), out);
+    fn fail(&mut self, error: impl FnOnce() -> Value, out: &mut Writer) {
+        if !core::mem::replace(&mut self.ended, true) {
+            out.raw("data: ");
+            out.raw(&error::wrapped(&error()));
+            out.raw("\n\n");
+        }
     }
+}
+
+fn too_long() -> Value {
+    error::own(UNREADABLE, "An event of the provider's stream is too long.")
+}
+
+fn no_json() -> Value {
+    error::own(UNREADABLE, "An event of the provider's stream is not JSON.")
+}
+
+fn broken() -> Value {
+    error::own("provider_stream_broken", "The provider's stream broke off before its end.")
 }

@@ -4,19 +4,18 @@
 //! function per block. Thinking is signed and must come back with the calls that follow it, so it is
 //! kept until the next of them.
 
-use serde_json::{Value, json};
-
 use super::super::call_id;
 use super::super::completion::{Call, Delta, Event, Finish, Reason, Usage};
 use super::super::error;
 use super::PROVIDER;
+use crate::json::{Node, Text, Writer};
 
 /// The thinking of one answer that is kept for its first call; more is shown, but not kept.
 const THOUGHTS_LIMIT: usize = 1024 * 1024;
 
 /// Whether this is an answer at all, be it an empty one.
-pub(in super::super) fn is_answer(answer: &Value) -> bool {
-    answer.get("content").is_some_and(Value::is_array)
+pub(in super::super) fn is_answer(answer: Node) -> bool {
+    answer.get("content").is_some_and(Node::is_array)
 }
 
 /// Reads a stream's events in order, or one whole message.
@@ -31,6 +30,7 @@ pub(in super::super) struct Reader {
     usage: Counts,
 }
 
+/// Its texts are escaped.
 #[derive(Debug)]
 enum Thought {
     Open { text: String, signature: String },
@@ -38,91 +38,101 @@ enum Thought {
 }
 
 impl Thought {
-    fn to_json(&self) -> Value {
+    fn write(&self, out: &mut Writer) {
+        out.object();
         match self {
-            Thought::Open { text, signature } => json!({"type": "thinking", "thinking": text, "signature": signature}),
-            Thought::Redacted { data } => json!({"type": "redacted_thinking", "data": data}),
+            Thought::Open { text, signature } => {
+                out.field("type", "thinking");
+                out.field("thinking", Text::escaped(text));
+                out.field("signature", Text::escaped(signature));
+            }
+            Thought::Redacted { data } => {
+                out.field("type", "redacted_thinking");
+                out.field("data", Text::escaped(data));
+            }
         }
+        out.end_object();
     }
 }
+
+/// Who hears the events.
+type Say<'s, 'd> = &'s mut dyn FnMut(Event<'d>);
 
 /// Anthropic has one choice.
 fn event(delta: Delta) -> Event {
     Event::Choice(0, delta)
 }
 
-fn text<'a>(value: &'a Value, field: &str) -> &'a str {
-    value.get(field).and_then(Value::as_str).unwrap_or_default()
+fn text<'d>(value: Node<'d>, field: &str) -> Text<'d> {
+    value.get(field).and_then(Node::as_text).unwrap_or_default()
 }
 
 impl Reader {
-    /// The events of one event of a stream.
-    pub fn read(&mut self, data: &Value, events: &mut Vec<Event>) {
-        match text(data, "type") {
+    /// Says the events of one event of a stream.
+    pub fn read<'d>(&mut self, data: Node<'d>, say: Say<'_, 'd>) {
+        match &*text(data, "type").decoded() {
             "message_start" => {
-                self.usage.update(data.pointer("/message/usage"));
+                self.usage.update(data.at(&["message", "usage"]));
                 // The client learns at once that the model has begun.
-                events.push(event(Delta::Text(String::new())));
+                say(event(Delta::Text(Text::default())));
             }
             "content_block_start" => {
                 self.call = None;
                 if let Some(block) = data.get("content_block") {
-                    self.begin(block, events);
+                    self.begin(block, say);
                 }
             }
             "content_block_delta" => {
                 if let Some(delta) = data.get("delta") {
-                    self.grow(delta, events);
+                    self.grow(delta, say);
                 }
             }
-            "content_block_stop" => self.end_block(events),
+            "content_block_stop" => self.end_block(say),
             "message_delta" => {
                 self.usage.update(data.get("usage"));
-                let reason = data.pointer("/delta/stop_reason").and_then(Value::as_str);
-                self.finish(reason, data.get("delta"), events);
+                self.finish(data.at(&["delta", "stop_reason"]), data.get("delta"), say);
             }
-            "message_stop" => events.push(Event::End),
+            "message_stop" => say(Event::End),
             "error" => {
                 let unknown =
                     || error::own("provider_error", "The provider broke off with an error and did not say which.");
-                events.push(Event::Error(error::of(data).unwrap_or_else(unknown)));
+                say(Event::Error(error::of(data).unwrap_or_else(unknown)));
             }
             // ping, and what is yet to come.
             _ => {}
         }
     }
 
-    /// The events of a whole message.
-    pub fn read_message(&mut self, message: &Value, events: &mut Vec<Event>) {
-        for block in message.get("content").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default() {
+    /// Says the events of a whole message.
+    pub fn read_message<'d>(&mut self, message: Node<'d>, say: Say<'_, 'd>) {
+        for block in message.get("content").into_iter().flat_map(Node::items) {
             self.call = None;
-            self.begin(block, events);
+            self.begin(block, say);
             if let Some(input) = block.get("input").filter(|input| input.is_object() && self.call.is_some()) {
-                self.arguments(&input.to_string(), events);
+                self.arguments(Text::of(input.compact()), say);
             }
-            self.end_block(events);
+            self.end_block(say);
         }
         self.usage.update(message.get("usage"));
-        let reason = message.get("stop_reason").and_then(Value::as_str);
-        self.finish(reason, Some(message), events);
+        self.finish(message.get("stop_reason"), Some(message), say);
     }
 
     /// A block begins, with whatever text it has already.
-    fn begin(&mut self, block: &Value, events: &mut Vec<Event>) {
-        match text(block, "type") {
-            "text" => push_text(text(block, "text"), Delta::Text, events),
+    fn begin<'d>(&mut self, block: Node<'d>, say: Say<'_, 'd>) {
+        match &*text(block, "type").decoded() {
+            "text" => say_text(text(block, "text"), Delta::Text, say),
             "thinking" => {
                 self.keep(Thought::Open { text: String::new(), signature: String::new() }, 0);
-                self.think(text(block, "thinking"), text(block, "signature"), events);
+                self.think(text(block, "thinking"), text(block, "signature"), say);
             }
             "redacted_thinking" => {
-                let data = text(block, "data").to_owned();
+                let data = text(block, "data").as_escaped().to_owned();
                 let size = data.len();
                 self.keep(Thought::Redacted { data }, size);
             }
             "tool_use" => {
                 let call = self.call(block);
-                events.push(event(Delta::Call(call)));
+                say(event(Delta::Call(Box::new(call))));
                 self.call = Some(0);
             }
             // Tools that run at Anthropic cannot be asked for from here.
@@ -130,27 +140,27 @@ impl Reader {
         }
     }
 
-    fn grow(&mut self, delta: &Value, events: &mut Vec<Event>) {
-        match text(delta, "type") {
-            "text_delta" => push_text(text(delta, "text"), Delta::Text, events),
-            "thinking_delta" => self.think(text(delta, "thinking"), "", events),
-            "signature_delta" => self.think("", text(delta, "signature"), events),
-            "input_json_delta" => self.arguments(text(delta, "partial_json"), events),
+    fn grow<'d>(&mut self, delta: Node<'d>, say: Say<'_, 'd>) {
+        match &*text(delta, "type").decoded() {
+            "text_delta" => say_text(text(delta, "text"), Delta::Text, say),
+            "thinking_delta" => self.think(text(delta, "thinking"), Text::default(), say),
+            "signature_delta" => self.think(Text::default(), text(delta, "signature"), say),
+            "input_json_delta" => self.arguments(text(delta, "partial_json"), say),
             _ => {}
         }
     }
 
-    fn end_block(&mut self, events: &mut Vec<Event>) {
+    fn end_block(&mut self, say: Say) {
         // A call without arguments streams nothing, and its arguments are still JSON.
         if self.call.take() == Some(0) {
-            events.push(event(Delta::Arguments("{}".to_owned())));
+            say(event(Delta::Arguments(Text::escaped("{}"))));
         }
     }
 
-    fn arguments(&mut self, json: &str, events: &mut Vec<Event>) {
+    fn arguments<'d>(&mut self, json: Text<'d>, say: Say<'_, 'd>) {
         let Some(size) = self.call.as_mut().filter(|_| !json.is_empty()) else { return };
-        *size = size.saturating_add(json.len());
-        events.push(event(Delta::Arguments(json.to_owned())));
+        *size = size.saturating_add(json.as_escaped().len());
+        say(event(Delta::Arguments(json)));
     }
 
     fn keep(&mut self, thought: Thought, size: usize) {
@@ -160,46 +170,60 @@ impl Reader {
         }
     }
 
-    fn think(&mut self, more: &str, signed: &str, events: &mut Vec<Event>) {
-        push_text(more, Delta::Reasoning, events);
-        self.kept = self.kept.saturating_add(more.len()).saturating_add(signed.len());
+    fn think<'d>(&mut self, more: Text<'d>, signed: Text<'d>, say: Say<'_, 'd>) {
+        let (new, sign) = (more.as_escaped(), signed.as_escaped());
+        self.kept = self.kept.saturating_add(new.len()).saturating_add(sign.len());
         if let Some(Thought::Open { text, signature }) =
             self.thoughts.last_mut().filter(|_| self.kept <= THOUGHTS_LIMIT)
         {
-            text.push_str(more);
-            signature.push_str(signed);
+            text.push_str(new);
+            signature.push_str(sign);
         }
+        say_text(more, Delta::Reasoning, say);
     }
 
     /// A call begins; it takes along what was thought before it.
-    fn call(&mut self, block: &Value) -> Call {
-        let thoughts = core::mem::take(&mut self.thoughts);
-        let blocks: Value = thoughts.iter().filter(|_| self.kept <= THOUGHTS_LIMIT).map(Thought::to_json).collect();
-        let has_thoughts = blocks.as_array().is_some_and(|blocks| !blocks.is_empty());
-        let id = text(block, "id");
-        Call {
-            id: if has_thoughts { call_id::join(id, PROVIDER, &blocks.to_string()) } else { id.to_owned() },
-            name: text(block, "name").to_owned(),
-            arguments: String::new(),
-            extra: has_thoughts.then(|| json!({PROVIDER: {"thinking_blocks": blocks}})),
+    fn call<'d>(&mut self, block: Node<'d>) -> Call<'d> {
+        let mut thoughts = core::mem::take(&mut self.thoughts);
+        if self.kept > THOUGHTS_LIMIT {
+            thoughts.clear();
         }
+        let (id, name, arguments) = (text(block, "id"), text(block, "name"), Text::default());
+        if thoughts.is_empty() {
+            return Call { id, name, arguments, extra: None };
+        }
+        let mut blocks = Writer::default();
+        blocks.array();
+        thoughts.iter().for_each(|thought| thought.write(&mut blocks));
+        blocks.end_array();
+        let blocks = blocks.finish();
+        let mut extra = Writer::default();
+        extra.object();
+        extra.name(PROVIDER);
+        extra.object();
+        extra.name("thinking_blocks");
+        extra.raw(&blocks);
+        extra.end_object();
+        extra.end_object();
+        let id = Text::of(call_id::join(&id.decoded(), PROVIDER, &blocks));
+        Call { id, name, arguments, extra: Some(extra.finish()) }
     }
 
-    fn finish(&mut self, reason: Option<&str>, details: Option<&Value>, events: &mut Vec<Event>) {
-        if let Some(reason) = reason {
-            let refusal = details.and_then(|details| details.pointer("/stop_details/explanation")?.as_str());
+    fn finish<'d>(&mut self, reason: Option<Node<'d>>, details: Option<Node<'d>>, say: Say<'_, 'd>) {
+        if let Some(reason) = reason.and_then(Node::as_text).as_ref().map(Text::decoded) {
+            let refusal = details.and_then(|details| details.at(&["stop_details", "explanation"])?.as_text());
             if let Some(refusal) = refusal.filter(|_| reason == "refusal") {
-                events.push(event(Delta::Refusal(refusal.to_owned())));
+                say(event(Delta::Refusal(refusal)));
             }
-            events.push(event(Delta::Finish(finish(reason))));
+            say(event(Delta::Finish(finish(&reason))));
         }
-        events.push(Event::Usage(self.usage.total()));
+        say(Event::Usage(self.usage.total()));
     }
 }
 
-fn push_text(more: &str, delta: fn(String) -> Delta, events: &mut Vec<Event>) {
+fn say_text<'d>(more: Text<'d>, delta: fn(Text<'d>) -> Delta<'d>, say: Say<'_, 'd>) {
     if !more.is_empty() {
-        events.push(event(delta(more.to_owned())));
+        say(event(delta(more)));
     }
 }
 
@@ -226,14 +250,14 @@ struct Counts {
 }
 
 impl Counts {
-    fn update(&mut self, usage: Option<&Value>) {
+    fn update(&mut self, usage: Option<Node>) {
         let Some(usage) = usage else { return };
-        let set = |count: &mut u64, value: Option<&Value>| *count = value.and_then(Value::as_u64).unwrap_or(*count);
+        let set = |count: &mut u64, value: Option<Node>| *count = value.and_then(Node::as_u64).unwrap_or(*count);
         set(&mut self.input, usage.get("input_tokens"));
         set(&mut self.cache_read, usage.get("cache_read_input_tokens"));
         set(&mut self.cache_creation, usage.get("cache_creation_input_tokens"));
         set(&mut self.output, usage.get("output_tokens"));
-        set(&mut self.thinking, usage.pointer("/output_tokens_details/thinking_tokens"));
+        set(&mut self.thinking, usage.at(&["output_tokens_details", "thinking_tokens"]));
     }
 
     fn total(&self) -> Usage {

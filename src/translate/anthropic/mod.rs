@@ -4,6 +4,7 @@
 
 pub(super) mod answer;
 pub(super) mod request;
+mod thinking;
 
 /// The name under which thinking blocks travel in `extra_content` and call ids.
 const PROVIDER: &str = "anthropic";

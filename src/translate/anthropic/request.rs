@@ -1,71 +1,83 @@
 //! Chat Completions to `/v1/messages`.
 
-use serde_json::{Value, json};
+use std::borrow::Cow;
 
 use super::super::call_id;
-use super::super::chat::{Chat, Effort, Format, Tool, ToolChoice};
-use super::super::completion::put;
-use super::super::conversation::{Block, Call, Conversation, Side, ToolResult, Turn};
+use super::super::chat::{Chat, Format, Tool, ToolChoice};
+use super::super::conversation::{Block, Side, ToolResult, Turn};
 use super::super::fields::{Refusal, refuse};
 use super::super::media::{Media, Source};
-use super::super::models::{Claude, ClaudeThinking};
+use super::super::models::Claude;
 use super::super::schema;
-use super::PROVIDER;
+use super::thinking::{Thinking, forces_call, thinking, thoughts};
+use crate::json::{Text, Writer};
 
 const PATH: &str = "/v1/messages";
-
-/// The smallest thinking budget that the API takes.
-const LEAST_BUDGET: u64 = 1024;
 
 /// What `json_object` becomes, for the API has no mode that only promises JSON.
 const JSON_ONLY: &str = "Answer with one valid JSON object and nothing else: no other text, no code fence.";
 
-/// The path and the body.
-pub(in super::super) fn request(model: &str, chat: &Chat) -> Result<(String, Value), Refusal> {
+/// Writes the body; returns the path.
+pub(in super::super) fn request(model: &str, chat: &Chat, out: &mut Writer) -> Result<String, Refusal> {
     let abilities = Claude::of(model);
     refuse_unknown(chat, abilities)?;
     let thinking = thinking(chat, abilities)?;
-    let max_tokens = chat.max_tokens.unwrap_or(abilities.max_tokens);
-    let mut body = json!({"model": model, "max_tokens": max_tokens, "messages": messages(&chat.conversation)?});
-    let mut system = chat.conversation.system.clone();
-    if matches!(chat.format, Format::Json) {
-        system.push(JSON_ONLY.to_owned());
+    out.object();
+    out.field("model", model);
+    out.field("max_tokens", chat.max_tokens.unwrap_or(abilities.max_tokens));
+    out.name("messages");
+    out.array();
+    let turns = &chat.conversation.turns;
+    for (number, turn) in turns.iter().enumerate() {
+        message(turn, number + 1 == turns.len(), out)?;
     }
-    if !system.is_empty() {
-        put(&mut body, "system", system.iter().map(|text| text_block(text)).collect::<Value>());
-    }
+    out.end_array();
+    system(chat, out);
     if !chat.tools.is_empty() {
-        put(&mut body, "tools", chat.tools.iter().map(tool).collect::<Value>());
-        if let Some(choice) = tool_choice(chat) {
-            put(&mut body, "tool_choice", choice);
-        }
+        out.name("tools");
+        out.array();
+        chat.tools.iter().for_each(|each| tool(each, out));
+        out.end_array();
+        tool_choice(chat, out);
     }
     if !chat.stop.is_empty() {
-        put(&mut body, "stop_sequences", chat.stop.clone());
+        out.name("stop_sequences");
+        out.array();
+        chat.stop.iter().for_each(|text| out.value(text));
+        out.end_array();
     }
     if let Some(user) = &chat.user {
-        put(&mut body, "metadata", json!({"user_id": user}));
+        out.name("metadata");
+        out.object();
+        out.field("user_id", user);
+        out.end_object();
     }
     if abilities.sampling && !thinking.is_on() {
-        put_sampling(&mut body, chat, abilities);
+        sampling(chat, abilities, out);
     }
-    let mut output = json!({});
-    if let Format::Schema(schema) = &chat.format {
-        put(&mut output, "format", json!({"type": "json_schema", "schema": output_schema(schema, abilities)?}));
-    }
-    if let Some(effort) = thinking.effort {
-        put(&mut output, "effort", effort);
-    }
-    if output.as_object().is_some_and(|output| !output.is_empty()) {
-        put(&mut body, "output_config", output);
-    }
+    output_config(chat, abilities, &thinking, out)?;
     if let Some(config) = thinking.config {
-        put(&mut body, "thinking", config);
+        config.write(out);
     }
     if chat.stream {
-        put(&mut body, "stream", true);
+        out.field("stream", true);
     }
-    Ok((PATH.to_owned(), body))
+    out.end_object();
+    Ok(PATH.to_owned())
+}
+
+fn system(chat: &Chat, out: &mut Writer) {
+    let json_only = matches!(chat.format, Format::Json);
+    if chat.conversation.system.is_empty() && !json_only {
+        return;
+    }
+    out.name("system");
+    out.array();
+    chat.conversation.system.iter().for_each(|text| text_block(text, out));
+    if json_only {
+        text_block(&Text::escaped(JSON_ONLY), out);
+    }
+    out.end_array();
 }
 
 /// Penalties and `seed` are dropped: they change the odds of words, not what is asked for.
@@ -88,323 +100,188 @@ fn refuse_unknown(chat: &Chat, abilities: Claude) -> Result<(), Refusal> {
 
 /// OpenAI's temperature goes to 2, Anthropic's to 1. Where it excludes `top_p`, it is the one that
 /// clients set on purpose.
-fn put_sampling(body: &mut Value, chat: &Chat, abilities: Claude) {
-    if let Some(temperature) = &chat.temperature {
-        let cut = temperature.as_f64().is_some_and(|temperature| temperature > 1.0);
-        put(body, "temperature", if cut { 1.into() } else { Value::Number(temperature.clone()) });
+fn sampling(chat: &Chat, abilities: Claude, out: &mut Writer) {
+    if let Some(temperature) = chat.temperature {
+        match temperature.as_f64() {
+            Some(high) if high > 1.0 => out.field("temperature", 1u64),
+            _ => out.field("temperature", temperature),
+        }
     }
-    if let Some(top_p) = chat.top_p.as_ref().filter(|_| abilities.both_samplers || chat.temperature.is_none()) {
-        put(body, "top_p", Value::Number(top_p.clone()));
-    }
-    if let Some(top_k) = chat.top_k {
-        put(body, "top_k", top_k);
-    }
+    out.field_if("top_p", chat.top_p.filter(|_| abilities.both_samplers || chat.temperature.is_none()));
+    out.field_if("top_k", chat.top_k);
 }
 
-fn output_schema(schema: &Value, abilities: Claude) -> Result<Value, Refusal> {
-    if !abilities.json_schema {
-        return Err(refuse("response_format", "cannot have a schema with this model; use a tool instead"));
+fn output_config(chat: &Chat, abilities: Claude, thinking: &Thinking, out: &mut Writer) -> Result<(), Refusal> {
+    let begin = out.begin_field("output_config");
+    if let Format::Schema(schema) = &chat.format {
+        if !abilities.json_schema {
+            return Err(refuse("response_format", "cannot have a schema with this model; use a tool instead"));
+        }
+        out.name("format");
+        out.object();
+        out.field("type", "json_schema");
+        out.field("schema", schema::for_anthropic(&schema.to_value(), "response_format.json_schema.schema")?);
+        out.end_object();
     }
-    schema::for_anthropic(schema, "response_format.json_schema.schema")
+    out.field_if("effort", thinking.effort);
+    out.end_unless_empty(begin);
+    Ok(())
 }
 
-fn messages(conversation: &Conversation) -> Result<Value, Refusal> {
-    let last = conversation.turns.len().saturating_sub(1);
-    conversation.turns.iter().enumerate().map(|(number, turn)| message(turn, number == last)).collect()
-}
-
-fn message(turn: &Turn, is_last: bool) -> Result<Value, Refusal> {
+fn message(turn: &Turn, is_last: bool, out: &mut Writer) -> Result<(), Refusal> {
     let role = match turn.side {
         Side::User => "user",
         Side::Model => "assistant",
     };
+    out.object();
+    out.field("role", role);
+    out.name("content");
+    out.array();
     // What was thought comes before everything else that the model said, or before a later call.
-    let mut content: Vec<Value> = turn.blocks.iter().flat_map(thoughts).collect();
     for block in &turn.blocks {
         if let Block::Call(call) = block
-            && !call.first
+            && call.first
         {
-            content.extend(thoughts_of(call));
+            thoughts(call, |thought| out.value(thought));
         }
-        content.push(match block {
+    }
+    for block in &turn.blocks {
+        match block {
             // The beginning of an answer must not end in white space.
-            Block::Text(text) if is_last && turn.side == Side::Model => text_block(text.text.trim_end()),
-            Block::Text(text) => text_block(&text.text),
-            Block::Media(media) => media_block(media)?,
+            Block::Text(text, _) if is_last && turn.side == Side::Model => text_block(&trimmed(text), out),
+            Block::Text(text, _) => text_block(text, out),
+            Block::Media(media) => media_block(media, out)?,
             Block::Call(call) => {
-                json!({"type": "tool_use", "id": id(&call.id), "name": call.name, "input": call.arguments})
+                if !call.first {
+                    thoughts(call, |thought| out.value(thought));
+                }
+                out.object();
+                out.field("type", "tool_use");
+                out.field("id", &*id(&call.id));
+                out.field("name", &call.name);
+                out.name("input");
+                out.raw(&call.arguments);
+                out.end_object();
             }
-            Block::Result(result) => result_block(result),
-        });
+            Block::Result(result) => result_block(result, out),
+        }
     }
-    Ok(json!({"role": role, "content": content}))
+    out.end_array();
+    out.end_object();
+    Ok(())
 }
 
-fn text_block(text: &str) -> Value {
-    json!({"type": "text", "text": text})
+fn trimmed<'d>(text: &Text<'d>) -> Text<'d> {
+    Text::of(text.decoded().trim_end().to_owned())
 }
 
-/// The thinking blocks that came with a message's first call.
-fn thoughts(block: &Block) -> Vec<Value> {
-    match block {
-        Block::Call(call) if call.first => thoughts_of(call),
-        _ => Vec::new(),
-    }
-}
-
-fn thoughts_of(call: &Call) -> Vec<Value> {
-    let blocks = match call.payload(PROVIDER, "/anthropic/thinking_blocks") {
-        Some(Value::Array(blocks)) => blocks,
-        Some(Value::String(json)) => serde_json::from_str(&json).unwrap_or_default(),
-        _ => Vec::new(),
-    };
-    // The client had them in its hands: whatever else it put there is not passed on.
-    let is_thought =
-        |block: &Value| matches!(block.get("type").and_then(Value::as_str), Some("thinking" | "redacted_thinking"));
-    blocks.into_iter().filter(is_thought).collect()
+fn text_block(text: &Text, out: &mut Writer) {
+    out.object();
+    out.field("type", "text");
+    out.field("text", text);
+    out.end_object();
 }
 
 /// Ids of other providers may have characters that Anthropic refuses.
-fn id(id: &str) -> String {
-    let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
-    call_id::plain(id).chars().map(allowed).collect()
+fn id(id: &str) -> Cow<'_, str> {
+    let id = call_id::plain(id);
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if id.chars().all(allowed) { id.into() } else { id.replace(|c| !allowed(c), "_").into() }
 }
 
-fn result_block(result: &ToolResult) -> Value {
-    let mut block = json!({"type": "tool_result", "tool_use_id": id(&result.id)});
+fn result_block(result: &ToolResult, out: &mut Writer) {
+    out.object();
+    out.field("type", "tool_result");
+    out.field("tool_use_id", &*id(&result.id));
     if !result.text.is_empty() {
-        put(&mut block, "content", result.text.as_str());
+        out.field("content", &result.text);
     }
-    block
+    out.end_object();
 }
 
-fn media_block(media: &Media) -> Result<Value, Refusal> {
-    let kind = |mime: &str| match mime {
+fn media_block(media: &Media, out: &mut Writer) -> Result<(), Refusal> {
+    let kind_of = |mime: &str| match mime {
         "image/jpeg" | "image/png" | "image/gif" | "image/webp" => Some("image"),
         "application/pdf" => Some("document"),
         _ => None,
     };
-    let (kind, source) = match &media.source {
-        Source::Inline { mime, base64 } => {
-            // A slip that other providers forgive.
-            let mime = if mime == "image/jpg" { "image/jpeg" } else { mime };
-            (kind(mime), json!({"type": "base64", "media_type": mime, "data": base64}))
-        }
+    let kind = match &media.source {
+        // A slip that other providers forgive.
+        Source::Inline { mime, .. } if mime == "image/jpg" => Some("image"),
+        Source::Inline { mime, .. } => kind_of(mime),
+        Source::Link { mime: Some(mime), .. } => kind_of(mime),
         // A link without a known ending is an image where an image was meant.
-        Source::Link { mime, url } => {
-            let guess = if media.field.ends_with("image_url.url") { "image" } else { "document" };
-            (mime.map_or(Some(guess), kind), json!({"type": "url", "url": url}))
+        Source::Link { mime: None, .. } => {
+            Some(if media.field.ends_with("image_url.url") { "image" } else { "document" })
         }
     };
     let kind = kind.ok_or_else(|| {
         refuse(&media.field, "must be a JPEG, PNG, GIF or WebP image or a PDF: this provider takes no other media")
     })?;
-    let mut block = json!({"type": kind, "source": source});
-    if let Some(name) = media.name.as_deref().filter(|_| kind == "document") {
-        put(&mut block, "title", name);
+    out.object();
+    out.field("type", kind);
+    out.name("source");
+    out.object();
+    match &media.source {
+        Source::Inline { mime, base64 } => {
+            out.field("type", "base64");
+            out.field("media_type", if mime == "image/jpg" { "image/jpeg" } else { mime.as_str() });
+            out.field("data", base64);
+        }
+        Source::Link { url, .. } => {
+            out.field("type", "url");
+            out.field("url", url);
+        }
     }
-    Ok(block)
+    out.end_object();
+    out.field_if("title", media.name.as_ref().filter(|_| kind == "document"));
+    out.end_object();
+    Ok(())
 }
 
-fn tool(tool: &Tool) -> Value {
-    let mut out = json!({"name": tool.name});
-    if let Some(description) = &tool.description {
-        put(&mut out, "description", description.as_str());
-    }
-    let mut schema = tool.parameters.clone().unwrap_or_else(|| json!({"properties": {}}));
-    if schema.get("type").is_none() {
-        put(&mut schema, "type", "object");
-    }
-    put(&mut out, "input_schema", schema);
-    out
-}
-
-fn tool_choice(chat: &Chat) -> Option<Value> {
-    let mut choice = match &chat.tool_choice {
-        ToolChoice::Default if !chat.single_call => return None,
-        ToolChoice::Default | ToolChoice::Auto => json!({"type": "auto"}),
-        ToolChoice::None => return Some(json!({"type": "none"})),
-        ToolChoice::Required => json!({"type": "any"}),
-        ToolChoice::Named(name) => json!({"type": "tool", "name": name}),
-    };
-    if chat.single_call {
-        put(&mut choice, "disable_parallel_tool_use", true);
-    }
-    Some(choice)
-}
-
-/// What a request says about thinking.
-#[derive(Debug, Default, PartialEq)]
-struct Thinking {
-    config: Option<Value>,
-    effort: Option<&'static str>,
-}
-
-impl Thinking {
-    /// With thinking on, the API refuses to have its sampling set.
-    fn is_on(&self) -> bool {
-        self.config.as_ref().and_then(|config| config.get("type")).is_some_and(|kind| kind != "disabled")
-    }
-}
-
-/// Without `reasoning_effort` the model does as it likes.
-fn thinking(chat: &Chat, abilities: Claude) -> Result<Thinking, Refusal> {
-    let Some(effort) = chat.effort else {
-        return Ok(Thinking { config: not_beside_forced_call(chat, abilities), effort: None });
-    };
-    Ok(match abilities.thinking {
-        ClaudeThinking::None if effort == Effort::None => Thinking::default(),
-        ClaudeThinking::None => return Err(refuse("reasoning_effort", "must be none: this model does not think")),
-        ClaudeThinking::Budget => Thinking { config: budget(chat, effort, abilities), effort: None },
-        ClaudeThinking::Adaptive { off } => adaptive(chat, effort, off, abilities),
-    })
-}
-
-/// A forced call and thinking exclude each other; the call is what was asked for.
-fn forces_call(chat: &Chat) -> bool {
-    !chat.tools.is_empty() && matches!(chat.tool_choice, ToolChoice::Required | ToolChoice::Named(_))
-}
-
-/// Thinking is turned off where a call is forced, for some models think by default.
-fn not_beside_forced_call(chat: &Chat, abilities: Claude) -> Option<Value> {
-    let can = abilities.thinking == ClaudeThinking::Adaptive { off: true };
-    (can && forces_call(chat)).then(|| json!({"type": "disabled"}))
-}
-
-/// The budget is part of `max_tokens`, and both must leave room for the other. A turn with calls whose
-/// thinking was lost cannot go on thinking: the API refuses it.
-fn budget(chat: &Chat, effort: Effort, abilities: Claude) -> Option<Value> {
-    let max_tokens = chat.max_tokens.unwrap_or(abilities.max_tokens);
-    let budget = effort.budget().min(max_tokens / 2);
-    let allowed = budget >= LEAST_BUDGET && !forces_call(chat) && !lost_thoughts(&chat.conversation);
-    allowed.then(|| json!({"type": "enabled", "budget_tokens": budget}))
-}
-
-/// Whether the model's last turn has calls and no thoughts before them.
-fn lost_thoughts(conversation: &Conversation) -> bool {
-    let last = conversation.turns.iter().rev().find(|turn| turn.side == Side::Model);
-    let has_call = |turn: &Turn| turn.blocks.iter().any(|block| matches!(block, Block::Call(_)));
-    last.is_some_and(|turn| has_call(turn) && turn.blocks.iter().all(|block| thoughts(block).is_empty()))
-}
-
-fn adaptive(chat: &Chat, effort: Effort, off: bool, abilities: Claude) -> Thinking {
-    let word = match effort {
-        Effort::None | Effort::Minimal | Effort::Low => "low",
-        Effort::Medium => "medium",
-        Effort::XHigh if abilities.since_4_7 => "xhigh",
-        Effort::High | Effort::XHigh => "high",
-        Effort::Max => "max",
-    };
-    match effort {
-        Effort::None if off => Thinking { config: Some(json!({"type": "disabled"})), effort: None },
-        // This model always thinks; little is the nearest to nothing.
-        Effort::None => Thinking { config: None, effort: Some(word) },
-        // More than high effort and no thinking exclude each other, too.
-        Effort::XHigh | Effort::Max if forces_call(chat) => adaptive(chat, Effort::High, off, abilities),
-        _ if forces_call(chat) => Thinking { config: not_beside_forced_call(chat, abilities), effort: Some(word) },
-        _ => {
-            let mut config = json!({"type": "adaptive"});
-            if abilities.since_4_7 {
-                put(&mut config, "display", "summarized");
+fn tool(tool: &Tool, out: &mut Writer) {
+    out.object();
+    out.field("name", &tool.name);
+    out.field_if("description", tool.description.as_ref());
+    match tool.parameters {
+        Some(schema) if schema.get("type").is_some() => out.field("input_schema", schema),
+        parameters => {
+            out.name("input_schema");
+            out.object();
+            match parameters {
+                Some(schema) => {
+                    for (key, value) in schema.fields() {
+                        out.name(key.as_text().unwrap_or_default().as_escaped());
+                        out.value(value);
+                    }
+                }
+                None => {
+                    out.name("properties");
+                    out.object();
+                    out.end_object();
+                }
             }
-            Thinking { config: Some(config), effort: Some(word) }
+            out.field("type", "object");
+            out.end_object();
         }
     }
+    out.end_object();
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::super::Options;
-    use super::*;
-
-    /// The thinking part of what a request becomes.
-    fn thinking_of(model: &str, fields: &Value) -> Value {
-        let mut body = json!({"messages": [{"role": "user", "content": "x"}]});
-        for (name, value) in fields.as_object().unwrap() {
-            put(&mut body, name, value.clone());
-        }
-        let chat = Chat::read(body.to_string().as_bytes(), &Options::default()).unwrap();
-        let (_, body) = request(model, &chat).unwrap();
-        let picked = ["thinking", "output_config", "temperature", "max_tokens"].into_iter();
-        picked.filter_map(|name| Some((name.to_owned(), body.get(name)?.clone()))).collect()
+fn tool_choice(chat: &Chat, out: &mut Writer) {
+    let (kind, name) = match &chat.tool_choice {
+        ToolChoice::Default if !chat.single_call => return,
+        ToolChoice::Default | ToolChoice::Auto => ("auto", None),
+        ToolChoice::None => ("none", None),
+        ToolChoice::Required => ("any", None),
+        ToolChoice::Named(name) => ("tool", Some(name)),
+    };
+    out.name("tool_choice");
+    out.object();
+    out.field("type", kind);
+    out.field_if("name", name);
+    if chat.single_call && kind != "none" {
+        out.field("disable_parallel_tool_use", true);
     }
-
-    #[test]
-    fn efforts() {
-        for (model, fields, expected) in [
-            ("claude-sonnet-4-5", json!({}), json!({"max_tokens": 64000})),
-            ("claude-sonnet-4-5", json!({"reasoning_effort": "none"}), json!({"max_tokens": 64000})),
-            (
-                "claude-sonnet-4-5",
-                json!({"reasoning_effort": "high", "temperature": 0.5}),
-                json!({"thinking": {"type": "enabled", "budget_tokens": 24576}, "max_tokens": 64000}),
-            ),
-            // Half of what may be written at all.
-            (
-                "claude-sonnet-4-5",
-                json!({"reasoning_effort": "high", "max_tokens": 4000}),
-                json!({"thinking": {"type": "enabled", "budget_tokens": 2000}, "max_tokens": 4000}),
-            ),
-            (
-                "claude-sonnet-4-5",
-                json!({"reasoning_effort": "low", "max_tokens": 2047, "temperature": 2}),
-                json!({"temperature": 1, "max_tokens": 2047}),
-            ),
-            (
-                "claude-opus-4-6",
-                json!({"reasoning_effort": "xhigh"}),
-                json!({"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}, "max_tokens": 128000}),
-            ),
-            (
-                "claude-opus-5",
-                json!({"reasoning_effort": "xhigh", "temperature": 0.5}),
-                json!({"thinking": {"type": "adaptive", "display": "summarized"}, "output_config": {"effort": "xhigh"}, "max_tokens": 128000}),
-            ),
-            (
-                "claude-opus-5",
-                json!({"reasoning_effort": "none"}),
-                json!({"thinking": {"type": "disabled"}, "max_tokens": 128000}),
-            ),
-            (
-                "claude-fable-5",
-                json!({"reasoning_effort": "none"}),
-                json!({"output_config": {"effort": "low"}, "max_tokens": 128000}),
-            ),
-            (
-                "claude-opus-5-5",
-                json!({"reasoning_effort": "none"}),
-                json!({"output_config": {"effort": "low"}, "max_tokens": 128000}),
-            ),
-            ("claude-3-5-haiku", json!({"reasoning_effort": "none"}), json!({"max_tokens": 8192})),
-            ("claude-opus-4-6", json!({"temperature": 1.5}), json!({"temperature": 1, "max_tokens": 128000})),
-            ("claude-opus-4-7", json!({"temperature": 0.5}), json!({"max_tokens": 128000})),
-            ("claude-unknown", json!({}), json!({"max_tokens": 4096})),
-        ] {
-            assert_eq!(thinking_of(model, &fields), expected, "{model} {fields}");
-        }
-    }
-
-    #[test]
-    fn a_forced_call_excludes_thinking() {
-        let fields = |effort: Value| json!({"reasoning_effort": effort, "tool_choice": "required", "tools": [{"type": "function", "function": {"name": "f"}}]});
-        let off = json!({"type": "disabled"});
-        for (model, effort, expected) in [
-            ("claude-sonnet-4-5", json!("high"), json!({"max_tokens": 64000})),
-            ("claude-opus-5", Value::Null, json!({"thinking": off, "max_tokens": 128000})),
-            ("claude-opus-5", json!("none"), json!({"thinking": off, "max_tokens": 128000})),
-            (
-                "claude-opus-5",
-                json!("low"),
-                json!({"thinking": off, "output_config": {"effort": "low"}, "max_tokens": 128000}),
-            ),
-            (
-                "claude-opus-5",
-                json!("max"),
-                json!({"thinking": off, "output_config": {"effort": "high"}, "max_tokens": 128000}),
-            ),
-            ("claude-fable-5", json!("low"), json!({"output_config": {"effort": "low"}, "max_tokens": 128000})),
-        ] {
-            assert_eq!(thinking_of(model, &fields(effort.clone())), expected, "{model} {effort}");
-        }
-    }
+    out.end_object();
 }

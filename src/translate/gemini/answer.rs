@@ -1,15 +1,14 @@
 //! `GenerateContentResponse` to what the client sees. A stream is a sequence of such answers, so one
 //! reader serves both.
 
-use serde_json::{Value, json};
-
 use super::super::call_id;
-use super::super::completion::{Call, Delta, Event, Finish, Reason, Usage, put};
+use super::super::completion::{Call, Delta, Event, Finish, Reason, Usage};
 use super::super::error;
 use super::PROVIDER;
+use crate::json::{Node, Text, Writer};
 
 /// Whether this is an answer at all, be it an empty one.
-pub(in super::super) fn is_answer(answer: &Value) -> bool {
+pub(in super::super) fn is_answer(answer: Node) -> bool {
     ["candidates", "promptFeedback", "usageMetadata"].iter().any(|field| answer.get(field).is_some())
 }
 
@@ -26,79 +25,101 @@ impl Reader {
         Reader { id: id.strip_prefix("chatcmpl-").unwrap_or(id).to_owned(), calls: 0 }
     }
 
-    /// The events of one answer.
-    pub fn read(&mut self, answer: &Value, events: &mut Vec<Event>) {
+    /// Says the events of one answer.
+    pub fn read<'d>(&mut self, answer: Node<'d>, say: &mut dyn FnMut(Event<'d>)) {
         if let Some(error) = error::of(answer) {
-            events.push(Event::Error(error));
-            return;
+            return say(Event::Error(error));
         }
-        let candidates = answer.get("candidates").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        for (place, candidate) in candidates.iter().enumerate() {
-            let number = candidate.get("index").and_then(Value::as_u64).unwrap_or(place as u64);
-            self.candidate(candidate, |delta| events.push(Event::Choice(number, delta)));
+        let mut any = false;
+        for (place, candidate) in answer.get("candidates").into_iter().flat_map(Node::items).enumerate() {
+            any = true;
+            let number = candidate.get("index").and_then(Node::as_u64).unwrap_or(place as u64);
+            self.candidate(candidate, &mut |delta| say(Event::Choice(number, delta)));
         }
-        if let Some(feedback) = answer.get("promptFeedback").filter(|_| candidates.is_empty()) {
-            blocked(feedback, |delta| events.push(Event::Choice(0, delta)));
+        if !any && let Some(feedback) = answer.get("promptFeedback") {
+            blocked(feedback, &mut |delta| say(Event::Choice(0, delta)));
         }
-        events.extend(answer.get("usageMetadata").map(usage).map(Event::Usage));
+        if let Some(counts) = answer.get("usageMetadata") {
+            say(Event::Usage(usage(counts)));
+        }
     }
 
-    fn candidate(&mut self, candidate: &Value, mut push: impl FnMut(Delta)) {
-        let parts = candidate.pointer("/content/parts").and_then(Value::as_array);
-        for part in parts.map(Vec::as_slice).unwrap_or_default() {
-            self.part(part, &mut push);
+    fn candidate<'d>(&mut self, candidate: Node<'d>, push: &mut dyn FnMut(Delta<'d>)) {
+        for part in candidate.at(&["content", "parts"]).into_iter().flat_map(Node::items) {
+            self.part(part, push);
         }
         let logprobs = candidate.get("logprobsResult").map(logprobs).unwrap_or_default();
         if !logprobs.is_empty() {
             push(Delta::Logprobs(logprobs));
         }
-        if let Some(reason) = candidate.get("finishReason").and_then(Value::as_str) {
-            push(Delta::Finish(finish(reason)));
+        if let Some(reason) = candidate.get("finishReason").and_then(Node::as_text) {
+            push(Delta::Finish(finish(&reason.decoded())));
         }
     }
 
-    fn part(&mut self, part: &Value, push: &mut impl FnMut(Delta)) {
-        let signature = part.get("thoughtSignature").and_then(Value::as_str);
+    fn part<'d>(&mut self, part: Node<'d>, push: &mut dyn FnMut(Delta<'d>)) {
+        let signature = part.get("thoughtSignature").and_then(Node::as_text);
         if let Some(function) = part.get("functionCall") {
-            push(Delta::Call(self.call(function, signature)));
-            return;
+            return push(Delta::Call(Box::new(self.call(function, signature))));
         }
-        let is_thought = part.get("thought").and_then(Value::as_bool) == Some(true);
-        match part.get("text").and_then(Value::as_str).filter(|text| !text.is_empty()) {
-            Some(text) if is_thought => push(Delta::Reasoning(text.to_owned())),
-            Some(text) => push(Delta::Text(text.to_owned())),
+        let is_thought = part.get("thought").and_then(Node::as_bool) == Some(true);
+        match part.get("text").and_then(Node::as_text).filter(|text| !text.is_empty()) {
+            Some(text) if is_thought => push(Delta::Reasoning(text)),
+            Some(text) => push(Delta::Text(text)),
             None => {}
         }
-        let inline = |field| part.get("inlineData").and_then(|data| data.get(field)).and_then(Value::as_str);
-        if let (Some(mime), Some(data)) = (inline("mimeType"), inline("data")) {
-            push(Delta::Image(format!("data:{mime};base64,{data}")));
+        if let Some(data) = part.get("inlineData") {
+            let inline = |field| data.get(field).and_then(Node::as_text);
+            if let (Some(mime), Some(data)) = (inline("mimeType"), inline("data")) {
+                push(Delta::Image(Text::joined(&["data:", mime.as_escaped(), ";base64,", data.as_escaped()])));
+            }
         }
         if let Some(signature) = signature.filter(|_| !is_thought) {
-            push(Delta::Extra(json!({PROVIDER: {"thought_signature": signature}})));
+            push(Delta::Extra(extra(&signature)));
         }
     }
 
-    fn call(&mut self, function: &Value, signature: Option<&str>) -> Call {
-        let id = match function.get("id").and_then(Value::as_str) {
-            Some(id) if !id.is_empty() => id.to_owned(),
-            _ => format!("call_{}_{}", self.id, self.calls),
+    fn call<'d>(&mut self, function: Node<'d>, signature: Option<Text<'d>>) -> Call<'d> {
+        let id = match function.get("id").and_then(Node::as_text) {
+            Some(id) if !id.is_empty() => id.decoded(),
+            _ => format!("call_{}_{}", self.id, self.calls).into(),
         };
         self.calls = self.calls.saturating_add(1);
         Call {
-            id: signature.map_or(id.clone(), |signature| call_id::join(&id, PROVIDER, signature)),
-            name: function.get("name").and_then(Value::as_str).unwrap_or_default().to_owned(),
-            arguments: function.get("args").filter(|args| !args.is_null()).map_or("{}".to_owned(), Value::to_string),
-            extra: signature.map(|signature| json!({PROVIDER: {"thought_signature": signature}})),
+            id: match &signature {
+                Some(signature) => Text::of(call_id::join(&id, PROVIDER, &signature.decoded())),
+                None => Text::of(id),
+            },
+            name: function.get("name").and_then(Node::as_text).unwrap_or_default(),
+            arguments: match function.get("args").filter(|args| !args.is_null()) {
+                Some(args) => Text::of(args.compact()),
+                None => Text::escaped("{}"),
+            },
+            extra: signature.as_ref().map(extra),
         }
     }
 }
 
+/// `extra_content` with a signature.
+fn extra(signature: &Text) -> String {
+    let mut out = Writer::default();
+    out.object();
+    out.name(PROVIDER);
+    out.object();
+    out.field("thought_signature", signature);
+    out.end_object();
+    out.end_object();
+    out.finish()
+}
+
 /// A prompt that was not let through: a choice that says why.
-fn blocked(feedback: &Value, mut push: impl FnMut(Delta)) {
-    let word = |field: &str| feedback.get(field).and_then(Value::as_str);
+#[cold]
+fn blocked<'d>(feedback: Node<'d>, push: &mut dyn FnMut(Delta<'d>)) {
+    let word = |field: &str| feedback.get(field).and_then(Node::as_text);
     let Some(reason) = word("blockReason") else { return };
-    push(Delta::Refusal(format!("The prompt was blocked: {}", word("blockReasonMessage").unwrap_or(reason))));
-    push(Delta::Finish(Finish { reason: Reason::ContentFilter, provider: Some(reason.to_owned()) }));
+    let message = word("blockReasonMessage").unwrap_or_else(|| reason.clone());
+    push(Delta::Refusal(Text::joined(&["The prompt was blocked: ", message.as_escaped()])));
+    push(Delta::Finish(Finish { reason: Reason::ContentFilter, provider: Some(reason.decoded().into_owned()) }));
 }
 
 fn finish(reason: &str) -> Finish {
@@ -120,8 +141,8 @@ fn finish(reason: &str) -> Finish {
     }
 }
 
-fn usage(usage: &Value) -> Usage {
-    let count = |field: &str| usage.get(field).and_then(Value::as_u64).unwrap_or(0);
+fn usage(usage: Node) -> Usage {
+    let count = |field: &str| usage.get(field).and_then(Node::as_u64).unwrap_or(0);
     let reasoning = count("thoughtsTokenCount");
     Usage {
         prompt: count("promptTokenCount").saturating_add(count("toolUsePromptTokenCount")),
@@ -131,26 +152,37 @@ fn usage(usage: &Value) -> Usage {
     }
 }
 
-/// `chosenCandidates` with the `topCandidates` of the same place.
-fn logprobs(result: &Value) -> Vec<Value> {
-    let list = |field: &str| result.get(field).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let top = |place: usize| list("topCandidates").get(place).and_then(|top| top.get("candidates")?.as_array());
-    list("chosenCandidates")
-        .iter()
-        .enumerate()
-        .map(|(place, chosen)| {
-            let mut entry = token(chosen);
-            let others = top(place).map(Vec::as_slice).unwrap_or_default();
-            put(&mut entry, "top_logprobs", others.iter().map(token).collect::<Value>());
-            entry
-        })
-        .collect()
+/// `chosenCandidates` with the `topCandidates` of the same place, as entries with commas between them.
+fn logprobs(result: Node) -> String {
+    let mut out = Writer::default();
+    let mut top = result.get("topCandidates").into_iter().flat_map(Node::items);
+    for chosen in result.get("chosenCandidates").into_iter().flat_map(Node::items) {
+        begin_token(chosen, &mut out);
+        out.name("top_logprobs");
+        out.array();
+        for other in top.next().and_then(|top| top.get("candidates")).into_iter().flat_map(Node::items) {
+            begin_token(other, &mut out);
+            out.end_object();
+        }
+        out.end_array();
+        out.end_object();
+    }
+    out.finish()
 }
 
-fn token(candidate: &Value) -> Value {
-    let token = candidate.get("token").and_then(Value::as_str).unwrap_or_default();
-    let logprob = candidate.get("logProbability").and_then(Value::as_f64).unwrap_or(0.0);
-    json!({"token": token, "logprob": logprob, "bytes": token.as_bytes()})
+/// Begins an entry.
+fn begin_token(candidate: Node, out: &mut Writer) {
+    let token = candidate.get("token").and_then(Node::as_text).unwrap_or_default();
+    out.object();
+    out.field("token", &token);
+    match candidate.get("logProbability").filter(|number| number.is_number()) {
+        Some(number) => out.field("logprob", number),
+        None => out.field("logprob", 0u64),
+    }
+    out.name("bytes");
+    out.array();
+    token.decoded().bytes().for_each(|byte| out.value(u64::from(byte)));
+    out.end_array();
 }
 
 #[cfg(test)]

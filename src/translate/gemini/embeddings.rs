@@ -2,17 +2,16 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde_json::{Value, json};
 
-use super::super::completion::put;
 use super::super::conversation::strings;
 use super::super::fields::{Fields, Refusal, refuse};
+use crate::json::{Node, Text, Writer};
 
 /// More texts in one request are refused by the API.
 const MOST_TEXTS: usize = 100;
 
-/// The path, the body, and whether the client wants base64.
-pub(in super::super) fn request(model: &str, mut fields: Fields) -> Result<(String, Value, bool), Refusal> {
+/// Writes the body; returns the path, and whether the client wants base64.
+pub(in super::super) fn request(model: &str, mut fields: Fields, out: &mut Writer) -> Result<(String, bool), Refusal> {
     let input = fields.take("input").ok_or_else(|| refuse("input", "is missing"))?;
     let texts = strings(input).ok_or_else(|| {
         refuse("input", "must be a string or an array of strings: tokens mean nothing to another model")
@@ -21,55 +20,88 @@ pub(in super::super) fn request(model: &str, mut fields: Fields) -> Result<(Stri
         return Err(refuse("input", format_args!("must have between 1 and {MOST_TEXTS} texts")));
     }
     let dimensions = fields.count("dimensions")?;
-    let base64 = match fields.text("encoding_format")?.as_deref() {
+    let base64 = match fields.text("encoding_format")?.as_ref().map(Text::decoded).as_deref() {
         None | Some("float") => false,
         Some("base64") => true,
         Some(_) => return Err(refuse("encoding_format", "must be float or base64")),
     };
     fields.take("user");
     if let Some(name) = fields.rest().next() {
-        return Err(refuse(name, "has no equal at this provider"));
+        return Err(refuse(name.decoded(), "has no equal at this provider"));
     }
     let name = format!("models/{}", model.strip_prefix("models/").unwrap_or(model));
-    let requests = texts.iter().map(|text| {
-        let mut request = json!({"model": name, "content": {"parts": [{"text": text}]}});
-        if let Some(dimensions) = dimensions {
-            put(&mut request, "outputDimensionality", dimensions);
-        }
-        request
-    });
-    Ok((super::path(model, "batchEmbedContents"), json!({"requests": requests.collect::<Value>()}), base64))
+    out.object();
+    out.name("requests");
+    out.array();
+    for text in &texts {
+        out.object();
+        out.field("model", name.as_str());
+        out.name("content");
+        out.object();
+        out.name("parts");
+        out.array();
+        out.object();
+        out.field("text", text);
+        out.end_object();
+        out.end_array();
+        out.end_object();
+        out.field_if("outputDimensionality", dimensions);
+        out.end_object();
+    }
+    out.end_array();
+    out.end_object();
+    Ok((super::path(model, "batchEmbedContents"), base64))
 }
 
-/// `None` if it is no answer.
-pub(in super::super) fn answer(model: &str, base64: bool, answer: &Value) -> Option<Value> {
-    let embeddings = answer.get("embeddings")?.as_array()?;
-    let data = embeddings.iter().enumerate().map(|(index, embedding)| {
-        let values = embedding.get("values")?.as_array()?;
-        let vector = if base64 { packed(values).into() } else { Value::Array(values.clone()) };
-        Some(json!({"object": "embedding", "index": index, "embedding": vector}))
-    });
+/// Writes what the client gets; `None` if it is no answer.
+pub(in super::super) fn answer(model: &str, base64: bool, answer: Node, out: &mut Writer) -> Option<()> {
+    let embeddings = answer.get("embeddings").filter(|list| list.is_array())?;
+    out.object();
+    out.field("object", "list");
+    out.name("data");
+    out.array();
+    for (index, embedding) in embeddings.items().enumerate() {
+        let values = embedding.get("values").filter(|list| list.is_array())?;
+        out.object();
+        out.field("object", "embedding");
+        out.field("index", index as u64);
+        if base64 {
+            out.field("embedding", packed(values).as_str());
+        } else {
+            out.name("embedding");
+            out.array();
+            values.items().for_each(|value| out.value(value));
+            out.end_array();
+        }
+        out.end_object();
+    }
+    out.end_array();
+    out.field("model", model);
     // Not every model counts.
-    let tokens = answer.pointer("/usageMetadata/promptTokenCount").and_then(Value::as_u64).unwrap_or(0);
-    Some(json!({
-        "object": "list", "data": data.collect::<Option<Value>>()?, "model": model,
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-    }))
+    let tokens = answer.at(&["usageMetadata", "promptTokenCount"]).and_then(Node::as_u64).unwrap_or(0);
+    out.name("usage");
+    out.object();
+    out.field("prompt_tokens", tokens);
+    out.field("total_tokens", tokens);
+    out.end_object();
+    out.end_object();
+    Some(())
 }
 
 /// 32-bit floats, little end first, in base64: what openai's SDKs ask for unless told otherwise.
-fn packed(values: &[Value]) -> String {
-    let floats = values.iter().map(|value| value.as_f64().unwrap_or(0.0) as f32);
+fn packed(values: Node) -> String {
+    let floats = values.items().map(|value| value.as_f64().unwrap_or(0.0) as f32);
     BASE64.encode(floats.flat_map(f32::to_le_bytes).collect::<Vec<u8>>())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::Document;
 
     #[test]
     fn packs_floats() {
         // 1.0 is 00 00 80 3f, -2.0 is 00 00 00 c0; printf '\0\0\x80\x3f\0\0\0\xc0' | base64
-        assert_eq!(packed(&[json!(1.0), json!(-2)]), "AACAPwAAAMA=");
+        assert_eq!(packed(Document::read(b"[1.0, -2]").unwrap().root()), "AACAPwAAAMA=");
     }
 }

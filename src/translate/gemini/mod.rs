@@ -13,7 +13,8 @@ const PROVIDER: &str = "google";
 /// character of a name is escaped.
 fn path(model: &str, method: &str) -> String {
     let model = model.strip_prefix("models/").unwrap_or(model);
-    let mut path = String::from("/v1beta/models/");
+    let mut path = String::with_capacity(64);
+    path.push_str("/v1beta/models/");
     for byte in model.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => path.push(char::from(byte)),

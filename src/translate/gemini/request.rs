@@ -1,16 +1,14 @@
 //! Chat Completions to `generateContent`.
 
-use serde_json::{Map, Value, json};
-
 use super::super::call_id;
 use super::super::chat::{Chat, Effort, Format, Tool, ToolChoice};
-use super::super::completion::put;
-use super::super::conversation::{Block, Call, Conversation, Side, ToolResult, Turn};
+use super::super::conversation::{Block, Call, Side, ToolResult, Turn, is_object};
 use super::super::fields::{Refusal, refuse};
 use super::super::media::{Media, Source};
 use super::super::models::{Gemini, GeminiThinking};
 use super::super::schema;
 use super::PROVIDER;
+use crate::json::Writer;
 
 /// More stop sequences are refused by the API.
 const MOST_STOPS: usize = 5;
@@ -19,184 +17,266 @@ const MOST_STOPS: usize = 5;
 /// client lost; Google's own word for it (<https://ai.google.dev/gemini-api/docs/thought-signatures>).
 const UNSIGNED: &str = "skip_thought_signature_validator";
 
-/// The path and the body.
-pub(in super::super) fn request(model: &str, chat: &Chat) -> Result<(String, Value), Refusal> {
+/// Writes the body; returns the path.
+pub(in super::super) fn request(model: &str, chat: &Chat, out: &mut Writer) -> Result<String, Refusal> {
     let abilities = Gemini::of(model);
-    let mut body = json!({"contents": contents(&chat.conversation, abilities)?});
+    out.object();
+    out.name("contents");
+    out.array();
+    for turn in &chat.conversation.turns {
+        content(turn, abilities, out)?;
+    }
+    out.end_array();
     if !chat.conversation.system.is_empty() {
-        let parts: Value = chat.conversation.system.iter().map(|text| json!({"text": text})).collect();
-        put(&mut body, "systemInstruction", json!({"parts": parts}));
+        out.name("systemInstruction");
+        out.object();
+        out.name("parts");
+        out.array();
+        for text in &chat.conversation.system {
+            out.object();
+            out.field("text", text);
+            out.end_object();
+        }
+        out.end_array();
+        out.end_object();
     }
     if !chat.tools.is_empty() {
-        let declarations = chat.tools.iter().enumerate().map(|(number, tool)| declaration(number, tool, abilities));
-        put(&mut body, "tools", json!([{"functionDeclarations": declarations.collect::<Result<Value, _>>()?}]));
+        tools(chat, abilities, out)?;
     }
-    if let Some(config) = function_calling(&chat.tool_choice).filter(|_| !chat.tools.is_empty()) {
-        put(&mut body, "toolConfig", json!({"functionCallingConfig": config}));
-    }
-    let config = generation_config(chat, abilities)?;
-    if !config.is_empty() {
-        put(&mut body, "generationConfig", config);
-    }
+    generation_config(chat, abilities, out)?;
+    out.end_object();
     let method = if chat.stream { "streamGenerateContent?alt=sse" } else { "generateContent" };
-    Ok((super::path(model, method), body))
+    Ok(super::path(model, method))
 }
 
-fn contents(conversation: &Conversation, abilities: Gemini) -> Result<Value, Refusal> {
-    conversation.turns.iter().map(|turn| content(turn, abilities)).collect()
-}
-
-fn content(turn: &Turn, abilities: Gemini) -> Result<Value, Refusal> {
+fn content(turn: &Turn, abilities: Gemini, out: &mut Writer) -> Result<(), Refusal> {
     let role = match turn.side {
         Side::User => "user",
         Side::Model => "model",
     };
-    let parts = turn.blocks.iter().map(|block| part(block, abilities)).collect::<Result<Value, _>>()?;
-    Ok(json!({"role": role, "parts": parts}))
-}
-
-fn part(block: &Block, abilities: Gemini) -> Result<Value, Refusal> {
-    Ok(match block {
-        Block::Text(text) => {
-            let mut part = json!({"text": text.text});
-            if let Some(signature) = &text.signature {
-                put(&mut part, "thoughtSignature", signature.as_str());
+    out.object();
+    out.field("role", role);
+    out.name("parts");
+    out.array();
+    for block in &turn.blocks {
+        out.object();
+        match block {
+            Block::Text(text, signature) => {
+                out.field("text", text);
+                out.field_if("thoughtSignature", signature.as_ref());
             }
-            part
+            Block::Media(media) => media_part(media, out),
+            Block::Call(call) => call_part(call, abilities, out),
+            Block::Result(result) => result_part(result, abilities, out)?,
         }
-        Block::Media(media) => media_part(media),
-        Block::Call(call) => call_part(call, abilities),
-        Block::Result(result) => result_part(result, abilities)?,
-    })
+        out.end_object();
+    }
+    out.end_array();
+    out.end_object();
+    Ok(())
 }
 
-fn media_part(media: &Media) -> Value {
+fn media_part(media: &Media, out: &mut Writer) {
     match &media.source {
-        Source::Inline { mime, base64 } => json!({"inlineData": {"mimeType": mime, "data": base64}}),
-        Source::Link { mime: Some(mime), url } => json!({"fileData": {"mimeType": mime, "fileUri": url}}),
-        Source::Link { mime: None, url } => json!({"fileData": {"fileUri": url}}),
+        Source::Inline { mime, base64 } => {
+            out.name("inlineData");
+            out.object();
+            out.field("mimeType", mime.as_str());
+            out.field("data", base64);
+        }
+        Source::Link { mime, url } => {
+            out.name("fileData");
+            out.object();
+            out.field_if("mimeType", *mime);
+            out.field("fileUri", url);
+        }
     }
+    out.end_object();
 }
 
-fn call_part(call: &Call, abilities: Gemini) -> Value {
-    let mut function = json!({"name": call.name, "args": call.arguments});
+fn call_part(call: &Call, abilities: Gemini, out: &mut Writer) {
+    out.name("functionCall");
+    out.object();
+    out.field("name", &call.name);
+    out.name("args");
+    out.raw(&call.arguments);
     if abilities.signs_calls {
-        put(&mut function, "id", call_id::plain(&call.id));
+        out.field("id", call_id::plain(&call.id));
     }
-    let mut part = json!({"functionCall": function});
-    let signature = call.payload(PROVIDER, "/google/thought_signature");
-    let stand_in = || (abilities.signs_calls && call.first).then(|| UNSIGNED.into());
-    if let Some(signature) = signature.or_else(stand_in) {
-        put(&mut part, "thoughtSignature", signature);
+    out.end_object();
+    if let Some(signature) = call.extra(&["google", "thought_signature"]) {
+        out.field("thoughtSignature", signature);
+    } else if let Some(signature) = call.payload(PROVIDER) {
+        out.field("thoughtSignature", signature.as_str());
+    } else if abilities.signs_calls && call.first {
+        out.field("thoughtSignature", UNSIGNED);
     }
-    part
 }
 
-fn result_part(result: &ToolResult, abilities: Gemini) -> Result<Value, Refusal> {
-    let name = result.name.as_deref().ok_or_else(|| refuse(&result.field, "is the id of no call before it"))?;
+fn result_part(result: &ToolResult, abilities: Gemini, out: &mut Writer) -> Result<(), Refusal> {
+    let name = result.name.as_ref().ok_or_else(|| refuse(result.field(), "is the id of no call before it"))?;
+    out.name("functionResponse");
+    out.object();
+    out.field("name", name);
+    out.name("response");
     // `response` is an object: a result that is one goes as it is.
-    let response = match serde_json::from_str::<Map<String, Value>>(&result.text) {
-        Ok(object) => Value::Object(object),
-        Err(_) => json!({"output": result.text}),
-    };
-    let mut function = json!({"name": name, "response": response});
-    if abilities.signs_calls {
-        put(&mut function, "id", call_id::plain(&result.id));
+    let text = result.text.decoded();
+    if is_object(&text) {
+        out.raw(&text);
+    } else {
+        out.object();
+        out.field("output", &result.text);
+        out.end_object();
     }
-    Ok(json!({"functionResponse": function}))
+    if abilities.signs_calls {
+        out.field("id", call_id::plain(&result.id));
+    }
+    out.end_object();
+    Ok(())
 }
 
-fn declaration(number: usize, tool: &Tool, abilities: Gemini) -> Result<Value, Refusal> {
-    let mut declaration = json!({"name": tool.name});
-    if let Some(description) = &tool.description {
-        put(&mut declaration, "description", description.as_str());
+fn tools(chat: &Chat, abilities: Gemini, out: &mut Writer) -> Result<(), Refusal> {
+    out.name("tools");
+    out.array();
+    out.object();
+    out.name("functionDeclarations");
+    out.array();
+    for (number, tool) in chat.tools.iter().enumerate() {
+        declaration(number, tool, abilities, out)?;
     }
+    out.end_array();
+    out.end_object();
+    out.end_array();
+    let (mode, only) = match &chat.tool_choice {
+        ToolChoice::Default => return Ok(()),
+        ToolChoice::Auto => ("AUTO", None),
+        ToolChoice::None => ("NONE", None),
+        ToolChoice::Required => ("ANY", None),
+        ToolChoice::Named(name) => ("ANY", Some(name)),
+    };
+    out.name("toolConfig");
+    out.object();
+    out.name("functionCallingConfig");
+    out.object();
+    out.field("mode", mode);
+    if let Some(name) = only {
+        out.name("allowedFunctionNames");
+        out.array();
+        out.value(name);
+        out.end_array();
+    }
+    out.end_object();
+    out.end_object();
+    Ok(())
+}
+
+fn declaration(number: usize, tool: &Tool, abilities: Gemini, out: &mut Writer) -> Result<(), Refusal> {
+    out.object();
+    out.field("name", &tool.name);
+    out.field_if("description", tool.description.as_ref());
     // An object without properties is refused where it is not JSON Schema, and says nothing anyway.
-    let parameters = tool.parameters.as_ref().filter(|schema| {
-        schema.get("properties").and_then(Value::as_object).is_some_and(|properties| !properties.is_empty())
+    let parameters = tool.parameters.filter(|schema| {
+        schema.get("properties").is_some_and(|properties| properties.fields().next().is_some())
             || schema.get("$ref").is_some()
     });
     match parameters {
-        Some(schema) if abilities.json_schema => put(&mut declaration, "parametersJsonSchema", schema.clone()),
+        Some(schema) if abilities.json_schema => out.field("parametersJsonSchema", schema),
         Some(schema) => {
             let field = format!("tools[{number}].function.parameters");
-            put(&mut declaration, "parameters", schema::for_gemini(schema, &field)?);
+            out.field("parameters", schema::for_gemini(&schema.to_value(), &field)?);
         }
         None => {}
     }
-    Ok(declaration)
+    out.end_object();
+    Ok(())
 }
 
-fn function_calling(choice: &ToolChoice) -> Option<Value> {
-    Some(match choice {
-        ToolChoice::Default => return None,
-        ToolChoice::Auto => json!({"mode": "AUTO"}),
-        ToolChoice::None => json!({"mode": "NONE"}),
-        ToolChoice::Required => json!({"mode": "ANY"}),
-        ToolChoice::Named(name) => json!({"mode": "ANY", "allowedFunctionNames": [name]}),
-    })
-}
-
-fn generation_config(chat: &Chat, abilities: Gemini) -> Result<Map<String, Value>, Refusal> {
-    let mut config = Map::new();
-    let numbers = [
-        ("temperature", &chat.temperature),
-        ("topP", &chat.top_p),
-        ("seed", &chat.seed),
-        ("presencePenalty", &chat.presence_penalty),
-        ("frequencyPenalty", &chat.frequency_penalty),
-    ];
-    for (name, number) in numbers {
-        config.extend(number.clone().map(|number| (name.to_owned(), Value::Number(number))));
-    }
-    let mut set = |name: &str, value: Option<Value>| config.extend(value.map(|value| (name.to_owned(), value)));
-    set("topK", chat.top_k.map(Value::from));
-    set("maxOutputTokens", chat.max_tokens.map(Value::from));
-    set("candidateCount", (chat.n != 1).then(|| chat.n.into()));
+fn generation_config(chat: &Chat, abilities: Gemini, out: &mut Writer) -> Result<(), Refusal> {
     if chat.stop.len() > MOST_STOPS {
         return Err(refuse("stop", format_args!("must not have more than {MOST_STOPS} sequences")));
     }
-    set("stopSequences", (!chat.stop.is_empty()).then(|| chat.stop.clone().into()));
-    set("responseLogprobs", chat.logprobs.then(|| true.into()));
-    set("logprobs", chat.top_logprobs.filter(|_| chat.logprobs).map(Value::from));
+    let begin = out.begin_field("generationConfig");
+    out.field_if("temperature", chat.temperature);
+    out.field_if("topP", chat.top_p);
+    out.field_if("seed", chat.seed);
+    out.field_if("presencePenalty", chat.presence_penalty);
+    out.field_if("frequencyPenalty", chat.frequency_penalty);
+    out.field_if("topK", chat.top_k);
+    out.field_if("maxOutputTokens", chat.max_tokens);
+    out.field_if("candidateCount", Some(chat.n).filter(|choices| *choices != 1));
+    if !chat.stop.is_empty() {
+        out.name("stopSequences");
+        out.array();
+        chat.stop.iter().for_each(|text| out.value(text));
+        out.end_array();
+    }
+    if chat.logprobs {
+        out.field("responseLogprobs", true);
+        out.field_if("logprobs", chat.top_logprobs);
+    }
     match &chat.format {
         Format::Text => {}
-        Format::Json => set("responseMimeType", Some("application/json".into())),
+        Format::Json => out.field("responseMimeType", "application/json"),
         Format::Schema(schema) => {
-            set("responseMimeType", Some("application/json".into()));
+            out.field("responseMimeType", "application/json");
             if abilities.json_schema {
-                set("responseJsonSchema", Some(schema.clone()));
+                out.field("responseJsonSchema", schema);
             } else {
-                set("responseSchema", Some(schema::for_gemini(schema, "response_format.json_schema.schema")?));
+                let field = "response_format.json_schema.schema";
+                out.field("responseSchema", schema::for_gemini(&schema.to_value(), field)?);
             }
         }
     }
-    if let Some(effort) = chat.effort {
-        set("thinkingConfig", thinking(effort, abilities.thinking)?);
+    if let Some(effort) = chat.effort
+        && let Some(thinking) = thinking(effort, abilities.thinking)?
+    {
+        thinking.write(out);
     }
-    Ok(config)
+    out.end_unless_empty(begin);
+    Ok(())
+}
+
+/// `thinkingConfig`, and whether the client sees the thoughts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Thinking {
+    Level(&'static str, bool),
+    Budget(u64, bool),
+}
+
+impl Thinking {
+    fn write(self, out: &mut Writer) {
+        out.name("thinkingConfig");
+        out.object();
+        let (Thinking::Level(_, shown) | Thinking::Budget(_, shown)) = self;
+        match self {
+            Thinking::Level(level, _) => out.field("thinkingLevel", level),
+            Thinking::Budget(budget, _) => out.field("thinkingBudget", budget),
+        }
+        if shown {
+            out.field("includeThoughts", true);
+        }
+        out.end_object();
+    }
 }
 
 /// Thoughts are shown if they were asked for; without `reasoning_effort` the model does as it likes.
-fn thinking(effort: Effort, thinking: GeminiThinking) -> Result<Option<Value>, Refusal> {
-    let mut config = match (thinking, effort) {
+fn thinking(effort: Effort, thinking: GeminiThinking) -> Result<Option<Thinking>, Refusal> {
+    let shown = effort != Effort::None;
+    Ok(Some(match (thinking, effort) {
         (GeminiThinking::None, Effort::None) => return Ok(None),
         (GeminiThinking::None, _) => return Err(refuse("reasoning_effort", "must be none: this model does not think")),
         (GeminiThinking::Level { minimal, medium }, effort) => {
-            json!({"thinkingLevel": match effort {
+            let level = match effort {
                 Effort::None | Effort::Minimal if minimal => "minimal",
                 Effort::None | Effort::Minimal | Effort::Low => "low",
                 Effort::Medium if medium => "medium",
                 Effort::Medium | Effort::High | Effort::XHigh | Effort::Max => "high",
-            }})
+            };
+            Thinking::Level(level, shown)
         }
-        (GeminiThinking::Budget { least }, Effort::None) => json!({"thinkingBudget": least}),
-        (GeminiThinking::Budget { .. }, effort) => json!({"thinkingBudget": effort.budget()}),
-    };
-    if effort != Effort::None {
-        put(&mut config, "includeThoughts", true);
-    }
-    Ok(Some(config))
+        (GeminiThinking::Budget { least }, Effort::None) => Thinking::Budget(least, shown),
+        (GeminiThinking::Budget { .. }, effort) => Thinking::Budget(effort.budget(), shown),
+    }))
 }
 
 #[cfg(test)]
@@ -206,17 +286,17 @@ mod tests {
     #[test]
     fn efforts() {
         for (model, effort, expected) in [
-            ("gemini-2.5-flash", Effort::None, json!({"thinkingBudget": 0})),
-            ("gemini-2.5-pro", Effort::None, json!({"thinkingBudget": 128})),
-            ("gemini-2.5-flash", Effort::Minimal, json!({"thinkingBudget": 1024, "includeThoughts": true})),
-            ("gemini-2.5-flash", Effort::Low, json!({"thinkingBudget": 1024, "includeThoughts": true})),
-            ("gemini-2.5-flash", Effort::Medium, json!({"thinkingBudget": 8192, "includeThoughts": true})),
-            ("gemini-2.5-pro", Effort::High, json!({"thinkingBudget": 24576, "includeThoughts": true})),
-            ("gemini-3-flash", Effort::None, json!({"thinkingLevel": "minimal"})),
-            ("gemini-3-pro", Effort::None, json!({"thinkingLevel": "low"})),
-            ("gemini-3-pro", Effort::Medium, json!({"thinkingLevel": "high", "includeThoughts": true})),
-            ("gemini-3.1-pro", Effort::Medium, json!({"thinkingLevel": "medium", "includeThoughts": true})),
-            ("gemini-3-flash", Effort::Max, json!({"thinkingLevel": "high", "includeThoughts": true})),
+            ("gemini-2.5-flash", Effort::None, Thinking::Budget(0, false)),
+            ("gemini-2.5-pro", Effort::None, Thinking::Budget(128, false)),
+            ("gemini-2.5-flash", Effort::Minimal, Thinking::Budget(1024, true)),
+            ("gemini-2.5-flash", Effort::Low, Thinking::Budget(1024, true)),
+            ("gemini-2.5-flash", Effort::Medium, Thinking::Budget(8192, true)),
+            ("gemini-2.5-pro", Effort::High, Thinking::Budget(24576, true)),
+            ("gemini-3-flash", Effort::None, Thinking::Level("minimal", false)),
+            ("gemini-3-pro", Effort::None, Thinking::Level("low", false)),
+            ("gemini-3-pro", Effort::Medium, Thinking::Level("high", true)),
+            ("gemini-3.1-pro", Effort::Medium, Thinking::Level("medium", true)),
+            ("gemini-3-flash", Effort::Max, Thinking::Level("high", true)),
         ] {
             assert_eq!(thinking(effort, Gemini::of(model).thinking), Ok(Some(expected)), "{model} {effort:?}");
         }

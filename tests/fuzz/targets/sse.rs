@@ -9,11 +9,11 @@ use libfuzzer_sys::fuzz_target;
 mod sse;
 
 fn split<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
-    let (mut splitter, mut events) = (sse::Splitter::default(), Vec::new());
+    let (mut splitter, mut events) = (sse::Splitter::default(), Vec::<Vec<u8>>::new());
     for piece in pieces {
-        splitter.feed(piece, &mut events).expect("no input here is long");
+        splitter.feed(piece, |data| events.push(data.to_vec())).expect("no input here is long");
     }
-    events.extend(splitter.finish());
+    splitter.finish(|data| events.push(data.to_vec()));
     events
 }
 

@@ -1,0 +1,382 @@
+//! A document that is read as a whole: a flat index of where its values stand, and nothing copied.
+//!
+//! One pass checks the text and notes each value in the order of the text; an object's keys stand in
+//! the index before their values. So a document costs one list, however many values it has, where a
+//! tree of maps and strings costs several pieces of memory for each.
+//!
+//! ```text
+//! {"a":[1,"x"],"b":null}      index: {…}  "a"  […]  1  "x"  "b"  null
+//!                             after:  7    2    5   4   5    6    7     (the index behind it)
+//! ```
+//!
+//! It takes what `serde_json::Value` takes: the grammar, and no half surrogate pairs, numbers beyond
+//! every float, or more than [`DEEPEST`] levels.
+
+use core::ops::Range;
+
+use super::Unreadable;
+use super::reader::{Listener, Marks, Reader};
+use super::text::Text;
+
+/// Levels of arrays and objects, as in serde_json.
+const DEEPEST: usize = 127;
+
+/// A JSON text and where its values stand.
+#[derive(Debug)]
+pub struct Document<'t> {
+    text: &'t str,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    start: u32,
+    end: u32,
+    /// The index behind this value and all that is in it. While it is open: that of its parent.
+    after: u32,
+    /// A string with escapes.
+    escaped: bool,
+}
+
+/// One value of a document.
+#[derive(Clone, Copy, Debug)]
+pub struct Node<'d> {
+    document: &'d Document<'d>,
+    at: u32,
+}
+
+impl<'t> Document<'t> {
+    /// Reads a text that is one JSON value.
+    ///
+    /// # Errors
+    /// [`Unreadable::Broken`], where the first fault is.
+    pub fn read(text: &'t [u8]) -> Result<Self, Unreadable> {
+        let mut reader = Reader::new(text);
+        // Places are kept in 32 bits.
+        let Some(valid) = core::str::from_utf8(text).ok().filter(|text| u32::try_from(text.len()).is_ok()) else {
+            return Err(Unreadable::Broken(1, 1));
+        };
+        // Prose has a value for some hundred bytes, and a list of numbers one for every few.
+        let entries = Vec::with_capacity((text.len() / 16).clamp(16, 1024));
+        let mut index = Index { text: valid, entries, open: 0, depth: 0 };
+        if reader.value_for(&mut index).is_some() && reader.is_at_end() {
+            return Ok(Document { text: valid, entries: index.entries });
+        }
+        let (line, column) = reader.position();
+        Err(Unreadable::Broken(line, column))
+    }
+
+    /// The whole value.
+    #[must_use]
+    pub fn root(&self) -> Node<'_> {
+        Node { document: self, at: 0 }
+    }
+
+    fn entry(&self, at: u32) -> Entry {
+        const NONE: Entry = Entry { start: 0, end: 0, after: u32::MAX, escaped: false };
+        self.entries.get(at as usize).copied().unwrap_or(NONE)
+    }
+}
+
+/// The index under way.
+struct Index<'t> {
+    text: &'t str,
+    entries: Vec<Entry>,
+    /// The index of the innermost array or object that is open.
+    open: u32,
+    depth: usize,
+}
+
+impl Index<'_> {
+    fn len(&self) -> u32 {
+        self.entries.len() as u32
+    }
+}
+
+impl Listener for Index<'_> {
+    fn leaf(&mut self, place: Range<usize>, marks: Marks) -> Option<()> {
+        if marks.doubtful {
+            serde_json::from_str::<serde_json::Value>(self.text.get(place.clone())?).ok()?;
+        }
+        let after = self.len() + 1;
+        self.entries.push(Entry { start: place.start as u32, end: place.end as u32, after, escaped: marks.escaped });
+        Some(())
+    }
+
+    fn open(&mut self, at: usize) -> Option<()> {
+        if self.depth == DEEPEST {
+            return None;
+        }
+        self.depth += 1;
+        let this = self.len();
+        self.entries.push(Entry { start: at as u32, end: 0, after: self.open, escaped: false });
+        self.open = this;
+        Some(())
+    }
+
+    fn close(&mut self, end: usize) {
+        self.depth = self.depth.saturating_sub(1);
+        let after = self.len();
+        if let Some(entry) = self.entries.get_mut(self.open as usize) {
+            self.open = entry.after;
+            (entry.end, entry.after) = (end as u32, after);
+        }
+    }
+}
+
+impl<'d> Node<'d> {
+    fn entry(self) -> Entry {
+        self.document.entry(self.at)
+    }
+
+    /// The text of the value, white space within included.
+    #[must_use]
+    pub fn raw(self) -> &'d str {
+        let entry = self.entry();
+        self.document.text.get(entry.start as usize..entry.end as usize).unwrap_or_default()
+    }
+
+    /// What kind of value begins here.
+    fn first(self) -> u8 {
+        self.document.text.as_bytes().get(self.entry().start as usize).copied().unwrap_or_default()
+    }
+
+    /// Whether it is `null`.
+    #[must_use]
+    pub fn is_null(self) -> bool {
+        self.first() == b'n'
+    }
+
+    /// Whether it is an object.
+    #[must_use]
+    pub fn is_object(self) -> bool {
+        self.first() == b'{'
+    }
+
+    /// Whether it is an array.
+    #[must_use]
+    pub fn is_array(self) -> bool {
+        self.first() == b'['
+    }
+
+    /// Whether it is a number.
+    #[must_use]
+    pub fn is_number(self) -> bool {
+        matches!(self.first(), b'-' | b'0'..=b'9')
+    }
+
+    /// The flag that it is.
+    #[must_use]
+    pub fn as_bool(self) -> Option<bool> {
+        match self.first() {
+            b't' => Some(true),
+            b'f' => Some(false),
+            _ => None,
+        }
+    }
+
+    /// The number that it is, if it is whole and not negative.
+    #[must_use]
+    pub fn as_u64(self) -> Option<u64> {
+        self.raw().parse().ok()
+    }
+
+    /// The number that it is.
+    #[must_use]
+    pub fn as_f64(self) -> Option<f64> {
+        self.is_number().then(|| self.raw().parse().ok()).flatten()
+    }
+
+    /// The text of the string that it is.
+    #[must_use]
+    pub fn as_text(self) -> Option<Text<'d>> {
+        let Entry { start, end, .. } = self.entry();
+        let inside = self.document.text.get(start as usize + 1..(end as usize).checked_sub(1)?)?;
+        (self.first() == b'"').then(|| Text::escaped(inside))
+    }
+
+    /// The values of an array, in order; none of anything else.
+    pub fn items(self) -> Items<'d> {
+        let entry = self.entry();
+        let end = if self.is_array() { entry.after } else { 0 };
+        Items { document: self.document, at: self.at + 1, end }
+    }
+
+    /// The keys and values of an object, in order; none of anything else.
+    pub fn fields(self) -> impl Iterator<Item = (Node<'d>, Node<'d>)> {
+        let end = if self.is_object() { self.entry().after } else { 0 };
+        let mut inside = Items { document: self.document, at: self.at + 1, end };
+        core::iter::from_fn(move || Some((inside.next()?, inside.next()?)))
+    }
+
+    /// The value of an object's field; the last, should it stand there twice.
+    #[must_use]
+    pub fn get(self, name: &str) -> Option<Node<'d>> {
+        let mut found = None;
+        if self.is_object() {
+            let Node { document, at } = self;
+            let (mut key, end) = (Node { document, at: at + 1 }, self.entry().after);
+            while key.at < end {
+                let value = Node { document, at: key.at + 1 };
+                if key.is(name) {
+                    found = Some(value);
+                }
+                key.at = value.entry().after;
+            }
+        }
+        found
+    }
+
+    /// The value at the end of a path of fields.
+    #[must_use]
+    pub fn at(self, path: &[&str]) -> Option<Node<'d>> {
+        path.iter().try_fold(self, |node, name| node.get(name))
+    }
+
+    /// Whether it is the string that says `text`, in which there is nothing to escape.
+    #[must_use]
+    pub fn is(self, text: &str) -> bool {
+        let Some(entry) = self.document.entries.get(self.at as usize) else { return false };
+        // Most texts differ in their length.
+        if entry.end - entry.start != text.len() as u32 + 2 && !entry.escaped {
+            return false;
+        }
+        self.as_text().is_some_and(|own| if entry.escaped { own.decoded() == text } else { own.as_escaped() == text })
+    }
+
+    /// The value as serde's, for what needs to be taken apart and put together anew.
+    #[must_use]
+    pub fn to_value(self) -> serde_json::Value {
+        serde_json::from_str(self.raw()).unwrap_or_default()
+    }
+
+    /// The text of the value without the white space between its parts.
+    #[must_use]
+    pub fn compact(self) -> String {
+        let whole = self.entry();
+        let text = |start: u32, end: u32| self.document.text.get(start as usize..end as usize).unwrap_or_default();
+        let mut out = String::with_capacity(self.raw().len());
+        let mut at = whole.start;
+        for part in
+            (self.at..whole.after).map(|at| Node { at, ..self }).filter(|node| !node.is_array() && !node.is_object())
+        {
+            let leaf = part.entry();
+            out.extend(text(at, leaf.start).split_ascii_whitespace());
+            out.push_str(text(leaf.start, leaf.end));
+            at = leaf.end;
+        }
+        out.extend(text(at, whole.end).split_ascii_whitespace());
+        out
+    }
+}
+
+/// Neighbours in a document.
+#[derive(Clone, Debug)]
+pub struct Items<'d> {
+    document: &'d Document<'d>,
+    at: u32,
+    end: u32,
+}
+
+impl<'d> Iterator for Items<'d> {
+    type Item = Node<'d>;
+
+    fn next(&mut self) -> Option<Node<'d>> {
+        if self.at >= self.end {
+            return None;
+        }
+        let node = Node { document: self.document, at: self.at };
+        self.at = node.entry().after;
+        Some(node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    /// What serde makes of the same text, taken out node by node.
+    fn value(node: Node) -> Value {
+        match node.first() {
+            b'{' => node
+                .fields()
+                .map(|(key, inner)| (key.as_text().unwrap().decoded().into_owned(), value(inner)))
+                .collect(),
+            b'[' => node.items().map(value).collect(),
+            b'"' => node.as_text().unwrap().decoded().into(),
+            b't' | b'f' => node.as_bool().into(),
+            b'n' => Value::Null,
+            _ => match node.as_u64() {
+                Some(number) => number.into(),
+                None => serde_json::from_str(node.raw()).unwrap(),
+            },
+        }
+    }
+
+    #[test]
+    fn looks_into_objects() {
+        let text = br#" {"a": {"b": [1, -2.5, "x\ny", true, null]}, "c": 1, "\u0063": 2, "n": 18446744073709551615} "#;
+        let document = Document::read(text).unwrap();
+        let root = document.root();
+        let list = root.at(&["a", "b"]).unwrap();
+        assert_eq!(list.items().count(), 5);
+        assert_eq!(list.items().filter_map(Node::as_f64).collect::<Vec<_>>(), [1.0, -2.5]);
+        assert_eq!(list.items().filter_map(Node::as_u64).collect::<Vec<_>>(), [1]);
+        assert_eq!(root.get("c").unwrap().as_u64(), Some(2), "the last one counts");
+        assert_eq!(root.get("n").unwrap().as_u64(), Some(u64::MAX));
+        assert!(root.get("b").is_none() && list.get("b").is_none() && root.get("c").unwrap().items().next().is_none());
+        assert_eq!(list.compact(), r#"[1,-2.5,"x\ny",true,null]"#);
+        assert!(list.items().any(|item| item.is("x\ny")) && !root.is("a"));
+    }
+
+    #[test]
+    fn what_is_none() {
+        let deep = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        assert!(Document::read(deep(DEEPEST).as_bytes()).is_ok());
+        for text in [
+            "",
+            "[1",
+            "1 2",
+            r#""\ud800""#,
+            r#"{"\udc00x":1}"#,
+            "1e999",
+            "\"\u{1}\"",
+            &deep(DEEPEST + 1),
+            &"9".repeat(400),
+        ] {
+            assert!(Document::read(text.as_bytes()).is_err(), "{text}");
+            assert!(serde_json::from_str::<Value>(text).is_err(), "{text}");
+        }
+        assert!(Document::read(b"\"\xff\"").is_err());
+        assert_eq!(Document::read(b"[1,\n x]").err(), Some(Unreadable::Broken(2, 2)));
+    }
+
+    proptest! {
+        #[test]
+        fn as_serde_reads_it(text in "([\\[\\]{},:\" ]|\"[a\\\\\"\u{e9}\n/ub0-9]{0,6}\"|\"(\\\\u(d8|D[cF]|0)[0-9a]{2}){1,2}\"|-?[0-9]{1,2}|[0-9.eE+-]{1,7}|true|null|fals|\"k\":|[\\[{,])*") {
+            let expected = serde_json::from_str::<Value>(&text).ok();
+            let document = Document::read(text.as_bytes()).ok();
+            prop_assert_eq!(document.as_ref().map(|document| value(document.root())), expected);
+        }
+
+        #[test]
+        fn good_documents(depth in 0usize..5, keys in prop::collection::vec("[^/]{0,9}", 0..5), pretty: bool) {
+            let mut inner = json!([1.5e3, null, true, -0, {}, [], 1e300, "\u{1f600}\u{0}"]);
+            for _ in 0..depth {
+                inner = keys.iter().map(|key| (key.clone(), inner.clone())).collect();
+            }
+            let text = if pretty { format!(" {inner:#}\n") } else { inner.to_string() };
+            let document = Document::read(text.as_bytes()).unwrap();
+            prop_assert_eq!(value(document.root()), inner.clone());
+            prop_assert_eq!(document.root().compact(), inner.to_string());
+            prop_assert_eq!(serde_json::from_str::<Value>(document.root().raw()).unwrap(), inner);
+        }
+
+        #[test]
+        fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            prop_assert_eq!(Document::read(&bytes).is_ok(), serde_json::from_slice::<Value>(&bytes).is_ok());
+        }
+    }
+}

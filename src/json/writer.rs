@@ -1,0 +1,265 @@
+//! Writes JSON down as it is said, without a tree of values first.
+//!
+//! Commas come by themselves: between two values there is one exactly if the last byte neither opens
+//! a bracket nor ends a name, because no value ends in such a byte.
+
+use super::document::Node;
+use super::text::{Text, escape};
+
+/// Compact JSON under way.
+#[derive(Debug, Default)]
+pub struct Writer {
+    out: String,
+}
+
+/// Where a field begins.
+#[derive(Debug)]
+pub struct Begin(usize);
+
+/// What can be written as a value.
+pub trait ToJson {
+    /// Appends the value alone.
+    fn append_to(&self, out: &mut String);
+}
+
+impl Writer {
+    /// A writer that need not grow up to this many bytes.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Writer { out: String::with_capacity(bytes) }
+    }
+
+    /// What was written.
+    #[must_use]
+    pub fn finish(self) -> String {
+        self.out
+    }
+
+    /// Appends text that is no value by itself, such as what frames a document.
+    pub fn raw(&mut self, text: &str) {
+        self.out.push_str(text);
+    }
+
+    /// Begins an object.
+    pub fn object(&mut self) {
+        self.separate();
+        self.out.push('{');
+    }
+
+    /// Ends the innermost object.
+    pub fn end_object(&mut self) {
+        self.out.push('}');
+    }
+
+    /// Begins an array.
+    pub fn array(&mut self) {
+        self.separate();
+        self.out.push('[');
+    }
+
+    /// Ends the innermost array.
+    pub fn end_array(&mut self) {
+        self.out.push(']');
+    }
+
+    /// Names the field whose value is written next. The name has nothing to escape.
+    pub fn name(&mut self, name: &str) {
+        self.separate();
+        self.out.push('"');
+        self.out.push_str(name);
+        self.out.push_str("\":");
+    }
+
+    /// Begins a field that is an object, which stays only if it gets fields; for [`Self::end_unless_empty`].
+    #[must_use]
+    pub fn begin_field(&mut self, name: &str) -> Begin {
+        let begin = Begin(self.out.len());
+        self.name(name);
+        self.object();
+        begin
+    }
+
+    /// Ends the innermost object, or takes it back with its name if there is nothing in it.
+    pub fn end_unless_empty(&mut self, begin: Begin) {
+        if self.out.ends_with('{') {
+            self.out.truncate(begin.0);
+        } else {
+            self.end_object();
+        }
+    }
+
+    /// Writes a value.
+    pub fn value(&mut self, value: impl ToJson) {
+        self.separate();
+        value.append_to(&mut self.out);
+    }
+
+    /// Writes a field.
+    pub fn field(&mut self, name: &str, value: impl ToJson) {
+        self.name(name);
+        value.append_to(&mut self.out);
+    }
+
+    /// Writes a field, if it has a value.
+    pub fn field_if(&mut self, name: &str, value: Option<impl ToJson>) {
+        if let Some(value) = value {
+            self.field(name, value);
+        }
+    }
+
+    fn separate(&mut self) {
+        if !matches!(self.out.as_bytes().last(), None | Some(b'{' | b'[' | b':')) {
+            self.out.push(',');
+        }
+    }
+}
+
+impl<T: ToJson + ?Sized> ToJson for &T {
+    fn append_to(&self, out: &mut String) {
+        (*self).append_to(out);
+    }
+}
+
+impl ToJson for str {
+    fn append_to(&self, out: &mut String) {
+        out.push('"');
+        escape(self, out);
+        out.push('"');
+    }
+}
+
+impl ToJson for Text<'_> {
+    fn append_to(&self, out: &mut String) {
+        out.push('"');
+        out.push_str(self.as_escaped());
+        out.push('"');
+    }
+}
+
+/// As it stands in its document, white space included.
+impl ToJson for Node<'_> {
+    fn append_to(&self, out: &mut String) {
+        out.push_str(self.raw());
+    }
+}
+
+impl ToJson for bool {
+    fn append_to(&self, out: &mut String) {
+        out.push_str(if *self { "true" } else { "false" });
+    }
+}
+
+impl ToJson for u64 {
+    fn append_to(&self, out: &mut String) {
+        let mut digits = [0; 20];
+        let mut left = *self;
+        let mut begin = digits.len();
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + (left % 10) as u8;
+            left /= 10;
+            begin -= 1;
+            if left == 0 {
+                break;
+            }
+        }
+        out.push_str(digits.get(begin..).and_then(|digits| core::str::from_utf8(digits).ok()).unwrap_or_default());
+    }
+}
+
+/// `null` where there is none.
+impl<T: ToJson> ToJson for Option<T> {
+    fn append_to(&self, out: &mut String) {
+        match self {
+            Some(value) => value.append_to(out),
+            None => out.push_str("null"),
+        }
+    }
+}
+
+/// `null`.
+impl ToJson for () {
+    fn append_to(&self, out: &mut String) {
+        out.push_str("null");
+    }
+}
+
+impl ToJson for serde_json::Value {
+    fn append_to(&self, out: &mut String) {
+        out.push_str(&self.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    /// Any value, written call by call.
+    fn write(value: &Value, writer: &mut Writer) {
+        match value {
+            Value::Array(values) => {
+                writer.array();
+                values.iter().for_each(|value| write(value, writer));
+                writer.end_array();
+            }
+            Value::Object(fields) => {
+                writer.object();
+                for (name, value) in fields {
+                    writer.name(Text::of(name.as_str()).as_escaped());
+                    write(value, writer);
+                }
+                writer.end_object();
+            }
+            Value::String(text) => writer.value(text.as_str()),
+            Value::Bool(flag) => writer.value(*flag),
+            Value::Number(number) => writer.value(number.as_u64()),
+            Value::Null => writer.value(()),
+        }
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            "[ -~é\n{}\\[:]{0,5}".prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            (0u64..12).prop_map(Value::from),
+            any::<bool>().prop_map(Value::from),
+            Just(Value::Null),
+        ];
+        leaf.prop_recursive(4, 40, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec(("[ -~]{0,3}", inner), 0..4).prop_map(|fields| fields.into_iter().collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn as_serde_writes_it(value in any_value()) {
+            let mut writer = Writer::default();
+            write(&value, &mut writer);
+            prop_assert_eq!(writer.finish(), value.to_string());
+        }
+    }
+
+    #[test]
+    fn fields() {
+        let mut writer = Writer::with_capacity(64);
+        writer.object();
+        writer.field("a", 1u64);
+        writer.field_if("b", None::<bool>);
+        writer.field("c", Some("x"));
+        writer.field("d", json!([{}]));
+        let begin = writer.begin_field("e");
+        writer.end_unless_empty(begin);
+        let begin = writer.begin_field("f");
+        writer.field("g", "{");
+        writer.end_unless_empty(begin);
+        writer.name("h");
+        writer.array();
+        writer.end_array();
+        writer.end_object();
+        assert_eq!(writer.finish(), r#"{"a":1,"c":"x","d":[{}],"f":{"g":"{"},"h":[]}"#);
+    }
+}

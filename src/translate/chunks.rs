@@ -1,0 +1,150 @@
+//! Events as the chunks of a stream, each written down at once.
+
+use super::AnswerShape;
+use super::completion::{Choices, Delta, Event, Head, Usage, write_call, write_extra, write_image, write_logprobs};
+use crate::json::Writer;
+
+/// Writes events down as chunks.
+#[derive(Debug)]
+pub(super) struct Chunks {
+    /// How every chunk begins, up to the first choice.
+    begin: String,
+    include_usage: bool,
+    single_call: bool,
+    choices: Choices<'static>,
+    usage: Usage,
+}
+
+impl Chunks {
+    pub fn new(shape: &AnswerShape, id: &str, created: u64) -> Self {
+        let mut begin = Writer::default();
+        begin.raw("data: {");
+        Head { id, created, model: &shape.model }.write("chat.completion.chunk", &mut begin);
+        begin.name("choices");
+        begin.array();
+        Chunks {
+            begin: begin.finish(),
+            include_usage: shape.include_usage,
+            single_call: shape.single_call,
+            choices: Choices::default(),
+            usage: Usage::default(),
+        }
+    }
+
+    /// Writes what the client sees of `event` at once. [`Delta::Finish`] and [`Event::Usage`] are kept
+    /// for [`Self::end`], because text and calls may still follow them.
+    pub fn write(&mut self, event: Event, out: &mut Writer) {
+        match event {
+            Event::Usage(usage) => self.usage = usage,
+            Event::Choice(number, delta) => self.write_delta(number, delta, out),
+            Event::Error(_) | Event::End => {}
+        }
+    }
+
+    fn write_delta(&mut self, number: u64, mut delta: Delta, out: &mut Writer) {
+        let Some((choice, is_new)) = self.choices.get(number) else { return };
+        let call = match &mut delta {
+            Delta::Call(_) => choice.begin_call(self.single_call),
+            Delta::Arguments(_) => choice.newest_call(),
+            Delta::Finish(finish) => {
+                choice.finish = Some(finish.clone());
+                is_new.then_some(0)
+            }
+            _ => Some(0),
+        };
+        let Some(call) = call else { return };
+        out.raw(&self.begin);
+        out.object();
+        out.field("index", number);
+        out.name("delta");
+        out.object();
+        write_gain(&delta, call, out);
+        if is_new {
+            introduce(&delta, out);
+        }
+        out.end_object();
+        out.field("finish_reason", ());
+        if let Delta::Logprobs(entries) = &delta {
+            write_logprobs(Some(entries), out);
+        }
+        out.end_object();
+        out.raw(END);
+    }
+
+    /// Whether every choice that has appeared is complete, and there is one.
+    pub fn is_complete(&self) -> bool {
+        !self.choices.0.is_empty() && self.choices.0.iter().all(|choice| choice.finish.is_some())
+    }
+
+    /// Writes the reasons, the usage if it was asked for, and `[DONE]`.
+    pub fn end(&mut self, out: &mut Writer) {
+        for choice in core::mem::take(&mut self.choices.0) {
+            out.raw(&self.begin);
+            out.object();
+            out.field("index", choice.number);
+            out.name("delta");
+            out.object();
+            out.end_object();
+            choice.write_end(out);
+            out.end_object();
+            out.raw(END);
+        }
+        if self.include_usage {
+            out.raw(&self.begin);
+            out.end_array();
+            self.usage.write(out);
+            out.end_object();
+            out.raw("\n\n");
+        }
+        out.raw("data: [DONE]\n\n");
+    }
+}
+
+/// How a chunk with choices ends.
+const END: &str = "]}\n\n";
+
+/// What a delta has itself. `call` is the number of the call that begins or grows.
+fn write_gain(delta: &Delta, call: u64, out: &mut Writer) {
+    match delta {
+        Delta::Text(text) => out.field("content", text),
+        Delta::Reasoning(text) => out.field("reasoning_content", text),
+        Delta::Refusal(text) => out.field("refusal", text),
+        Delta::Extra(extra) => write_extra(Some(extra), out),
+        Delta::Image(url) => {
+            out.name("images");
+            out.array();
+            write_image(url, out);
+            out.end_array();
+        }
+        Delta::Call(begun) => {
+            out.name("tool_calls");
+            out.array();
+            write_call(begun, Some(call), out);
+            out.end_array();
+        }
+        Delta::Arguments(text) => {
+            out.name("tool_calls");
+            out.array();
+            out.object();
+            out.field("index", call);
+            out.name("function");
+            out.object();
+            out.field("arguments", text);
+            out.end_object();
+            out.end_object();
+            out.end_array();
+        }
+        // They stand beside the delta, or come at the end.
+        Delta::Logprobs(_) | Delta::Finish(_) => {}
+    }
+}
+
+/// What the first delta of a choice has besides its own.
+fn introduce(delta: &Delta, out: &mut Writer) {
+    out.field("role", "assistant");
+    match delta {
+        Delta::Text(_) => {}
+        Delta::Call(_) | Delta::Arguments(_) => out.field("content", ()),
+        _ => out.field("content", ""),
+    }
+}
