@@ -144,11 +144,15 @@ RUSTFLAGS_WASI = -Ctarget-feature=+simd128 --remap-path-prefix=$(CURDIR)=/one-ba
 $(BUILT): $(STAMPS)/targets FORCE
 	@CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="$(RUSTFLAGS_WASI)" cargo build --quiet --release --lib --target $(WASI)
 
+# Callbacks of the SDK that the filter has no use for: Envoy calls what is exported, twice per request.
+UNUSED := proxy_on_done proxy_on_new_connection proxy_on_downstream_* proxy_on_upstream_* proxy_on_grpc_* \
+	proxy_on_queue_ready proxy_on_foreign_function memcmp
 # What Rust's target has and the optimizer would not use by itself.
 WASM_FEATURES := simd bulk-memory sign-ext nontrapping-float-to-int mutable-globals multivalue reference-types
 # Without Node the module is as Cargo leaves it: an eighth larger, and else the same.
 $(MODULE): $(BUILT) $(BINARYEN)
-	@$(if $(BINARYEN),envoy/release/node_modules/.bin/wasm-opt -Os $(WASM_FEATURES:%=--enable-%) $< -o $@,cp $< $@)
+	@$(if $(BINARYEN),envoy/release/node_modules/.bin/wasm-opt $(WASM_FEATURES:%=--enable-%) \
+		$(UNUSED:%=--remove-exports --pass-arg=remove-exports@'%') -Os $< -o $@,cp $< $@)
 
 $(STAMPS):
 	@mkdir -p $@

@@ -236,13 +236,15 @@ impl Upstream {
     }
 }
 
-impl Context for Upstream {
-    /// Also when the client has gone before the end. `on_log` is not called for upstream filters.
-    fn on_done(&mut self) -> bool {
+impl Context for Upstream {}
+
+/// Also when the client has gone before the end. `on_log` is not called for upstream filters, and
+/// `on_done` is one call into the module more.
+impl Drop for Upstream {
+    fn drop(&mut self) {
         if let State::Flowing(watcher, _) = &self.state {
             self.count(watcher);
         }
-        true
     }
 }
 
