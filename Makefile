@@ -96,9 +96,8 @@ bench: $(STAMPS)/run $(MODULE) $(WRK) ## the filter's cost against bare Envoy (Q
 	@cd tests/bench/upstream && cargo build --quiet --release --target-dir ../../../target/bench
 	@$(BIN)/python tests/bench/bench.py
 
-bench-core: | $(BIN)/python ## the core by itself: instructions (callgrind), time and allocations per request
-	@cd tests/bench/core && cargo build --quiet --release --target-dir ../../../target/bench
-	@$(BIN)/python tests/bench/core.py
+bench-core: $(STAMPS)/bench $(MODULE) ## without Envoy: the module's instructions, the core's time and allocations per request
+	@$(BIN)/python tests/bench/module.py
 	@cd tests/bench/core && cargo bench --quiet --target-dir ../../../target/bench
 
 d1-create: $(STAMPS)/wrangler ## D1 by hand: create the database (WHERE=local, the default, or remote)
@@ -172,6 +171,10 @@ $(STAMPS)/run: envoy/requirements.txt | $(BIN)/python
 	@touch $@
 
 $(STAMPS)/tests: tests/requirements.txt envoy/requirements.txt | $(BIN)/python
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(STAMPS)/bench: tests/bench/requirements.txt $(STAMPS)/run
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 

@@ -1,5 +1,5 @@
 //! A request's whole way through the core, as the adapter drives it, against a memory in place of
-//! shared data: what `make bench-core` measures.
+//! shared data: what `make bench-core` times.
 
 use std::rc::Rc;
 
