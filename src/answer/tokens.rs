@@ -40,13 +40,14 @@ impl Tokens {
 fn field(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let text = text.trim_ascii_start();
     let text = text.strip_prefix(b",").map_or(text, <[u8]>::trim_ascii_start);
-    let end = end_of_string(text.strip_prefix(b"\"")?, 0).ok()?;
-    let name = text.get(1..end)?;
-    let text = text.get(end + 1..)?.trim_ascii_start().strip_prefix(b":")?;
+    let inside = text.strip_prefix(b"\"")?;
+    let end = end_of_string(inside, 0);
+    let name = inside.get(..end - 1)?;
+    let text = inside.get(end..)?.trim_ascii_start().strip_prefix(b":")?;
     let (mut at, mut depth) = (0, 0usize);
     loop {
         match text.get(at)? {
-            b'"' => at = end_of_string(text, at + 1).ok()?,
+            b'"' => at = end_of_string(text, at + 1),
             b'{' | b'[' => (at, depth) = (at + 1, depth.saturating_add(1)),
             b',' | b'}' if depth == 0 => break,
             b'}' | b']' => (at, depth) = (at + 1, depth.checked_sub(1)?),

@@ -28,8 +28,11 @@ impl KeyId {
 impl KeyId {
     /// As it is displayed. Every answer shows one, and the formatter takes five times as long.
     fn hex(self) -> String {
-        let digit = |shift: u32| char::from_digit((self.0 >> shift & 15) as u32, 16).unwrap_or_default();
-        (0..16).rev().map(|place| digit(4 * place)).collect()
+        let digits: [u8; 16] = core::array::from_fn(|place| {
+            let digit = (self.0 >> (60 - 4 * place)) as u8 & 15;
+            digit + if digit < 10 { b'0' } else { b'a' - 10 }
+        });
+        core::str::from_utf8(&digits).unwrap_or_default().to_owned()
     }
 }
 
