@@ -22,6 +22,8 @@ pub struct ModelIndex {
     model: String,
     /// The model's cursor on the board. Cursors are shared by hash, the same in every worker.
     pub cursor: usize,
+    /// The number of the provider's group in the roster.
+    pub group: Option<usize>,
     /// Its keys.
     pub index: Index,
 }
@@ -47,14 +49,15 @@ impl Indexes {
         if self.0.len() >= MAX_INDEXES {
             self.0.remove(0);
         }
-        let mut index = Index::new(roster.keys(slug).len());
+        let group = roster.number(slug);
+        let mut index = Index::new(roster.group(group).keys.len());
         for (id, record) in pages.iter().flatten() {
             if let Some((_, place)) = roster.place(*id).filter(|(other, _)| *other == slug) {
                 index.set(place, record.available_from(model), now);
             }
         }
         let cursor = fnv1a(slug.bytes().chain([0]).chain(model.bytes())) as usize;
-        self.0.push(ModelIndex { slug: slug.to_owned(), model: model.to_owned(), cursor, index });
+        self.0.push(ModelIndex { slug: slug.to_owned(), model: model.to_owned(), cursor, group, index });
     }
 
     /// The indexes of a provider, with their models.

@@ -127,21 +127,23 @@ impl Roster {
         }
     }
 
-    fn number(&self, slug: &str) -> Option<usize> {
+    /// The number of a provider's group; it holds as long as the roster.
+    #[must_use]
+    pub fn number(&self, slug: &str) -> Option<usize> {
         self.groups.binary_search_by(|group| group.slug.as_str().cmp(slug)).ok()
     }
 
-    /// The keys of a provider and their turns.
+    /// The group of this number; an empty one if there is none.
     #[must_use]
-    pub fn group(&self, slug: &str) -> &Group {
+    pub fn group(&self, number: Option<usize>) -> &Group {
         static EMPTY: Group = Group { slug: String::new(), keys: Vec::new(), ring: Ring::EMPTY };
-        self.number(slug).and_then(|number| self.groups.get(number)).unwrap_or(&EMPTY)
+        number.and_then(|number| self.groups.get(number)).unwrap_or(&EMPTY)
     }
 
     /// The keys of a provider.
     #[must_use]
     pub fn keys(&self, slug: &str) -> &[Key] {
-        &self.group(slug).keys
+        &self.group(self.number(slug)).keys
     }
 
     /// The providers that have keys, with their keys.

@@ -65,8 +65,8 @@ impl Pool {
         let mut too_small: Vec<(Time, KeyId)> = Vec::new();
         loop {
             let board = self.refresh(store, ask.now);
-            let cursor = self.index(ask).cursor;
-            let group = self.roster.group(ask.slug);
+            let ModelIndex { cursor, group, .. } = *self.index(ask);
+            let group = self.roster.group(group);
             let turns = group.ring.turns();
             let (start, in_turn) = match ask.selection.start(ask.conversation, ask.random, turns) {
                 Start::Cursor => (board.cursor(cursor).checked_rem(turns).unwrap_or_default(), true),
@@ -117,10 +117,10 @@ impl Pool {
         if rests_until > ask.now {
             return Err(NoKey::Resting(rests_until));
         }
-        let Group { keys, ring, .. } = self.roster.group(ask.slug);
+        let ModelIndex { group, index, .. } = self.indexes.get(ask.slug, ask.model, &self.roster, &self.pages, ask.now);
+        let Group { keys, ring, .. } = self.roster.group(*group);
         let id = |place: u32| keys.get(place as usize).map(|key| key.id);
         let tried = |id: KeyId| ask.tried.contains(&id) || too_small.iter().any(|(_, other)| *other == id);
-        let index = &mut self.indexes.get(ask.slug, ask.model, &self.roster, &self.pages, ask.now).index;
         index.advance(ask.now);
         if let Some(place) = index.next(ring.place(start), |place| id(place).is_some_and(tried)) {
             return id(place).map(|id| (id, ring.after(start, place))).ok_or(NoKey::Empty);
