@@ -124,20 +124,25 @@ impl Scanner {
         if depth <= floor {
             return at;
         }
-        while depth > floor
-            && let Some(byte) = text.get(at)
-        {
+        while let Some(byte) = text.get(at) {
             at += 1;
-            match byte {
-                b'"' => match end_of_string(text, at) {
-                    Ok(end) => at = end,
-                    Err(escaped) => {
-                        self.string = if escaped { Text::Escape(false) } else { Text::Value };
-                        at = text.len();
+            if *byte == b'"' {
+                at = end_of_string(text, at);
+                if at > text.len() {
+                    self.string = if at > text.len() + 1 { Text::Escape(false) } else { Text::Value };
+                    at = text.len();
+                }
+                continue;
+            }
+            // Brackets are braces but for one bit.
+            match byte | 0x20 {
+                b'{' => depth = depth.saturating_add(1),
+                b'}' => {
+                    depth -= 1;
+                    if depth == floor {
+                        break;
                     }
-                },
-                b'{' | b'[' => depth = depth.saturating_add(1),
-                b'}' | b']' => depth -= 1,
+                }
                 _ => {}
             }
         }
@@ -149,50 +154,46 @@ impl Scanner {
     /// Behind the quote that begins a string.
     fn begin_string(&mut self, text: &[u8], at: usize) -> usize {
         let is_key = self.expects_key && self.in_object();
-        match end_of_string(text, at) {
-            Ok(end) => {
-                if is_key {
-                    self.end_key(Key::of(text.get(at..end - 1).unwrap_or_default()));
-                }
-                end
-            }
-            Err(escaped) => {
-                self.named = 0;
-                self.cut(text.get(at..).unwrap_or_default(), is_key, escaped);
-                text.len()
-            }
+        let end = end_of_string(text, at);
+        if end > text.len() {
+            self.named = 0;
+            return self.cut(text, at, end, is_key);
         }
+        if is_key {
+            self.end_key(Key::of(text.get(at..end - 1).unwrap_or_default()));
+        }
+        end
     }
 
     /// Reads on in a string that the last piece has cut.
+    #[cold]
     fn go_on(&mut self, text: &[u8]) -> usize {
         let is_key = matches!(self.string, Text::Key | Text::Escape(true));
         let start = usize::from(matches!(self.string, Text::Escape(_))).min(text.len());
-        match end_of_string(text, start) {
-            Ok(end) => {
-                self.string = Text::Outside;
-                if is_key {
-                    self.note_name(text.get(..end - 1).unwrap_or_default());
-                    self.end_key(Key::of(self.name.get(..self.named).unwrap_or_default()));
-                }
-                end
-            }
-            Err(escaped) => {
-                self.cut(text, is_key, escaped);
-                text.len()
-            }
+        let end = end_of_string(text, start);
+        if end > text.len() {
+            return self.cut(text, 0, end, is_key);
         }
+        self.string = Text::Outside;
+        if is_key {
+            self.note_name(text.get(..end - 1).unwrap_or_default());
+            self.end_key(Key::of(self.name.get(..self.named).unwrap_or_default()));
+        }
+        end
     }
 
-    fn cut(&mut self, text: &[u8], is_key: bool, escaped: bool) {
+    /// The text ends in the string that goes on at `at`.
+    #[cold]
+    fn cut(&mut self, text: &[u8], at: usize, end: usize, is_key: bool) -> usize {
         if is_key {
-            self.note_name(text);
+            self.note_name(text.get(at..).unwrap_or_default());
         }
-        self.string = match (escaped, is_key) {
+        self.string = match (end > text.len() + 1, is_key) {
             (true, _) => Text::Escape(is_key),
             (false, true) => Text::Key,
             (false, false) => Text::Value,
         };
+        text.len()
     }
 
     fn note_name(&mut self, bytes: &[u8]) {
@@ -282,14 +283,12 @@ impl Scanner {
     }
 }
 
-/// The place behind the quote that ends a string, from a place in it on.
-///
-/// # Errors
-/// When the text ends before: whether it ends behind a backslash.
-pub fn end_of_string(text: &[u8], mut at: usize) -> Result<usize, bool> {
+/// The place behind the quote that ends a string, from a place in it on. If the text ends before, it is
+/// beyond its end: by one or, if that is behind a backslash, by two.
+pub fn end_of_string(text: &[u8], mut at: usize) -> usize {
     let mut words = 0;
     loop {
-        let rest = text.get(at..).ok_or(true)?;
+        let Some(rest) = text.get(at..) else { return text.len() + 2 };
         match rest.first_chunk() {
             // Most strings are shorter than what memchr takes to begin.
             Some(word) if words < FEW_WORDS => match quote_or_backslash(u64::from_le_bytes(*word)) {
@@ -299,14 +298,19 @@ pub fn end_of_string(text: &[u8], mut at: usize) -> Result<usize, bool> {
                     continue;
                 }
             },
-            _ => at += memchr2(b'"', b'\\', rest).unwrap_or(rest.len()),
+            _ => at += far_quote_or_backslash(rest),
         }
         match text.get(at) {
-            Some(b'"') => return Ok(at + 1),
+            Some(b'"') => return at + 1,
             Some(_) => (at, words) = (at + 2, 0),
-            None => return Err(false),
+            None => return text.len() + 1,
         }
     }
+}
+
+#[cold]
+fn far_quote_or_backslash(text: &[u8]) -> usize {
+    memchr2(b'"', b'\\', text).unwrap_or(text.len())
 }
 
 /// So many words of a string are searched before memchr is asked.
@@ -336,10 +340,10 @@ mod tests {
             let mut place = at;
             let expected = loop {
                 match text.get(place) {
-                    Some(b'"') => break Ok(place + 1),
+                    Some(b'"') => break place + 1,
                     Some(b'\\') => place += 2,
                     Some(_) => place += 1,
-                    None => break Err(place > text.len()),
+                    None => break text.len() + if place > text.len() { 2 } else { 1 },
                 }
             };
             prop_assert_eq!(end_of_string(text, at), expected);

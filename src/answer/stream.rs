@@ -159,13 +159,18 @@ impl Watcher {
 }
 
 fn format_of(headers: &Headers) -> Format {
-    let encoding = headers.text("content-encoding").unwrap_or("identity");
-    let kind = headers.text("content-type").unwrap_or_default().as_bytes();
+    let plain = |encoding: &str| encoding.is_empty() || encoding.eq_ignore_ascii_case("identity");
+    if !headers.text("content-encoding").is_none_or(plain) {
+        return Format::Opaque;
+    }
+    let kind = headers.text("content-type").unwrap_or_default();
+    if kind.starts_with("application/json") { Format::Json } else { format_of_type(kind.as_bytes()) }
+}
+
+fn format_of_type(kind: &[u8]) -> Format {
     let says =
         |at: usize, word: &[u8]| kind.get(at..at + word.len()).is_some_and(|text| text.eq_ignore_ascii_case(word));
-    if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") {
-        Format::Opaque
-    } else if says(0, b"text/event-stream") {
+    if says(0, b"text/event-stream") {
         Format::Events
     } else if memchr2_iter(b'j', b'J', kind).any(|at| says(at, b"json")) {
         Format::Json

@@ -21,47 +21,52 @@ impl Tokens {
     #[must_use]
     pub fn read(object: &[u8]) -> Self {
         let mut tokens = Tokens::default();
-        let mut rest = object.strip_prefix(b"{").unwrap_or_default();
-        while let Some((name, value, after)) = field(rest) {
-            rest = after;
-            let count = match name {
-                b"prompt_tokens" | b"input_tokens" | b"promptTokenCount" => &mut tokens.input,
-                b"completion_tokens" | b"output_tokens" | b"candidatesTokenCount" => &mut tokens.output,
-                b"thoughtsTokenCount" => &mut tokens.thoughts,
-                _ => continue,
-            };
-            *count = count.or(number(value));
+        let mut at = if object.first() == Some(&b'{') { 1 } else { object.len() };
+        // `name` is that of the field whose value stands there; before its end a key is expected.
+        let (mut depth, mut name) = (0usize, None);
+        while let Some(byte) = object.get(at) {
+            let start = at;
+            at += 1;
+            match byte {
+                b'"' => {
+                    at = end_of_string(object, at);
+                    let text = object.get(start + 1..at - 1).unwrap_or_default();
+                    match name {
+                        None => name = Some(text),
+                        Some(name) if depth == 0 => tokens.note(name, text.trim_ascii()),
+                        Some(_) => {}
+                    }
+                }
+                b',' if depth == 0 => name = None,
+                b'{' | b'[' => depth = depth.saturating_add(1),
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                b'-' | b'0'..=b'9' if depth == 0 => {
+                    let is_number = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
+                    at += object.get(at..).unwrap_or_default().iter().take_while(is_number).count();
+                    tokens.note(name.unwrap_or_default(), object.get(start..at).unwrap_or_default());
+                }
+                _ => {}
+            }
         }
         tokens
     }
-}
 
-/// The first field of an object's inside: its name, its value, and what follows.
-fn field(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    let text = text.trim_ascii_start();
-    let text = text.strip_prefix(b",").map_or(text, <[u8]>::trim_ascii_start);
-    let end = end_of_string(text.strip_prefix(b"\"")?, 0).ok()?;
-    let name = text.get(1..end)?;
-    let text = text.get(end + 1..)?.trim_ascii_start().strip_prefix(b":")?;
-    let (mut at, mut depth) = (0, 0usize);
-    loop {
-        match text.get(at)? {
-            b'"' => at = end_of_string(text, at + 1).ok()?,
-            b'{' | b'[' => (at, depth) = (at + 1, depth.saturating_add(1)),
-            b',' | b'}' if depth == 0 => break,
-            b'}' | b']' => (at, depth) = (at + 1, depth.checked_sub(1)?),
-            _ => at += 1,
+    /// Notes a field's value. Some providers state one count under two names; OpenAI's comes first.
+    fn note(&mut self, name: &[u8], value: &[u8]) {
+        match name {
+            b"prompt_tokens" => self.input = number(value).or(self.input),
+            b"completion_tokens" => self.output = number(value).or(self.output),
+            b"input_tokens" | b"promptTokenCount" => self.input = self.input.or(number(value)),
+            b"output_tokens" | b"candidatesTokenCount" => self.output = self.output.or(number(value)),
+            b"thoughtsTokenCount" => self.thoughts = number(value),
+            _ => {}
         }
     }
-    let (value, after) = text.split_at_checked(at)?;
-    Some((name, value.trim_ascii(), after))
 }
 
-/// A number, or a text that is one.
-fn number(value: &[u8]) -> Option<u64> {
-    let value = value.strip_prefix(b"\"").map_or(value, |text| text.strip_suffix(b"\"").unwrap_or(text).trim_ascii());
-    // The cast saturates.
-    digits(value).or_else(|| core::str::from_utf8(value).ok()?.parse::<f64>().ok().map(|number| number as u64))
+/// The number that a text is. The cast saturates.
+fn number(text: &[u8]) -> Option<u64> {
+    digits(text).or_else(|| core::str::from_utf8(text).ok()?.parse::<f64>().ok().map(|number| number as u64))
 }
 
 /// Numbers of so many digits fit, so that no step of reading them need be checked.
@@ -90,6 +95,7 @@ mod tests {
             (r#"{"x":{"prompt_tokens":1,"y":["}"]},"prompt_tokens":2}"#, Some(2), None, None),
             (r#"{"promptTokenCount":8,"thoughtsTokenCount":30}"#, Some(8), None, Some(30)),
             (r#"{"prompt_tokens":" 6 ","completion_tokens":1.5e3}"#, Some(6), Some(1500), None),
+            (r#"{"input_tokens":1,"prompt_tokens":2,"completion_tokens":3,"output_tokens":4}"#, Some(2), Some(3), None),
             (r#"{"prompt_tokens":null,"input_tokens":5,"completion_tokens":{}}"#, Some(5), None, None),
             (r#"{"prompt_tokens":-1,"completion_tokens":99999999999999999999}"#, Some(0), Some(u64::MAX), None),
             (r#"{"a\"prompt_tokens":3,"completion_tokens":"","output_tokens":true}"#, None, None, None),

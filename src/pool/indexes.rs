@@ -11,67 +11,53 @@ use crate::time::Time;
 /// How many (provider, model) pairs have an index.
 const MAX_INDEXES: usize = 64;
 
-/// A provider's model, and a hash of it, by which most others are told apart.
-#[derive(Clone, Copy, Debug)]
-pub struct ModelRef<'a> {
-    /// The provider.
-    pub slug: &'a str,
-    /// The model.
-    pub model: &'a str,
-    /// The same in every worker.
-    pub hash: u64,
-}
-
-impl<'a> ModelRef<'a> {
-    /// Names a provider's model.
-    #[must_use]
-    pub fn new(slug: &'a str, model: &'a str) -> Self {
-        ModelRef { slug, model, hash: fnv1a(slug.bytes().chain([0]).chain(model.bytes())) }
-    }
-}
-
 /// Indexes by provider and model, the most recently used last.
 #[derive(Debug, Default)]
-pub struct Indexes(Vec<Entry>);
+pub struct Indexes(Vec<ModelIndex>);
 
+/// The index of a model.
 #[derive(Debug)]
-struct Entry {
-    hash: u64,
+pub struct ModelIndex {
     slug: String,
     model: String,
-    index: Index,
+    /// The model's cursor on the board. Cursors are shared by hash, the same in every worker.
+    pub cursor: usize,
+    /// The number of the provider's group in the roster.
+    pub group: Option<usize>,
+    /// Its keys.
+    pub index: Index,
 }
 
 impl Indexes {
     /// The index of a model, made from what is known of the keys if there is none.
-    pub fn get(&mut self, wanted: ModelRef, roster: &Roster, pages: &[Page], now: Time) -> &mut Index {
-        let is_it =
-            |entry: &Entry| entry.hash == wanted.hash && entry.model == wanted.model && entry.slug == wanted.slug;
-        match self.0.iter().rposition(is_it) {
+    pub fn get(&mut self, slug: &str, model: &str, roster: &Roster, pages: &[Page], now: Time) -> &mut ModelIndex {
+        match self.0.iter().rposition(|entry| entry.model == model && entry.slug == slug) {
             Some(place) if place + 1 == self.0.len() => {}
             Some(place) => {
                 let entry = self.0.remove(place);
                 self.0.push(entry);
             }
-            None => self.build(wanted, roster, pages, now),
+            None => self.build(slug, model, roster, pages, now),
         }
         let last = self.0.len() - 1;
         #[expect(clippy::indexing_slicing, reason = "it was found or made above")]
-        &mut self.0[last].index
+        &mut self.0[last]
     }
 
     #[cold]
-    fn build(&mut self, ModelRef { slug, model, hash }: ModelRef, roster: &Roster, pages: &[Page], now: Time) {
+    fn build(&mut self, slug: &str, model: &str, roster: &Roster, pages: &[Page], now: Time) {
         if self.0.len() >= MAX_INDEXES {
             self.0.remove(0);
         }
-        let mut index = Index::new(roster.keys(slug).len());
+        let group = roster.number(slug);
+        let mut index = Index::new(roster.group(group).keys.len());
         for (id, record) in pages.iter().flatten() {
             if let Some((_, place)) = roster.place(*id).filter(|(other, _)| *other == slug) {
                 index.set(place, record.available_from(model), now);
             }
         }
-        self.0.push(Entry { hash, slug: slug.to_owned(), model: model.to_owned(), index });
+        let cursor = fnv1a(slug.bytes().chain([0]).chain(model.bytes())) as usize;
+        self.0.push(ModelIndex { slug: slug.to_owned(), model: model.to_owned(), cursor, group, index });
     }
 
     /// The indexes of a provider, with their models.
@@ -97,7 +83,7 @@ mod tests {
         let (first, others) = models.split_first().unwrap();
         for model in others {
             for model in [first, model] {
-                indexes.get(ModelRef::new("s", model), &roster, &[], Time(0));
+                indexes.get("s", model, &roster, &[], Time(0));
             }
         }
         let mut kept: Vec<&str> = indexes.of("s").map(|(model, _)| model).collect();

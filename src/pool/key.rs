@@ -28,8 +28,11 @@ impl KeyId {
 impl KeyId {
     /// As it is displayed. Every answer shows one, and the formatter takes five times as long.
     fn hex(self) -> String {
-        let digit = |shift: u32| char::from_digit((self.0 >> shift & 15) as u32, 16).unwrap_or_default();
-        (0..16).rev().map(|place| digit(4 * place)).collect()
+        let digits: [u8; 16] = core::array::from_fn(|place| {
+            let digit = (self.0 >> (60 - 4 * place)) as u8 & 15;
+            digit + if digit < 10 { b'0' } else { b'a' - 10 }
+        });
+        core::str::from_utf8(&digits).unwrap_or_default().to_owned()
     }
 }
 
@@ -124,21 +127,23 @@ impl Roster {
         }
     }
 
-    fn number(&self, slug: &str) -> Option<usize> {
+    /// The number of a provider's group; it holds as long as the roster.
+    #[must_use]
+    pub fn number(&self, slug: &str) -> Option<usize> {
         self.groups.binary_search_by(|group| group.slug.as_str().cmp(slug)).ok()
     }
 
-    /// The keys of a provider and their turns.
+    /// The group of this number; an empty one if there is none.
     #[must_use]
-    pub fn group(&self, slug: &str) -> &Group {
+    pub fn group(&self, number: Option<usize>) -> &Group {
         static EMPTY: Group = Group { slug: String::new(), keys: Vec::new(), ring: Ring::EMPTY };
-        self.number(slug).and_then(|number| self.groups.get(number)).unwrap_or(&EMPTY)
+        number.and_then(|number| self.groups.get(number)).unwrap_or(&EMPTY)
     }
 
     /// The keys of a provider.
     #[must_use]
     pub fn keys(&self, slug: &str) -> &[Key] {
-        &self.group(slug).keys
+        &self.group(self.number(slug)).keys
     }
 
     /// The providers that have keys, with their keys.

@@ -1,6 +1,6 @@
 //! Leasing: picking the key of an attempt so that all workers together keep to turns and quotas.
 
-use super::indexes::ModelRef;
+use super::indexes::ModelIndex;
 use super::quota::Dimension;
 use super::select::{Selection, Start};
 use super::store::{MAX_RACES, Store};
@@ -60,22 +60,20 @@ impl Pool {
     /// # Errors
     /// Why there is none.
     pub fn lease(&mut self, store: &dyn Store, ask: Ask) -> Result<Lease, NoKey> {
-        let model = ModelRef::new(ask.slug, ask.model);
-        // Cursors are shared by hash.
-        let cursor = model.hash as usize;
         let mut races = 0;
         // Keys without room for a request of this size, which may have room for a smaller one.
         let mut too_small: Vec<(Time, KeyId)> = Vec::new();
         loop {
             let board = self.refresh(store, ask.now);
-            let group = self.roster.group(ask.slug);
+            let ModelIndex { cursor, group, .. } = *self.index(ask);
+            let group = self.roster.group(group);
             let turns = group.ring.turns();
             let (start, in_turn) = match ask.selection.start(ask.conversation, ask.random, turns) {
                 Start::Cursor => (board.cursor(cursor).checked_rem(turns).unwrap_or_default(), true),
                 Start::At(turn) => (turn, false),
                 Start::LessUsed(one, other) => (less_used(store, group, ask, one, other), false),
             };
-            let (id, after) = match self.choose(start, model, ask, &too_small) {
+            let (id, after) = match self.choose(start, ask, &too_small) {
                 Err(NoKey::Tried) => {
                     return Err(too_small.iter().min().map_or(NoKey::Tried, |&(until, id)| NoKey::Cooling(until, id)));
                 }
@@ -97,7 +95,7 @@ impl Pool {
                 Err(Full { until, tokens: true }) if too_small.len() < MAX_TOO_SMALL => too_small.push((until, id)),
                 Err(Full { until, .. }) => {
                     if let Some((_, place)) = self.roster.place(id) {
-                        self.indexes.get(model, &self.roster, &self.pages, ask.now).set(place, until, ask.now);
+                        self.index(ask).index.set(place, until, ask.now);
                     }
                 }
             }
@@ -110,25 +108,19 @@ impl Pool {
     /// Why there is none.
     pub fn has_another(&mut self, store: &dyn Store, ask: Ask) -> Result<(), NoKey> {
         self.refresh(store, ask.now);
-        self.choose(0, ModelRef::new(ask.slug, ask.model), ask, &[]).map(|_| ())
+        self.choose(0, ask, &[]).map(|_| ())
     }
 
     /// The first usable key from a turn on, and the turn after it.
-    fn choose(
-        &mut self,
-        start: u32,
-        model: ModelRef,
-        ask: Ask,
-        too_small: &[(Time, KeyId)],
-    ) -> Result<(KeyId, u32), NoKey> {
+    fn choose(&mut self, start: u32, ask: Ask, too_small: &[(Time, KeyId)]) -> Result<(KeyId, u32), NoKey> {
         let rests_until = self.provider(ask.slug).map_or(Time(0), |state| state.rests_until);
         if rests_until > ask.now {
             return Err(NoKey::Resting(rests_until));
         }
-        let Group { keys, ring, .. } = self.roster.group(ask.slug);
+        let ModelIndex { group, index, .. } = self.indexes.get(ask.slug, ask.model, &self.roster, &self.pages, ask.now);
+        let Group { keys, ring, .. } = self.roster.group(*group);
         let id = |place: u32| keys.get(place as usize).map(|key| key.id);
         let tried = |id: KeyId| ask.tried.contains(&id) || too_small.iter().any(|(_, other)| *other == id);
-        let index = self.indexes.get(model, &self.roster, &self.pages, ask.now);
         index.advance(ask.now);
         if let Some(place) = index.next(ring.place(start), |place| id(place).is_some_and(tried)) {
             return id(place).map(|id| (id, ring.after(start, place))).ok_or(NoKey::Empty);
@@ -141,6 +133,10 @@ impl Pool {
             None if keys.is_empty() => Err(NoKey::Empty),
             None => Err(NoKey::Blocked),
         }
+    }
+
+    fn index(&mut self, ask: Ask) -> &mut ModelIndex {
+        self.indexes.get(ask.slug, ask.model, &self.roster, &self.pages, ask.now)
     }
 
     /// Counts the request, if it fits into the key's quota. Without any known limit it is counted all
