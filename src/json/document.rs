@@ -14,7 +14,6 @@
 
 use core::ops::Range;
 
-use super::Unreadable;
 use super::reader::{Listener, Marks, Reader};
 use super::text::Text;
 
@@ -49,12 +48,12 @@ impl<'t> Document<'t> {
     /// Reads a text that is one JSON value.
     ///
     /// # Errors
-    /// [`Unreadable::Broken`], where the first fault is.
-    pub fn read(text: &'t [u8]) -> Result<Self, Unreadable> {
+    /// Line and column of the first fault, both from 1.
+    pub fn read(text: &'t [u8]) -> Result<Self, (usize, usize)> {
         let mut reader = Reader::new(text);
         // Places are kept in 32 bits.
         let Some(valid) = core::str::from_utf8(text).ok().filter(|text| u32::try_from(text.len()).is_ok()) else {
-            return Err(Unreadable::Broken(1, 1));
+            return Err((1, 1));
         };
         // Prose has a value for some hundred bytes, and a list of numbers one for every few.
         let entries = Vec::with_capacity((text.len() / 16).clamp(16, 1024));
@@ -62,8 +61,7 @@ impl<'t> Document<'t> {
         if reader.value_for(&mut index).is_some() && reader.is_at_end() {
             return Ok(Document { text: valid, entries: index.entries });
         }
-        let (line, column) = reader.position();
-        Err(Unreadable::Broken(line, column))
+        Err(reader.position())
     }
 
     /// The whole value.
@@ -350,7 +348,7 @@ mod tests {
             assert!(serde_json::from_str::<Value>(text).is_err(), "{text}");
         }
         assert!(Document::read(b"\"\xff\"").is_err());
-        assert_eq!(Document::read(b"[1,\n x]").err(), Some(Unreadable::Broken(2, 2)));
+        assert_eq!(Document::read(b"[1,\n x]").err(), Some((2, 2)));
     }
 
     proptest! {
