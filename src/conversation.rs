@@ -19,15 +19,18 @@ pub fn of(body: &[u8]) -> u64 {
     let text = |value| body.get(value).unwrap_or_default();
     let named = [key, user].into_iter().flatten().map(text).find(|text| !matches!(*text, b"null" | b"\"\""));
     if let Some(name) = named {
-        return hash(name.iter().copied());
+        return hash(name);
     }
-    let bytes = beginnings.into_iter().flatten().flat_map(text);
-    let beginning: Vec<u8> = bytes.take(BEGINNING).copied().collect();
-    if beginning.is_empty() { 0 } else { hash(beginning.into_iter()) }
+    let mut beginning = Vec::with_capacity(BEGINNING);
+    for text in beginnings.into_iter().flatten().map(text) {
+        let room = BEGINNING - beginning.len();
+        beginning.extend_from_slice(text.get(..room).unwrap_or(text));
+    }
+    if beginning.is_empty() { 0 } else { hash(&beginning) }
 }
 
-fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
-    let hash = fnv1a(bytes);
+fn hash(bytes: &[u8]) -> u64 {
+    let hash = fnv1a(bytes.iter().copied());
     // Its low bits are the weak ones, and the keys are picked by the remainder.
     (hash ^ (hash >> 32)).max(1)
 }

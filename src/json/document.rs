@@ -14,7 +14,6 @@
 
 use core::ops::Range;
 
-use super::Unreadable;
 use super::reader::{Listener, Marks, Reader};
 use super::text::Text;
 
@@ -34,6 +33,8 @@ struct Entry {
     end: u32,
     /// The index behind this value and all that is in it. While it is open: that of its parent.
     after: u32,
+    /// The first byte, which tells what kind of value it is.
+    first: u8,
     /// A string with escapes.
     escaped: bool,
 }
@@ -49,12 +50,12 @@ impl<'t> Document<'t> {
     /// Reads a text that is one JSON value.
     ///
     /// # Errors
-    /// [`Unreadable::Broken`], where the first fault is.
-    pub fn read(text: &'t [u8]) -> Result<Self, Unreadable> {
+    /// Line and column of the first fault, both from 1.
+    pub fn read(text: &'t [u8]) -> Result<Self, (usize, usize)> {
         let mut reader = Reader::new(text);
         // Places are kept in 32 bits.
         let Some(valid) = core::str::from_utf8(text).ok().filter(|text| u32::try_from(text.len()).is_ok()) else {
-            return Err(Unreadable::Broken(1, 1));
+            return Err((1, 1));
         };
         // Prose has a value for some hundred bytes, and a list of numbers one for every few.
         let entries = Vec::with_capacity((text.len() / 16).clamp(16, 1024));
@@ -62,8 +63,7 @@ impl<'t> Document<'t> {
         if reader.value_for(&mut index).is_some() && reader.is_at_end() {
             return Ok(Document { text: valid, entries: index.entries });
         }
-        let (line, column) = reader.position();
-        Err(Unreadable::Broken(line, column))
+        Err(reader.position())
     }
 
     /// The whole value.
@@ -73,7 +73,7 @@ impl<'t> Document<'t> {
     }
 
     fn entry(&self, at: u32) -> Entry {
-        const NONE: Entry = Entry { start: 0, end: 0, after: u32::MAX, escaped: false };
+        const NONE: Entry = Entry { start: 0, end: 0, after: u32::MAX, first: 0, escaped: false };
         self.entries.get(at as usize).copied().unwrap_or(NONE)
     }
 }
@@ -91,6 +91,12 @@ impl Index<'_> {
     fn len(&self) -> u32 {
         self.entries.len() as u32
     }
+
+    fn push(&mut self, place: Range<usize>, after: u32, escaped: bool) -> Option<()> {
+        let first = *self.text.as_bytes().get(place.start)?;
+        self.entries.push(Entry { start: place.start as u32, end: place.end as u32, after, first, escaped });
+        Some(())
+    }
 }
 
 impl Listener for Index<'_> {
@@ -99,8 +105,7 @@ impl Listener for Index<'_> {
             serde_json::from_str::<serde_json::Value>(self.text.get(place.clone())?).ok()?;
         }
         let after = self.len() + 1;
-        self.entries.push(Entry { start: place.start as u32, end: place.end as u32, after, escaped: marks.escaped });
-        Some(())
+        self.push(place, after, marks.escaped)
     }
 
     fn open(&mut self, at: usize) -> Option<()> {
@@ -109,7 +114,7 @@ impl Listener for Index<'_> {
         }
         self.depth += 1;
         let this = self.len();
-        self.entries.push(Entry { start: at as u32, end: 0, after: self.open, escaped: false });
+        self.push(at..at, self.open, false)?;
         self.open = this;
         Some(())
     }
@@ -138,7 +143,7 @@ impl<'d> Node<'d> {
 
     /// What kind of value begins here.
     fn first(self) -> u8 {
-        self.document.text.as_bytes().get(self.entry().start as usize).copied().unwrap_or_default()
+        self.document.entries.get(self.at as usize).map_or(0, |entry| entry.first)
     }
 
     /// Whether it is `null`.
@@ -190,9 +195,11 @@ impl<'d> Node<'d> {
     /// The text of the string that it is.
     #[must_use]
     pub fn as_text(self) -> Option<Text<'d>> {
-        let Entry { start, end, .. } = self.entry();
-        let inside = self.document.text.get(start as usize + 1..(end as usize).checked_sub(1)?)?;
-        (self.first() == b'"').then(|| Text::escaped(inside))
+        let Entry { start, end, first, .. } = *self.document.entries.get(self.at as usize)?;
+        if first != b'"' {
+            return None;
+        }
+        self.document.text.get(start as usize + 1..end as usize - 1).map(Text::escaped)
     }
 
     /// The values of an array, in order; none of anything else.
@@ -350,7 +357,7 @@ mod tests {
             assert!(serde_json::from_str::<Value>(text).is_err(), "{text}");
         }
         assert!(Document::read(b"\"\xff\"").is_err());
-        assert_eq!(Document::read(b"[1,\n x]").err(), Some(Unreadable::Broken(2, 2)));
+        assert_eq!(Document::read(b"[1,\n x]").err(), Some((2, 2)));
     }
 
     proptest! {

@@ -53,8 +53,7 @@ impl<'a> Text<'a> {
     pub fn decoded(&self) -> Cow<'a, str> {
         match memchr::memchr(b'\\', self.0.as_bytes()) {
             None => self.0.clone(),
-            // Escapes were checked when the document was read.
-            Some(_) => Cow::Owned(serde_json::from_str(&["\"", &self.0, "\""].concat()).unwrap_or_default()),
+            Some(_) => Cow::Owned(unescape(&self.0)),
         }
     }
 
@@ -102,6 +101,46 @@ pub(super) fn escape(mut text: &str, out: &mut String) {
     }
 }
 
+/// The escapes were checked when the document was read; what could not be one would be left out.
+fn unescape(mut text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    loop {
+        let (as_it_is, rest) = text.split_at_checked(plain(text.as_bytes())).unwrap_or((text, ""));
+        out.push_str(as_it_is);
+        let mut rest = rest.chars();
+        let Some(kind) = rest.nth(1) else { return out };
+        text = rest.as_str();
+        out.push(match kind {
+            'b' => '\u{8}',
+            'f' => '\u{c}',
+            'n' => '\n',
+            'r' => '\r',
+            't' => '\t',
+            'u' => {
+                let Some((character, behind)) = character(text) else { continue };
+                text = behind;
+                character
+            }
+            itself => itself,
+        });
+    }
+}
+
+/// The character whose four digits these are, or eight in two escapes, and what stands behind them.
+fn character(digits: &str) -> Option<(char, &str)> {
+    let (first, behind) = code_unit(digits)?;
+    if let Some(alone) = char::from_u32(first.into()) {
+        return Some((alone, behind));
+    }
+    let (second, behind) = code_unit(behind.strip_prefix("\\u")?)?;
+    Some((char::decode_utf16([first, second]).next()?.ok()?, behind))
+}
+
+fn code_unit(digits: &str) -> Option<(u16, &str)> {
+    let (digits, behind) = digits.split_at_checked(4)?;
+    Some((u16::from_str_radix(digits, 16).ok()?, behind))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,7 +152,20 @@ mod tests {
         assert_ne!(Text::escaped("a"), Text::escaped("b"));
     }
 
+    #[test]
+    fn every_escape() {
+        let all = r#"\"\\\/\b\f\n\r\t\u00e9\u20AC\ud83d\ude00\ud83d\uDE00x\u0000y"#;
+        assert_eq!(Text::escaped(all).decoded(), "\"\\/\u{8}\u{c}\n\r\té€😀😀x\0y");
+    }
+
     proptest! {
+        /// What a document takes, it decodes as serde does.
+        #[test]
+        fn as_serde_decodes_it(text in r#"([ -!#-\[\]-~é😀]|\\["\\/bfnrt]|\\u([0-9a-cA-C][0-9a-fA-F]{3}|[dD][89abAB][0-9a-f]{2}\\u[dD][c-fC-F][0-9a-f]{2})){0,12}"#) {
+            let quoted = format!("\"{text}\"");
+            prop_assert_eq!(Text::escaped(&text).decoded().into_owned(), serde_json::from_str::<String>(&quoted).unwrap());
+        }
+
         #[test]
         fn round_trip(text in "[ -~é\u{0}-\u{20}\u{7f}😀]{0,40}", more in "[a\"\n]{0,3}") {
             let mut escaped = Text::of(text.as_str());

@@ -42,6 +42,13 @@ pub(super) enum Path<'p> {
     Item(&'p Path<'p>, &'p str, usize),
 }
 
+impl Path<'_> {
+    #[cold]
+    fn refuse(self, reason: impl fmt::Display) -> Refusal {
+        refuse(if let Path::Root = self { "body".to_owned() } else { self.to_string() }, reason)
+    }
+}
+
 impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Path::Field(parent, name) | Path::Item(parent, name, _)) = self else { return Ok(()) };
@@ -52,6 +59,9 @@ impl fmt::Display for Path<'_> {
         if let Path::Item(_, _, number) = self { write!(f, "[{number}]") } else { Ok(()) }
     }
 }
+
+/// More fields than any object of a chat has, and so few that looking through all for each is quick.
+const MOST_FIELDS: usize = 500;
 
 /// The fields of one object that are still unread.
 pub(super) struct Fields<'p, 'd> {
@@ -64,12 +74,14 @@ impl<'p, 'd> Fields<'p, 'd> {
     /// The fields of `value`, which stands at `path`.
     pub fn of(path: Path<'p>, value: Node<'d>) -> Result<Self, Refusal> {
         if !value.is_object() {
-            let field = if let Path::Root = path { "body".to_owned() } else { path.to_string() };
-            return Err(refuse(field, "must be an object"));
+            return Err(path.refuse("must be an object"));
         }
         // Few objects of a chat have more.
         let mut fields = Vec::with_capacity(8);
-        fields.extend(value.fields().map(Some));
+        fields.extend(value.fields().take(MOST_FIELDS + 1).map(Some));
+        if fields.len() > MOST_FIELDS {
+            return Err(path.refuse(format_args!("must not have more than {MOST_FIELDS} fields")));
+        }
         Ok(Fields { path, fields })
     }
 
@@ -150,5 +162,36 @@ impl<'p, 'd> Fields<'p, 'd> {
     /// The names of the fields that nobody took and that say something.
     pub fn rest(&self) -> impl Iterator<Item = Text<'d>> {
         self.fields.iter().flatten().filter(|(_, value)| !value.is_null()).filter_map(|(key, _)| key.as_text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::Document;
+
+    #[test]
+    fn takes_the_last_of_a_name_and_knows_what_is_left() {
+        let document = Document::read(br#"{"a":1,"b":"x","a":2,"c":null,"d":{"e":[]}}"#).unwrap();
+        let mut fields = Fields::of(Path::Root, document.root()).unwrap();
+        assert_eq!((fields.count("a").unwrap(), fields.count("a").unwrap()), (Some(2), None));
+        assert!(fields.take("c").is_none());
+        let mut inner = fields.required_object("d").unwrap();
+        assert_eq!(inner.count("e").unwrap_err().field, "d.e");
+        assert_eq!(fields.rest().map(|name| name.decoded().into_owned()).collect::<Vec<_>>(), ["b"]);
+        assert_eq!(fields.number("b").unwrap_err().message, "`b` must be a number");
+        assert_eq!(fields.required_text("z").unwrap_err().message, "`z` is missing");
+    }
+
+    #[test]
+    fn paths_and_bounds() {
+        let messages = Path::Item(&Path::Root, "messages", 2);
+        assert_eq!(Path::Field(&messages, "content").to_string(), "messages[2].content");
+        let fields = |count| format!("{{{}}}", vec!["\"x\":1"; count].join(","));
+        for (count, allowed) in [(MOST_FIELDS, true), (MOST_FIELDS + 1, false)] {
+            let text = fields(count);
+            let document = Document::read(text.as_bytes()).unwrap();
+            assert_eq!(Fields::of(messages, document.root()).is_ok(), allowed, "{count}");
+        }
     }
 }

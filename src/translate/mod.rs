@@ -4,9 +4,13 @@
 //! (Google's breaks real SDKs), so the filter speaks the native APIs itself.
 //!
 //! ```text
-//! request:  body ── Chat (read, checked, turns) ──► gemini::request or anthropic::request ──► body
-//! answer:   body ── gemini::answer or anthropic::answer ──► events ──► one completion, or chunks
+//! request:  Document ── Chat (checked, turns) ──► gemini::request or anthropic::request ──► Writer
+//! answer:   Document ── gemini::answer or anthropic::answer ──► events ──► completion or chunks ──► Writer
 //! ```
+//!
+//! Chats are long and mostly text, and a stream has hundreds of chunks. So between the document and what
+//! is written stand only places in the document: no tree of values, no copy of a text. Schemas and
+//! errors, which are rewritten from the ground up, are taken apart as serde's values.
 //!
 //! A dialect sees no other, and there is no common request format beyond what OpenAI itself has. What
 //! the target cannot say is left out where the answer means the same without it, and refused with the
@@ -40,7 +44,7 @@ pub use fields::Refusal;
 use fields::refuse;
 pub use stream::Stream;
 
-use crate::json::{Document, Node, Unreadable, Writer};
+use crate::json::{Document, Node, Writer};
 
 /// Whose API is spoken upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,11 +127,8 @@ pub fn request(target: Target, model: &str, body: &[u8], options: &Options) -> R
 }
 
 fn read(body: &[u8]) -> Result<Document<'_>, Refusal> {
-    Document::read(body).map_err(|problem| match problem {
-        Unreadable::Broken(line, column) => {
-            refuse("body", format_args!("is not JSON: the first fault is in line {line}, column {column}"))
-        }
-        Unreadable::Duplicate(name) => refuse(name, "stands there twice"),
+    Document::read(body).map_err(|(line, column)| {
+        refuse("body", format_args!("is not JSON: the first fault is in line {line}, column {column}"))
     })
 }
 

@@ -128,7 +128,7 @@ pub(super) fn thoughts(call: &Call, mut each: impl FnMut(Node)) {
     // The client had them in its hands: whatever else it put there is not passed on.
     let is_thought =
         |block: &Node| block.get("type").is_some_and(|kind| kind.is("thinking") || kind.is("redacted_thinking"));
-    let json = match call.extra(&["anthropic", "thinking_blocks"]) {
+    let json = match call.extra(&[PROVIDER, "thinking_blocks"]) {
         Some(extra) if extra.is_array() => return extra.items().filter(is_thought).for_each(each),
         Some(extra) => extra.as_text().map(|json| json.decoded().into_owned()),
         None => call.payload(PROVIDER),

@@ -175,10 +175,9 @@ fn begin_token(candidate: Node, out: &mut Writer) {
     let token = candidate.get("token").and_then(Node::as_text).unwrap_or_default();
     out.object();
     out.field("token", &token);
-    match candidate.get("logProbability").filter(|number| number.is_number()) {
-        Some(number) => out.field("logprob", number),
-        None => out.field("logprob", 0u64),
-    }
+    let logprob = candidate.get("logProbability").filter(|number| number.is_number());
+    out.name("logprob");
+    out.raw(logprob.map_or("0.0", Node::raw));
     out.name("bytes");
     out.array();
     token.decoded().bytes().for_each(|byte| out.value(u64::from(byte)));

@@ -104,7 +104,7 @@ fn call_part(call: &Call, abilities: Gemini, out: &mut Writer) {
         out.field("id", call_id::plain(&call.id));
     }
     out.end_object();
-    if let Some(signature) = call.extra(&["google", "thought_signature"]) {
+    if let Some(signature) = call.extra(&[PROVIDER, "thought_signature"]) {
         out.field("thoughtSignature", signature);
     } else if let Some(signature) = call.payload(PROVIDER) {
         out.field("thoughtSignature", signature.as_str());
