@@ -178,10 +178,9 @@ impl Balancer {
         lifecycle::learn(&mut self.pool, store, subject, verdict);
     }
 
-    /// Upstream: a successful answer has ended, with so many tokens.
-    pub fn served(&mut self, store: &dyn Store, ticket: &Ticket, tokens: Usage, now: Time) {
-        let subject = subject(&self.config, &self.tally, &self.journal, ticket, now);
-        lifecycle::served(&self.pool, store, subject, tokens);
+    /// Upstream: a successful answer has ended, with so many tokens. The `clock` is asked if they count.
+    pub fn served(&self, store: &dyn Store, ticket: &Ticket, tokens: Usage, clock: impl Fn() -> Time) {
+        lifecycle::served(&self.pool, store, ticket, tokens, clock);
         if self.config.token_metrics {
             self.tally.add(ticket.slug(), Counter::TokensIn, tokens.input);
             self.tally.add(ticket.slug(), Counter::TokensOut, tokens.output);

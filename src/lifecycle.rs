@@ -28,6 +28,7 @@ use crate::pool::record::{Block, Note, Pause, Reason, Record, Sync, Trial};
 use crate::pool::store::Store;
 use crate::pool::{Lease, Pool, counts};
 use crate::provider::Api;
+use crate::ticket::Ticket;
 use crate::time::{DAY, MINUTE, Span, Time};
 
 /// How long a key is left alone by more requests than it takes at a time.
@@ -106,18 +107,19 @@ pub fn unanswered(pool: &mut Pool, store: &dyn Store, subject: Subject) {
 }
 
 /// A request was served with so many tokens: they take the place of those that were expected, if
-/// tokens are limited at all.
-pub fn served(pool: &Pool, store: &dyn Store, subject: Subject, tokens: Usage) {
-    let Subject { slug, upstream, model, lease, leased_at, now, .. } = subject;
-    let learned = pool.provider(slug).map(|state| state.learned(model)).unwrap_or_default();
+/// tokens are limited at all. Only then the `clock` is asked.
+pub fn served(pool: &Pool, store: &dyn Store, ticket: &Ticket, tokens: Usage, clock: impl Fn() -> Time) {
+    let Ticket { upstream, model, lease, leased_at, .. } = ticket;
+    let learned = pool.provider(&upstream.slug).map(|state| state.learned(model)).unwrap_or_default();
     let (Some(expected), true) = (lease.counted, upstream.quota(model).or(learned).counts_tokens()) else { return };
     let tokens = match upstream.provider.api {
         // Google's token quotas count what goes in.
         Api::Gemini => tokens.input,
         _ => tokens.input.saturating_add(tokens.output),
     };
+    let now = clock();
     counts::change(store, lease.id, model, now, &mut |usage| {
-        usage.correct(upstream.provider.minute, expected, tokens, leased_at, now);
+        usage.correct(upstream.provider.minute, expected, tokens, *leased_at, now);
         true
     });
 }

@@ -108,7 +108,7 @@ impl Policy for Pool {
             Next::Retry => Step::Retry,
             _ if answer.status == 200 => {
                 let tokens = Usage { input: request.tokens, output: 0 };
-                balancer.served(&self.store, ticket, tokens, now);
+                balancer.served(&self.store, ticket, tokens, || now);
                 Step::Served
             }
             _ => Step::Failed,

@@ -172,8 +172,8 @@ impl Upstream {
     /// A successful answer has ended: its tokens are known.
     fn count(&self, watcher: &Watcher) {
         if let (Some(tokens), Some(balancer), Some(ticket)) = (watcher.usage(), &self.balancer, &self.ticket) {
-            let mut balancer = balancer.borrow_mut();
-            balancer.served(&host::SharedData, &ticket.borrow(), tokens, host::now());
+            let balancer = balancer.borrow();
+            balancer.served(&host::SharedData, &ticket.borrow(), tokens, host::now);
             if balancer.config.token_metrics {
                 host::note(host::TOKENS_IN, &tokens.input.to_string());
                 host::note(host::TOKENS_OUT, &tokens.output.to_string());

@@ -128,7 +128,7 @@ impl World {
                 one_balance::translate::answer(shape, "chatcmpl-1", 1, exchange.answer).map_or(0, |body| body.len());
         }
         if let Some(tokens) = watcher.usage() {
-            self.balancer.served(&self.store, &ticket, tokens, self.now);
+            self.balancer.served(&self.store, &ticket, tokens, || self.now);
         }
         size
     }
