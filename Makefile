@@ -69,6 +69,7 @@ lint: $(STAMPS)/tests $(STAMPS)/targets ## formatting and lints of Rust and Pyth
 	cargo clippy --quiet --target $(WASI) --lib -- -D warnings
 	cd tests/fuzz && cargo fmt --check && cargo clippy --quiet --release -- -D warnings
 	cd tests/bench/core && cargo fmt --check
+	cd tests/bench/floor && cargo fmt --check
 	cd tests/bench/upstream && cargo fmt --check
 	$(BIN)/ruff check $(PYTHONS)
 	$(BIN)/ruff format --check $(PYTHONS)
@@ -77,6 +78,7 @@ format: $(STAMPS)/tests ## format Rust and Python
 	cargo fmt
 	cd tests/fuzz && cargo fmt
 	cd tests/bench/core && cargo fmt
+	cd tests/bench/floor && cargo fmt
 	cd tests/bench/upstream && cargo fmt
 	$(BIN)/ruff check --fix $(PYTHONS)
 	$(BIN)/ruff format $(PYTHONS)
@@ -94,6 +96,7 @@ $(WRK): | $(STAMPS)
 
 bench: $(STAMPS)/run $(MODULE) $(WRK) ## the filter's cost against bare Envoy (QUICK=1: a minute; ONLY=word)
 	@cd tests/bench/upstream && cargo build --quiet --release --target-dir ../../../target/bench
+	@cd tests/bench/floor && cargo build --quiet --release --target $(WASI) --target-dir ../../../target/bench
 	@$(BIN)/python tests/bench/bench.py
 
 bench-core: $(STAMPS)/bench $(MODULE) ## without Envoy: the module's instructions, the core's time and allocations per request

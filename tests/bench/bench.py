@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT / "envoy"))
 from run import Envoy, configure, load, walk  # noqa: E402
 
 BUILT = ROOT / "target" / "bench"
+FLOOR = BUILT / "wasm32-wasip1" / "release" / "bench_floor.wasm"
 WRK = ROOT / ".cache" / "wrk"
 AUTH_KEY = "bench-auth-key"
 QUICK = os.environ.get("QUICK", "") not in ("", "0")
@@ -47,7 +48,7 @@ class Work:
     path: str
     bare_path: str
     body: bytes
-    cpu: float
+    cpu: float | None
     throughput: float | None = None
     bare_requests: int = 1
     """One request here stands against so many bare ones."""
@@ -108,18 +109,23 @@ def without_filter(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def start(stack: contextlib.ExitStack, filtered: dict[str, Any] | None, concurrency: int = 1) -> Envoy:
-    config = configure(load(), port=0, admin_port=0)
-    if filtered is None:
+def start(
+    stack: contextlib.ExitStack,
+    filtered: dict[str, Any] | None,
+    concurrency: int = 1,
+    floor: str = "",
+) -> Envoy:
+    """An Envoy with the filter, without one, or with one that decides nothing (floor/src/lib.rs)."""
+    config = configure(load(), port=0, admin_port=0, **({"module": FLOOR} if floor else {}))
+    for node in walk(config):
+        if node.get("root_id") == "downstream":
+            node["configuration"]["value"] = floor or json.dumps(filtered)
+    if filtered is None and not floor:
         config = without_filter(config)
-    else:
-        for node in walk(config):
-            if node.get("root_id") == "downstream":
-                node["configuration"]["value"] = json.dumps(filtered)
     log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))) / "envoy.log"
     envoy = Envoy(config, os.environ, log, concurrency=concurrency, access_log=subprocess.DEVNULL)
     if filtered is None:
-        envoy._serves = lambda: True  # /healthz is the filter's
+        envoy._serves = lambda: True  # /healthz is the filter's own
     stack.callback(envoy.stop)
     return envoy.start()
 
@@ -217,8 +223,8 @@ def compare(filtered: Side, bare: Side, work: Work, body: Path) -> dict[str, Any
             cpu.append(one["cpu"] / (other["cpu"] * work.bare_requests))
             rate.append(one["rate"] / other["rate"])
     result = {"work": work.name, "cpu": vars(Ratio.of(cpu)), "throughput": vars(Ratio.of(rate))}
-    goals = (f"≤{work.cpu:.2f}", f"≥{work.throughput:.2f}" if work.throughput else "")
-    shown = str(Ratio.of(rate)) if work.throughput else ""
+    goals = (f"≤{work.cpu:.2f}" if work.cpu else "", f"≥{work.throughput:.2f}" if work.throughput else "")
+    shown = str(Ratio.of(rate)) if work.bare_requests == 1 else ""
     print(ROW.format(work.name, str(Ratio.of(cpu)), goals[0], shown, goals[1]), flush=True)
     return result
 
@@ -245,6 +251,11 @@ def main() -> int:
                 results.append(compare(filtered, bare, work, body))
         native = WORKS[0]
         body.write_bytes(native.body)
+        for name, calls in (("two filters that do nothing", "none"), ("that make the same calls", "calls")):
+            if only in name:
+                side = Side(start(stack, None, floor=calls), host)
+                work = replace(native, name=name, path=native.bare_path, cpu=None, throughput=None)
+                results.append(compare(side, bare, work, body))
         if only in "latency":
             added = []
             for _ in range(ROUNDS):
