@@ -25,7 +25,7 @@ use crate::pool::store::Store;
 use crate::pool::{Ask, Lease, NoKey, Pool};
 use crate::provider::{Auth, Provider};
 use crate::reply::{Reply, retry_headers};
-use crate::request::{Edit, REMOVED_UPSTREAM};
+use crate::rewrite::{Edit, REMOVED_UPSTREAM};
 use crate::ticket::Ticket;
 use crate::time::{Span, Time};
 

@@ -15,8 +15,9 @@ use crate::config::{AiGateway, Config, OpenAiFormat, Upstream};
 use crate::json;
 use crate::reply::{Rendered, Reply};
 use crate::request::{
-    Edit, Forward, Intake, NewBody, check_model, check_provider, gateway, pick, unknown_provider, unreadable,
+    Forward, Intake, NewBody, check_model, check_provider, gateway, pick, unknown_provider, unreadable,
 };
+use crate::rewrite::Edit;
 use crate::route::Endpoint;
 use crate::target::Target;
 use crate::translate::{self, Options, Translated};

@@ -25,6 +25,7 @@ pub mod pool;
 pub mod provider;
 pub mod reply;
 pub mod request;
+pub mod rewrite;
 pub mod route;
 pub mod secret;
 pub mod target;

@@ -3,7 +3,6 @@
 //! The order of decisions: path, credential, provider, body, model, rights. Nothing that only a
 //! valid AUTH_KEY may learn is told before the credential has been checked.
 
-use std::borrow::Cow;
 use std::rc::Rc;
 
 use crate::auth::{Definition, Denied};
@@ -15,64 +14,18 @@ use crate::headers::Headers;
 use crate::json::Unreadable;
 use crate::model::{self, MAX_MODEL_BYTES};
 use crate::pool::select::Selection;
-use crate::provider::{Api, CREDENTIAL_HEADERS};
+use crate::provider::Api;
 use crate::reply::{Rendered, Reply};
+use crate::rewrite::{self, Edit};
 use crate::route::{self, Endpoint, Route};
 use crate::target::Target;
 use crate::ticket::Ticket;
 use crate::time::Time;
 use crate::url;
 
-/// Headers of the client that do not go up: they say who and where it is, or carry a credential
-/// that is no provider's business. A browser's `origin` also makes Anthropic refuse the key.
-const PRIVATE_HEADERS: &[&str] = &[
-    "cf-aig-authorization",
-    "cookie",
-    "forwarded",
-    "origin",
-    "proxy-authorization",
-    "referer",
-    "true-client-ip",
-    "via",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "x-real-ip",
-    "x-request-id",
-];
-/// The same, by how the names begin. `x-forwarded-proto` is the exception: Envoy finds no route
-/// without it, so the upstream filter takes it out.
-const PRIVATE_PREFIXES: &[&str] = &["cf-", "x-envoy-", "x-forwarded-", "x-one-balance-"];
 /// About how many bytes of a request are one token, for the quotas of tokens per minute. What an
 /// answer then says takes its place.
 const BYTES_PER_TOKEN: u64 = 4;
-/// What the upstream filter removes before the provider sees the request; Istio's gateways have the
-/// router add the count.
-pub const REMOVED_UPSTREAM: [&str; 2] = [PROTO_HEADER, "x-envoy-attempt-count"];
-const PROTO_HEADER: &str = "x-forwarded-proto";
-
-/// How browsers hand a key to OpenAI's WebSocket API, which lets them set no header.
-const WEBSOCKET_KEY: &str = "openai-insecure-api-key.";
-const WEBSOCKET_PROTOCOL: &str = "sec-websocket-protocol";
-
-/// A change of the request's headers.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Edit {
-    /// Set to this value, whatever was there.
-    Set(&'static str, Cow<'static, str>),
-    /// Take out.
-    Remove(Cow<'static, str>),
-}
-
-/// Names only: among the values are a pooled key and the gateway's token.
-impl core::fmt::Debug for Edit {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Edit::Set(name, _) => write!(f, "Set({name})"),
-            Edit::Remove(name) => write!(f, "Remove({name})"),
-        }
-    }
-}
-
 /// What the headers of a request lead to.
 #[derive(Debug)]
 pub enum Step {
@@ -209,7 +162,7 @@ fn check_credential<'a>(
     clock: impl Fn() -> Time,
 ) -> Result<(usize, &'a Definition), Reply> {
     let in_query = url::query_value(query, "key");
-    let candidates = credentials(headers, in_query.as_deref());
+    let candidates = rewrite::credentials(headers).chain(in_query.as_deref().map(str::as_bytes));
     config.auth.check(candidates, clock).map_err(|denied| match denied {
         Denied::Missing => Reply::new(
             401,
@@ -219,25 +172,6 @@ fn check_credential<'a>(
         Denied::Wrong => Reply::new(401, "invalid_auth_key", "This AUTH_KEY is not known here."),
         Denied::Expired => Reply::new(401, "expired_auth_key", "This AUTH_KEY has expired; ask for a new one."),
     })
-}
-
-/// Every text of a request that may be an AUTH_KEY.
-fn credentials<'a>(headers: &'a Headers, in_query: Option<&'a str>) -> Vec<&'a [u8]> {
-    let mut found = Vec::new();
-    for (name, value) in headers.iter() {
-        if name == WEBSOCKET_PROTOCOL.as_bytes() {
-            let keys = websocket_protocols(value).filter_map(|text| text.strip_prefix(WEBSOCKET_KEY.as_bytes()));
-            found.extend(keys);
-        } else if CREDENTIAL_HEADERS.iter().any(|credential| credential.as_bytes() == name) {
-            let value = value.trim_ascii();
-            found.push(match value.split_at_checked(7) {
-                Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => key.trim_ascii(),
-                _ => value,
-            });
-        }
-    }
-    found.extend(in_query.map(str::as_bytes));
-    found
 }
 
 impl Intake {
@@ -324,7 +258,7 @@ impl Intake {
             let message = format!("The model's name is longer than {MAX_MODEL_BYTES} bytes.");
             return Err(Reply::new(400, "invalid_model", message));
         }
-        let mut edits = self.edits(target, body.as_ref().map(|body| body.size));
+        let mut edits = rewrite::edits(&self.headers, target, body.as_ref().map(|body| body.size));
         let absent = upstream.provider.headers.iter().filter(|(name, _)| !self.headers.has(name));
         edits.extend(absent.map(|&(name, value)| Edit::Set(name, value.into())));
         if let Some(token) = gateway.and_then(|gateway| gateway.token.as_ref()) {
@@ -339,67 +273,6 @@ impl Intake {
         };
         Ok(Forward { edits, body, ticket })
     }
-
-    /// What becomes of the client's headers.
-    fn edits(&self, target: Target, new_length: Option<usize>) -> Vec<Edit> {
-        let mut edits = self.removals();
-        if self.headers.text(":scheme") != Some(target.scheme()) {
-            edits.push(Edit::Set(":scheme", target.scheme().into()));
-        }
-        edits.push(Edit::Set(":path", target.path.into()));
-        edits.push(Edit::Set(":authority", target.authority.into()));
-        // Errors are read on their way, and a compressed one could not be.
-        edits.push(Edit::Set("accept-encoding", "identity".into()));
-        if let Some(protocols) = self.websocket_protocols() {
-            edits.push(match protocols.is_empty() {
-                true => Edit::Remove(WEBSOCKET_PROTOCOL.into()),
-                false => Edit::Set(WEBSOCKET_PROTOCOL, protocols.into()),
-            });
-        }
-        if let Some(length) = new_length {
-            edits.push(Edit::Set("content-length", length.to_string().into()));
-        }
-        edits
-    }
-
-    /// Each private header once, however often it came.
-    fn removals(&self) -> Vec<Edit> {
-        // Room for what is added to them.
-        let mut edits = Vec::with_capacity(16);
-        for (name, _) in self.headers.iter() {
-            if let Some(name) = private(name) {
-                let edit = Edit::Remove(name);
-                if !edits.contains(&edit) {
-                    edits.push(edit);
-                }
-            }
-        }
-        edits
-    }
-
-    /// The protocols that are left without the key, if a key is among them.
-    fn websocket_protocols(&self) -> Option<String> {
-        let is_key = |protocol: &&[u8]| protocol.starts_with(WEBSOCKET_KEY.as_bytes());
-        let protocols = || self.headers.all(WEBSOCKET_PROTOCOL).flat_map(websocket_protocols);
-        protocols().find(is_key)?;
-        let kept = protocols().filter(|protocol| !is_key(protocol));
-        Some(kept.map(String::from_utf8_lossy).collect::<Vec<_>>().join(", "))
-    }
-}
-
-fn websocket_protocols(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|protocol| !protocol.is_empty())
-}
-
-/// The name of a header that does not go up.
-fn private(name: &[u8]) -> Option<Cow<'static, str>> {
-    let mut known = CREDENTIAL_HEADERS.iter().chain(PRIVATE_HEADERS);
-    if let Some(known) = known.find(|known| known.as_bytes() == name) {
-        return Some((*known).into());
-    }
-    let prefixed = PRIVATE_PREFIXES.iter().any(|prefix| name.starts_with(prefix.as_bytes()));
-    let prefixed = prefixed && name != PROTO_HEADER.as_bytes();
-    prefixed.then(|| String::from_utf8_lossy(name).into_owned().into())
 }
 
 /// The gateway a provider is asked through: none if it has a place of its own.

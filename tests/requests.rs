@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use one_balance::config::Config;
-use one_balance::request::Edit;
+use one_balance::rewrite::Edit;
 use support::forward;
 
 fn config(extra: &[(&str, &str)]) -> Config {

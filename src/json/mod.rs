@@ -135,7 +135,7 @@ fn is_key(quoted: &[u8], escaped: bool, name: &str) -> bool {
     if escaped {
         return serde_json::from_slice::<String>(quoted).is_ok_and(|key| key == name);
     }
-    // Comparing is dear, byte by byte; most names differ in their length or first letter.
+    // Most names differ in their length or first letter.
     quoted.len() == name.len() + 2
         && quoted.get(1) == name.as_bytes().first()
         && quoted.get(1..quoted.len() - 1) == Some(name.as_bytes())

@@ -190,11 +190,12 @@ impl<'a> Reader<'a> {
         loop {
             rest = rest.get(plain(rest)..).unwrap_or_default();
             match rest {
+                // Looked up, for text has an escape for every few words.
+                [b'\\', second, behind @ ..] if SHORT_ESCAPES.get(usize::from(*second)) == Some(&true) => rest = behind,
                 [b'"', behind @ ..] => {
                     self.at = self.text.len() - behind.len();
                     return Some(start..self.at);
                 }
-                [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', behind @ ..] => rest = behind,
                 [b'\\', b'u', digits @ ..] if digits.first_chunk().is_some_and(are_hex) => {
                     // D800 to DFFF, where it is doubtful whether both halves of a pair are there.
                     self.marks.doubtful |=
@@ -253,6 +254,19 @@ impl<'a> Reader<'a> {
         Some(())
     }
 }
+
+/// What may stand behind a backslash, but for `u`.
+const SHORT_ESCAPES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut escapes = b"\"\\/bfnrt".as_slice();
+    while let [first, rest @ ..] = escapes {
+        if let Some((_, [slot, ..])) = table.split_at_mut_checked(*first as usize) {
+            *slot = true;
+        }
+        escapes = rest;
+    }
+    table
+};
 
 /// Whether four bytes are hexadecimal digits: all four at once, for some texts have nothing but escapes.
 fn are_hex(digits: &[u8; 4]) -> bool {

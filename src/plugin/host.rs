@@ -6,7 +6,7 @@ use proxy_wasm::types::{BufferType, MapType};
 use super::abi;
 use crate::headers::Headers;
 use crate::pool::store::Store;
-use crate::request::Edit;
+use crate::rewrite::Edit;
 use crate::ticket::Stub;
 use crate::time::Time;
 
