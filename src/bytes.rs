@@ -3,7 +3,7 @@
 //! Everything that compares strings comes here in the end, and a request does so two hundred times:
 //! header names, slugs, models. The C library of Rust's WASI target goes byte by byte, nine
 //! instructions each, which was a quarter of all that a request executed; the adapter puts this in
-//! the place of its `memcmp`.
+//! the place of its `memcmp`. So nothing here may compare slices: that would come back here.
 
 /// Which of two slices of the same length comes first: negative if `one` does, 0 if they are equal.
 #[must_use]

@@ -35,9 +35,11 @@ FLOOR = BUILT / "wasm32-wasip1" / "release" / "bench_floor.wasm"
 WRK = ROOT / ".cache" / "wrk"
 AUTH_KEY = "bench-auth-key"
 QUICK = os.environ.get("QUICK", "") not in ("", "0")
-ROUNDS = 3 if QUICK else 7
+ROUNDS = 2 if QUICK else 7
+WARM_UP = 0 if QUICK else 1
+"""Rounds before those that count."""
 SECONDS = 1 if QUICK else 3
-SOAK_REQUESTS = 50_000 if QUICK else 1_000_000
+SOAK_REQUESTS = 20_000 if QUICK else 1_000_000
 
 
 @dataclass(frozen=True)
@@ -215,11 +217,11 @@ ROW = "{:<28}{:>22}{:>8}{:>26}{:>8}"
 
 def compare(filtered: Side, bare: Side, work: Work, body: Path) -> dict[str, Any]:
     cpu, rate = [], []
-    for turn in range(ROUNDS + 1):
+    for turn in range(WARM_UP + ROUNDS):
         numbered = work.bare_requests > 1
         one = filtered.ask(work.path, body, numbered=numbered)
         other = bare.ask(work.bare_path, body, numbered=numbered)
-        if turn:  # the first warms up
+        if turn >= WARM_UP:
             cpu.append(one["cpu"] / (other["cpu"] * work.bare_requests))
             rate.append(one["rate"] / other["rate"])
     result = {"work": work.name, "cpu": vars(Ratio.of(cpu)), "throughput": vars(Ratio.of(rate))}
