@@ -275,8 +275,8 @@ impl Balancer {
     }
 
     fn lease(&mut self, store: &dyn Store, ticket: &Ticket, random: u64, now: Time) -> Result<Lease, Reply> {
-        let config = self.config.clone();
-        self.pool.lease(store, ask(&config, ticket, random, now)).or_else(|reason| match reason {
+        let config = &self.config;
+        self.pool.lease(store, ask(config, ticket, random, now)).or_else(|reason| match reason {
             NoKey::Cooling(_, id)
                 if config.when_all_cooling == WhenAllCooling::TryEarliest && !ticket.tried.contains(&id) =>
             {
@@ -296,22 +296,11 @@ fn subject<'a>(
     now: Time,
 ) -> Subject<'a> {
     let Ticket { upstream, model, lease, leased_at, .. } = ticket;
-    Subject {
-        slug: &upstream.slug,
-        upstream,
-        model,
-        lease: *lease,
-        leased_at: *leased_at,
-        policy: &config.policy,
-        now,
-        tally,
-        journal,
-    }
+    Subject { upstream, model, lease: *lease, leased_at: *leased_at, policy: &config.policy, now, tally, journal }
 }
 
 fn ask<'a>(config: &Config, ticket: &'a Ticket, random: u64, now: Time) -> Ask<'a> {
     Ask {
-        slug: &ticket.upstream.slug,
         upstream: &ticket.upstream,
         model: &ticket.model,
         tried: &ticket.tried,

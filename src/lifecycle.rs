@@ -42,8 +42,6 @@ const REFUSED_REST: Span = Span::secs(600);
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
     /// The provider.
-    pub slug: &'a str,
-    /// What is configured of it.
     pub upstream: &'a Upstream,
     /// The model.
     pub model: &'a str,
@@ -101,7 +99,7 @@ pub fn learn(pool: &mut Pool, store: &dyn Store, subject: Subject, verdict: &Ver
 
 /// An attempt that came to no answer says nothing of its key.
 pub fn unanswered(pool: &mut Pool, store: &dyn Store, subject: Subject) {
-    subject.tally.add(subject.slug, Counter::Answer(NO_ANSWER), 1);
+    subject.tally.add(&subject.upstream.slug, Counter::Answer(NO_ANSWER), 1);
     release_trial(pool, store, subject);
     give_back(store, subject);
 }
@@ -131,7 +129,7 @@ struct Lesson<'a> {
 
 impl Lesson<'_> {
     fn success(&self, pool: &mut Pool, store: &dyn Store, exhausted: Option<Exhausted>) -> Walk {
-        let Subject { slug, model, lease, leased_at, now, .. } = self.subject;
+        let Subject { upstream: Upstream { slug, .. }, model, lease, leased_at, now, .. } = self.subject;
         let held =
             pool.record(lease.id).is_some_and(|record| record.resting.is_some() || record.model(model).is_some());
         if held {
@@ -231,7 +229,7 @@ impl Lesson<'_> {
     /// Notes an unexplained 429. If it is one of very many, the fault is that of the address all
     /// requests come from: the provider rests, and the keys are not blamed.
     fn is_the_address(&self, pool: &mut Pool, store: &dyn Store) -> bool {
-        let Subject { slug, model, lease, now, .. } = self.subject;
+        let Subject { upstream: Upstream { slug, .. }, model, lease, now, .. } = self.subject;
         let noted = pool.change_provider(store, slug, |state| state.unexplained(lease.id, now));
         let Some(Some(keys)) = noted else { return false };
         let acquit = |record: &mut Record| {
@@ -249,7 +247,7 @@ impl Lesson<'_> {
     }
 
     fn credential(&self, pool: &mut Pool, store: &dyn Store) -> Walk {
-        let Subject { slug, lease, now, .. } = self.subject;
+        let Subject { upstream: Upstream { slug, .. }, lease, now, .. } = self.subject;
         let blamed = pool.change_provider(store, slug, |state| state.refused(lease.id, now));
         if blamed == Some(false) {
             let line = format_args!("{slug} refuses many keys at once; they rest instead of being blocked");
@@ -281,7 +279,7 @@ impl Lesson<'_> {
     }
 
     fn cool(&self, pool: &mut Pool, store: &dyn Store, reason: Reason, until: Time, trial: Trial) {
-        let Subject { slug, model, lease, now, .. } = self.subject;
+        let Subject { upstream: Upstream { slug, .. }, model, lease, now, .. } = self.subject;
         let pause = Pause { from: now, until, reason, trial, sync: self.sync_of(pool, reason) };
         pool.change(store, lease.id, now, |record| {
             record.cool(model, pause);
@@ -295,7 +293,7 @@ impl Lesson<'_> {
     }
 
     fn rest(&self, pool: &mut Pool, store: &dyn Store, reason: Reason, until: Time) {
-        let Subject { slug, lease, now, .. } = self.subject;
+        let Subject { upstream: Upstream { slug, .. }, lease, now, .. } = self.subject;
         let pause = Pause { from: now, until, reason, trial: Trial::Needed, sync: Sync::Local };
         pool.change(store, lease.id, now, |record| {
             record.rest(pause);
@@ -309,7 +307,8 @@ impl Lesson<'_> {
 
     /// Learns a limit, for the model or, if it differs from what other keys have said, for the key.
     fn limit(&self, pool: &mut Pool, store: &dyn Store, stated: &StatedLimit) {
-        let Subject { slug, model, lease, upstream, now, .. } = self.subject;
+        let Subject { model, lease, upstream, now, .. } = self.subject;
+        let slug = &upstream.slug;
         let (Some(dimension), Some(limit)) = (self.dimension(stated), stated.limit.filter(|limit| *limit > 0)) else {
             return;
         };
@@ -380,7 +379,7 @@ impl Lesson<'_> {
     }
 
     fn tally(&self, counter: Counter) {
-        self.subject.tally.add(self.subject.slug, counter, 1);
+        self.subject.tally.add(&self.subject.upstream.slug, counter, 1);
     }
 
     fn shown_key(&self, pool: &Pool) -> String {

@@ -135,10 +135,7 @@ fn is_key(quoted: &[u8], escaped: bool, name: &str) -> bool {
     if escaped {
         return serde_json::from_slice::<String>(quoted).is_ok_and(|key| key == name);
     }
-    // Most names differ in their length or first letter.
-    quoted.len() == name.len() + 2
-        && quoted.get(1) == name.as_bytes().first()
-        && quoted.get(1..quoted.len() - 1) == Some(name.as_bytes())
+    quoted.get(1..quoted.len().saturating_sub(1)) == Some(name.as_bytes())
 }
 
 /// The text of a value that is a JSON string.

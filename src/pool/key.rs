@@ -23,9 +23,7 @@ impl KeyId {
         let digest = Sha256::new().chain_update(slug).chain_update([0]).chain_update(key.expose()).finalize();
         KeyId(digest.iter().take(8).fold(0, |id, &byte| id << 8 | u64::from(byte)))
     }
-}
 
-impl KeyId {
     /// As it is displayed. Every answer shows one, and the formatter takes five times as long.
     fn hex(self) -> String {
         let digits: [u8; 16] = core::array::from_fn(|place| {
@@ -38,7 +36,7 @@ impl KeyId {
 
 impl core::fmt::Display for KeyId {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{:016x}", self.0)
+        f.write_str(&self.hex())
     }
 }
 

@@ -24,8 +24,6 @@ struct Full {
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
     /// The provider.
-    pub slug: &'a str,
-    /// What is configured of it.
     pub upstream: &'a Upstream,
     /// The model; empty if there is none.
     pub model: &'a str,
@@ -113,11 +111,12 @@ impl Pool {
 
     /// The first usable key from a turn on, and the turn after it.
     fn choose(&mut self, start: u32, ask: Ask, too_small: &[(Time, KeyId)]) -> Result<(KeyId, u32), NoKey> {
-        let rests_until = self.provider(ask.slug).map_or(Time(0), |state| state.rests_until);
+        let rests_until = self.provider(&ask.upstream.slug).map_or(Time(0), |state| state.rests_until);
         if rests_until > ask.now {
             return Err(NoKey::Resting(rests_until));
         }
-        let ModelIndex { group, index, .. } = self.indexes.get(ask.slug, ask.model, &self.roster, &self.pages, ask.now);
+        let ModelIndex { group, index, .. } =
+            self.indexes.get(&ask.upstream.slug, ask.model, &self.roster, &self.pages, ask.now);
         let Group { keys, ring, .. } = self.roster.group(*group);
         let id = |place: u32| keys.get(place as usize).map(|key| key.id);
         let tried = |id: KeyId| ask.tried.contains(&id) || too_small.iter().any(|(_, other)| *other == id);
@@ -136,7 +135,7 @@ impl Pool {
     }
 
     fn index(&mut self, ask: Ask) -> &mut ModelIndex {
-        self.indexes.get(ask.slug, ask.model, &self.roster, &self.pages, ask.now)
+        self.indexes.get(&ask.upstream.slug, ask.model, &self.roster, &self.pages, ask.now)
     }
 
     /// Counts the request, if it fits into the key's quota. Without any known limit it is counted all
@@ -148,7 +147,7 @@ impl Pool {
         let Ask { model, tokens, now, .. } = ask;
         let Provider { minute, daily_reset, .. } = *ask.upstream.provider;
         let configured = ask.upstream.quota(model);
-        let learned = self.provider(ask.slug).map(|state| state.learned(model)).unwrap_or_default();
+        let learned = self.provider(&ask.upstream.slug).map(|state| state.learned(model)).unwrap_or_default();
         let day_ends = self.days.end(daily_reset, now);
         // How many tokens it takes is a rough guess: a quarter more must fit.
         let needed = tokens.saturating_add(tokens / 4);
@@ -170,8 +169,9 @@ impl Pool {
                 // Close to the end of the window a success would show nothing.
                 let may_try = configured.get(full).is_none()
                     && now.until(until) > Span::secs(2)
-                    && self.provider(ask.slug).is_some_and(|state| state.limit_trial_due(model, wait, now))
-                    && self.change_provider(store, ask.slug, |state| state.claim_limit_trial(model, wait, now))
+                    && self.provider(&ask.upstream.slug).is_some_and(|state| state.limit_trial_due(model, wait, now))
+                    && self
+                        .change_provider(store, &ask.upstream.slug, |state| state.claim_limit_trial(model, wait, now))
                         == Some(true);
                 if !may_try {
                     let tokens = matches!(full, Dimension::TokensPerMinute | Dimension::TokensPerDay);

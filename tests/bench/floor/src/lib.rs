@@ -1,8 +1,8 @@
 //! What the filter could cost at the least: a module that decides nothing, in the same two places.
 //!
 //! It waits for the request's body, as the filter must, for Envoy retries only what it has whole. With
-//! the configuration `calls` it also makes the calls of a native request, one for one, as
-//! `tests/e2e/test_host_calls.py` lists them; with any other it makes none.
+//! the configuration `calls` it also makes the calls of a native request, one for one, as many as
+//! `tests/e2e/test_host_calls.py` counts; with any other it makes none.
 
 use std::cell::Cell;
 
