@@ -153,7 +153,6 @@ def start(
 
 def stop(balancer: Balancer) -> None:
     RUNNING.remove(balancer)
-    balancer.client.close()
     balancer.envoy.stop()
 
 

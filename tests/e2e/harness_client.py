@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import json as jsons
 import socket
+import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import httpx
 
 HOST = "127.0.0.1"
 BEARER = "authorization"
+ALWAYS = {"timeout": 30, "trust_env": False, "verify": ssl.create_default_context()}
+"""One TLS context for all, which none of them needs: making it takes longer than a request."""
 
 
 @dataclass
@@ -26,19 +29,11 @@ class RawAnswer:
 
 class Client:
     """Speaks to one Envoy with one AUTH_KEY. Every request has a connection of its own, so that
-    requests spread over the workers. Safe in threads."""
+    requests spread over the workers. Safe in threads: nor do requests share a pool of connections,
+    for httpcore's may close one that another thread was given just then (`Bad file descriptor`)."""
 
     def __init__(self, port: int, auth_key: str) -> None:
         self.port, self.auth_key = port, auth_key
-        self.http = httpx.Client(
-            base_url=f"http://{HOST}:{port}",
-            limits=httpx.Limits(max_keepalive_connections=0),
-            timeout=30,
-            trust_env=False,
-        )
-
-    def close(self) -> None:
-        self.http.close()
 
     def request(
         self,
@@ -53,8 +48,8 @@ class Client:
         data: Any = None,
     ) -> httpx.Response:
         """`auth` is the header that the AUTH_KEY goes in; None sends none."""
-        headers = self._headers(auth, headers)
-        return self.http.request(method, path, headers=headers, json=json, content=content, files=files, data=data)
+        body = {"json": json, "content": content, "files": files, "data": data}
+        return httpx.request(method, self._url(path), headers=self._headers(auth, headers), **body, **ALWAYS)
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         return self.request("GET", path, **options)
@@ -82,7 +77,7 @@ class Client:
     ) -> Iterator["Arriving"]:
         """An answer that is read while it comes."""
         sent = self._headers(auth, headers or {})
-        with self.http.stream("POST", path, headers=sent, json=json) as answer:
+        with httpx.stream("POST", self._url(path), headers=sent, json=json, **ALWAYS) as answer:
             yield Arriving(answer)
 
     def parallel(self, count: int, work: Callable[[int], Any]) -> list[Any]:
@@ -126,6 +121,9 @@ class Client:
                     return back
 
         return asyncio.run(talk())
+
+    def _url(self, path: str) -> str:
+        return f"http://{HOST}:{self.port}{path}"
 
     def _headers(self, auth: str | None, more: Any) -> list[tuple[str, str]]:
         value = f"Bearer {self.auth_key}" if auth == BEARER else self.auth_key

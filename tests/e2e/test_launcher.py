@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import io
 import os
 import pty
 import signal
@@ -31,23 +32,24 @@ def in_a_terminal(slave: int) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-def ctrl_c_twice(master: int, _: int) -> None:
-    os.write(master, b"\x03")
+def ctrl_c_twice(terminal: io.RawIOBase, _: int) -> None:
+    terminal.write(b"\x03")
     time.sleep(0.05)
-    os.write(master, b"\x03")
+    terminal.write(b"\x03")
 
 
-def close_the_terminal(master: int, _: int) -> None:
-    os.close(master)
+def close_the_terminal(terminal: io.RawIOBase, _: int) -> None:
+    terminal.close()
 
 
-def terminate_make(_: int, make: int) -> None:
+def terminate_make(_: io.RawIOBase, make: int) -> None:
     os.kill(make, signal.SIGTERM)
 
 
 @pytest.mark.parametrize("stop", [ctrl_c_twice, close_the_terminal, terminate_make])
 def test_nothing_stays(tmp_path, stop):
     master, slave = pty.openpty()
+    terminal = io.FileIO(master, "w")
     env = {**os.environ, "TMPDIR": str(tmp_path), "PORT": str(free_port()), "ADMIN_PORT": str(free_port())}
     env |= {"CONCURRENCY": "1", "MAKELEVEL": "", "MAKEFLAGS": ""}
     for name in ("PROVIDER_KEYS", "D1_DATABASE_ID", "AUTH_KEY"):
@@ -68,14 +70,13 @@ def test_nothing_stays(tmp_path, stop):
         eventually(lambda: "is ready on" in (tmp_path / "out").read_text(), timeout=90)
         assert len(of(tmp_path)) >= 2, "the launcher and Envoy"
         assert list(tmp_path.glob("one-balance-*"))
-        stop(master, make.pid)
+        stop(terminal, make.pid)
         make.wait(20)
         eventually(lambda: not of(tmp_path))
         assert not list(tmp_path.glob("one-balance-*")), (tmp_path / "out").read_text()[-2000:]
         assert "Traceback" not in (tmp_path / "out").read_text()
     finally:
-        with contextlib.suppress(OSError):
-            os.close(master)
+        terminal.close()
         for process in of(tmp_path):
             with contextlib.suppress(OSError):
                 os.kill(process, signal.SIGKILL)
