@@ -28,12 +28,12 @@ def stated(seconds):
 
 
 def serves(balancer, model, slug="openai"):
-    """The labels of the keys that serve a few requests."""
+    """The labels of the keys that serve a few requests, whatever traffic there is for other models."""
     start = len(balancer.simulator.requests)
     for _ in range(6):
         balancer.client.chat(f"{slug}/{model}")
     requests = balancer.simulator.requests[start:]
-    return {request.key.label for request in requests if request.status == 200}
+    return {request.key.label for request in requests if request.status == 200 and request.model == model}
 
 
 class Traffic:
