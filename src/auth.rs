@@ -48,7 +48,7 @@ impl AuthKeys {
     pub fn parse(text: &str) -> Result<Self, Vec<String>> {
         let mut definitions = Vec::new();
         let mut problems = Vec::new();
-        for (index, part) in text.split(';').map(str::trim).enumerate().filter(|(_, part)| !part.is_empty()) {
+        for (index, part) in text.split(';').map(str::trim).filter(|part| !part.is_empty()).enumerate() {
             match Definition::parse(part) {
                 Ok(definition) if definitions.iter().any(|other: &Definition| other.key == definition.key) => {
                     problems.push(format!("definition {}: this key stands in an earlier one already", index + 1));
@@ -99,6 +99,15 @@ impl AuthKeys {
     #[must_use]
     pub fn definition(&self, number: usize) -> Option<&Definition> {
         self.0.get(number)
+    }
+
+    /// The rights that open nothing, for there is no such provider: the number of the definition and that
+    /// of the provider in it, both from 1. Its name may be the end of a key that has a `=`.
+    pub fn unknown(&self, is_known: impl Fn(&str) -> bool) -> impl Iterator<Item = (usize, usize)> {
+        let rights = self.0.iter().zip(1..).flat_map(|(definition, number)| {
+            definition.rights.iter().flatten().zip(1..).map(move |(right, place)| (number, place, right))
+        });
+        rights.filter(move |(.., right)| !is_known(&right.provider)).map(|(number, place, _)| (number, place))
     }
 
     /// How many definitions there are.
@@ -155,8 +164,10 @@ fn parse_rights(text: &str) -> Result<Vec<Right>, String> {
     for part in text.split('&') {
         let mut words = part.split(',').map(str::trim).filter(|word| !word.is_empty());
         let name = words.next().ok_or("a provider is missing behind = or &")?;
-        let provider = provider::find(name).map_or(name, |known| known.slug).to_owned();
-        rights.push(Right { provider, models: words.map(str::to_owned).collect() });
+        let known = provider::find(name);
+        let bare = |model| known.map_or(model, |known| known.bare_model(model)).to_owned();
+        let provider = known.map_or(name, |known| known.slug).to_owned();
+        rights.push(Right { provider, models: words.map(bare).collect() });
     }
     Ok(rights)
 }
@@ -190,7 +201,7 @@ mod tests {
 
     #[test]
     fn rights_are_pairs() {
-        let keys = AuthKeys::parse("k=google-ai-studio,m1,m2&perplexity&openai,gpt-4o").unwrap();
+        let keys = AuthKeys::parse("k=google-ai-studio,m1,models/m2&perplexity&openai,gpt-4o").unwrap();
         let (_, definition) = check(&keys, &["k"], 0).unwrap();
         for (slug, model, allowed) in [
             ("google-ai-studio", Some("m1"), true),
@@ -207,6 +218,13 @@ mod tests {
         }
         assert!(!definition.allows_provider("anthropic"));
         assert!(!definition.unrestricted());
+    }
+
+    #[test]
+    fn rights_that_open_nothing() {
+        let keys = AuthKeys::parse("open;; k=openai&opnai,m; part=of=a-key==").unwrap();
+        let unknown: Vec<_> = keys.unknown(|slug| slug == "openai").collect();
+        assert_eq!(unknown, [(2, 2), (3, 1)]);
     }
 
     #[test]

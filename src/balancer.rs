@@ -142,13 +142,12 @@ impl Balancer {
     ) -> Next {
         ticket.unanswered = false;
         let status = headers.text(":status").and_then(|text| text.parse().ok()).unwrap_or(502);
-        let encoded = headers.text("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
         let verdict = answer::classify(&Answer {
             provider: ticket.upstream.provider,
             through_ai_gateway: ticket.through_ai_gateway,
             status,
             headers,
-            body: if encoded { &[] } else { body },
+            body: if headers.is_encoded() { &[] } else { body },
             now,
         });
         let subject = subject(&self.config, &self.tally, &self.journal, ticket, now);
@@ -210,6 +209,15 @@ impl Balancer {
     pub fn not_retried(&self, ticket: &mut Ticket) {
         ticket.result = FAILED;
         self.tally.add(ticket.slug(), Counter::Request(FAILED), 1);
+    }
+
+    /// Downstream: the stream is over. A lease that no attempt took goes back: a filter behind this one
+    /// has answered, or the client has gone. The `clock` is asked if there is one.
+    pub fn ended(&mut self, store: &dyn Store, ticket: &mut Ticket, clock: impl Fn() -> Time) {
+        let Some(lease) = ticket.leased.take() else { return };
+        ticket.lease = lease;
+        let subject = subject(&self.config, &self.tally, &self.journal, ticket, clock());
+        lifecycle::unused(&mut self.pool, store, subject);
     }
 
     /// Downstream: the client has gone before there was an answer.

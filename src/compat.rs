@@ -82,6 +82,10 @@ impl<'a> Way<'a> {
         // Only the first slash parts: `openrouter/google/gemini-2.0-flash:free`.
         let (name, model) = full.split_once('/').filter(|(_, model)| !model.is_empty()).ok_or_else(no_model)?;
         let upstream = config.upstream(name).ok_or_else(|| unknown_provider(name))?;
+        let model = upstream.provider.bare_model(model);
+        if model.is_empty() {
+            return Err(no_model());
+        }
         check_provider(definition, &upstream.slug)?;
         check_model(definition, &upstream.slug, Some(model))?;
         let gateway = gateway(config, upstream);
@@ -171,9 +175,11 @@ pub fn models(config: &Config, definition: &Definition) -> Rendered {
     let data: Vec<_> = listed
         .filter_map(|(id, full)| {
             let (name, model) = full.split_once('/')?;
-            let slug = &config.upstream(name)?.slug;
-            let model = definition.allows(slug, Some(model)).then_some(id)?;
-            Some(json!({"id": model, "object": "model", "created": 0, "owned_by": slug}))
+            let upstream = config.upstream(name)?;
+            let model = upstream.provider.bare_model(model);
+            definition
+                .allows(&upstream.slug, Some(model))
+                .then(|| json!({"id": id, "object": "model", "created": 0, "owned_by": upstream.slug}))
         })
         .collect();
     Rendered::new(200, "application/json", json!({"object": "list", "data": data}).to_string())

@@ -88,6 +88,13 @@ impl Headers {
     pub fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
+
+    /// Whether the body that belongs to them is compressed.
+    #[must_use]
+    pub fn is_encoded(&self) -> bool {
+        let plain = |coding: &[u8]| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
+        !self.all("content-encoding").all(|coding| plain(coding.trim_ascii()))
+    }
 }
 
 /// Names only: a client's headers hold its AUTH_KEY.
@@ -130,6 +137,17 @@ mod tests {
         let bytes: Headers = [("a", b"\xff")].into_iter().collect();
         assert_eq!((bytes.has("a"), bytes.text("a")), (true, None));
         assert_eq!(format!("{headers:?}"), r#"["a", "b", "a"]"#);
+    }
+
+    #[test]
+    fn what_is_compressed() {
+        for (codings, encoded) in
+            [(&[][..], false), (&[""], false), (&["Identity "], false), (&["gzip"], true), (&["identity", "br"], true)]
+        {
+            let headers: Headers = codings.iter().map(|coding| ("content-encoding", coding)).collect();
+            assert_eq!(headers.is_encoded(), encoded, "{codings:?}");
+        }
+        assert!(Headers::from_iter([("content-encoding", b"\xff")]).is_encoded());
     }
 
     proptest! {

@@ -100,6 +100,11 @@ pub fn learn(pool: &mut Pool, store: &dyn Store, subject: Subject, verdict: &Ver
 /// An attempt that came to no answer says nothing of its key.
 pub fn unanswered(pool: &mut Pool, store: &dyn Store, subject: Subject) {
     subject.tally.add(&subject.upstream.slug, Counter::Answer(NO_ANSWER), 1);
+    unused(pool, store, subject);
+}
+
+/// A lease has come to nothing.
+pub fn unused(pool: &mut Pool, store: &dyn Store, subject: Subject) {
     release_trial(pool, store, subject);
     give_back(store, subject);
 }

@@ -52,7 +52,7 @@ pub const CANCELLED: &str = "cancelled";
 const OTHER: &str = "other";
 
 /// Why requests were refused before their provider was known or asked for a key.
-const REFUSALS: [&str; 19] = [
+const REFUSALS: [&str; 20] = [
     "missing_auth_key",
     "invalid_auth_key",
     "expired_auth_key",
@@ -69,6 +69,7 @@ const REFUSALS: [&str; 19] = [
     "unsupported_field",
     "no_openai_api",
     "body_too_large",
+    "unsupported_encoding",
     "no_route",
     "not_configured",
     OTHER,

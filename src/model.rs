@@ -3,7 +3,7 @@
 use crate::headers::Headers;
 use crate::json::{self, Unreadable};
 use crate::multipart;
-use crate::provider::ModelPlace;
+use crate::provider::{ModelPlace, Provider};
 use crate::url::{percent_decode, query_value};
 
 /// The longest model name in bytes that is accepted; names become keys of the pool's state, which
@@ -12,14 +12,15 @@ pub const MAX_MODEL_BYTES: usize = 200;
 
 /// The first model that a place without a body names.
 #[must_use]
-pub fn outside_body(places: &[ModelPlace], rest: &str, query: &str) -> Option<String> {
-    places.iter().find_map(|place| match *place {
+pub fn outside_body(provider: &Provider, rest: &str, query: &str) -> Option<String> {
+    let found = provider.model.iter().find_map(|place| match *place {
         ModelPlace::PathAfter(name) => segments_after(rest, name, 1),
         ModelPlace::PathSegmentsAfter(name, count) => segments_after(rest, name, count),
         ModelPlace::PathSegment(number) => named(rest.split('/').skip(1).nth(number)?.to_owned()),
         ModelPlace::Query(name) => query_value(query, name).map(|value| value.into_owned()).and_then(named),
         ModelPlace::Body(_) => None,
-    })
+    })?;
+    named(provider.bare_model(&found).to_owned())
 }
 
 /// The model that a body names, if one of the places is in bodies. A body that is neither a JSON
@@ -27,8 +28,8 @@ pub fn outside_body(places: &[ModelPlace], rest: &str, query: &str) -> Option<St
 ///
 /// # Errors
 /// When the body begins like a JSON object and is none, or names two models.
-pub fn in_body(places: &[ModelPlace], headers: &Headers, body: &[u8]) -> Result<Option<String>, Unreadable> {
-    for place in places {
+pub fn in_body(provider: &Provider, headers: &Headers, body: &[u8]) -> Result<Option<String>, Unreadable> {
+    for place in provider.model {
         let ModelPlace::Body(name) = *place else { continue };
         let found = if let Some(boundary) = multipart::boundary(headers) {
             multipart::field(body, &boundary, name)?
@@ -38,9 +39,8 @@ pub fn in_body(places: &[ModelPlace], headers: &Headers, body: &[u8]) -> Result<
         } else {
             None
         };
-        // Google's own bodies say `models/gemini-…`.
         if let Some(model) = found {
-            return Ok(named(model.strip_prefix("models/").unwrap_or(&model).to_owned()));
+            return Ok(named(provider.bare_model(&model).to_owned()));
         }
     }
     Ok(None)
@@ -48,8 +48,8 @@ pub fn in_body(places: &[ModelPlace], headers: &Headers, body: &[u8]) -> Result<
 
 /// Whether [`in_body`] could find anything.
 #[must_use]
-pub fn may_be_in_body(places: &[ModelPlace]) -> bool {
-    places.iter().any(|place| matches!(place, ModelPlace::Body(_)))
+pub fn may_be_in_body(provider: &Provider) -> bool {
+    provider.model.iter().any(|place| matches!(place, ModelPlace::Body(_)))
 }
 
 fn segments_after(path: &str, name: &str, count: usize) -> Option<String> {
@@ -86,6 +86,7 @@ mod tests {
             ("google-ai-studio", "/v1beta/models/", "", None),
             ("google-ai-studio", "/v1beta/tunedModels/t:generateContent", "", Some("t")),
             ("openai", "/realtime", "model=gpt-realtime", Some("gpt-realtime")),
+            ("google-ai-studio", "/v1beta/live", "model=models/g", Some("g")),
             ("openai", "/models", "", None),
             ("azure-openai", "/res/gpt-4o/chat/completions", "", Some("gpt-4o")),
             ("replicate", "/models/meta/llama/predictions", "", Some("meta/llama")),
@@ -96,21 +97,23 @@ mod tests {
                 Some("anthropic.claude-v2:0"),
             ),
         ] {
-            assert_eq!(outside_body(find(slug).unwrap().model, rest, query).as_deref(), model, "{slug}{rest}");
+            assert_eq!(outside_body(find(slug).unwrap(), rest, query).as_deref(), model, "{slug}{rest}");
         }
     }
 
     #[test]
     fn in_bodies() {
-        let places = find("openai").unwrap().model;
+        let openai = find("openai").unwrap();
         let json = Headers::from_iter([("content-type", "application/json")]);
         for (body, model) in
             [(r#"{"model":"m"}"#, Some("m")), ("RIFF....", None), ("", None), (r#"{"model":""}"#, None)]
         {
-            assert_eq!(in_body(places, &json, body.as_bytes()).unwrap().as_deref(), model, "{body}");
+            assert_eq!(in_body(openai, &json, body.as_bytes()).unwrap().as_deref(), model, "{body}");
         }
-        assert!(in_body(places, &json, b"{").is_err());
-        let google = find("google-ai-studio").unwrap().model;
-        assert_eq!(in_body(google, &json, br#"{"model":"models/g"}"#).unwrap().as_deref(), Some("g"));
+        assert!(in_body(openai, &json, b"{").is_err());
+        for (slug, model) in [("google-ai-studio", "g"), ("openai", "models/g")] {
+            let found = in_body(find(slug).unwrap(), &json, br#"{"model":"models/g"}"#);
+            assert_eq!(found.unwrap().as_deref(), Some(model), "{slug}");
+        }
     }
 }

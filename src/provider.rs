@@ -28,6 +28,8 @@ pub struct Provider {
     pub headers: &'static [(&'static str, &'static str)],
     /// Where a native request names its model: the first place that has one counts.
     pub model: &'static [ModelPlace],
+    /// What clients may put before a model's name, which is the same model then.
+    pub model_prefix: &'static str,
     /// When its daily quotas start anew.
     pub daily_reset: DailyReset,
     /// How its minute quotas run.
@@ -94,6 +96,12 @@ impl Provider {
     pub fn compat_name(&self) -> &'static str {
         self.aliases.first().copied().unwrap_or(self.slug)
     }
+
+    /// The one name of a model, under which its keys cool and rights are given.
+    #[must_use]
+    pub fn bare_model<'a>(&self, name: &'a str) -> &'a str {
+        name.strip_prefix(self.model_prefix).unwrap_or(name)
+    }
 }
 
 impl OpenAi {
@@ -134,6 +142,7 @@ pub const COMPATIBLE: Provider = Provider {
     openai: Some(OpenAi { on_compat: false, ..OpenAi::at("/") }),
     headers: &[],
     model: OPENAI_MODEL,
+    model_prefix: "",
     daily_reset: After24Hours,
     minute: Minute::Rolling,
 };
@@ -149,6 +158,8 @@ pub static PROVIDERS: &[Provider] = &[
         api: Api::Gemini,
         openai: Some(OpenAi { scope: "/v1beta/openai/", ..OpenAi::at("/v1beta/openai/") }),
         model: &[PathAfter("models"), PathAfter("tunedModels"), Body("model"), Query("model")],
+        // Its own bodies and its list of models say `models/gemini-…`.
+        model_prefix: "models/",
         daily_reset: MidnightPacific,
         // The delays that its 429s state end at the full minute.
         minute: Minute::Calendar,

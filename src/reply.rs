@@ -119,8 +119,8 @@ pub fn retry_headers(wait: Span) -> impl Iterator<Item = (&'static str, String)>
 
 fn openai_type(status: u16) -> &'static str {
     match status {
-        // LiteLLM turns this type into a bad request whatever the status, so it is for 400 only.
-        400 => "invalid_request_error",
+        // LiteLLM turns this type into a bad request whatever the status: for what is the request's own fault.
+        400 | 405 | 415 => "invalid_request_error",
         401 => "authentication_error",
         403 => "permission_error",
         404 => "not_found_error",
@@ -140,7 +140,7 @@ fn anthropic_type(status: u16) -> &'static str {
 
 fn google_status(status: u16) -> &'static str {
     match status {
-        400 | 413 => "INVALID_ARGUMENT",
+        400 | 405 | 413 | 415 => "INVALID_ARGUMENT",
         401 => "UNAUTHENTICATED",
         403 => "PERMISSION_DENIED",
         404 => "NOT_FOUND",

@@ -152,7 +152,13 @@ fn read(
     }
     // An upgrade has no body and no end either: what follows is the other protocol.
     let awaits_body = !complete && !headers.has("upgrade") && method != "CONNECT";
-    Ok(Entered::Request(Intake { asked, headers, definition: definition_number, api: Api::OpenAi, awaits_body }))
+    let intake = Intake { asked, headers, definition: definition_number, api: Api::OpenAi, awaits_body };
+    if awaits_body && intake.model_is_in_body() && intake.headers.is_encoded() {
+        let message =
+            "The body is compressed, so that the model in it cannot be read; send it without content-encoding.";
+        return Err(Reply::new(415, "unsupported_encoding", message));
+    }
+    Ok(Entered::Request(intake))
 }
 
 fn check_credential<'a>(
@@ -178,12 +184,15 @@ impl Intake {
     /// Whether the body has to be looked at; if not, it needs only be complete.
     #[must_use]
     pub fn reads_body(&self, config: &Config) -> bool {
+        config.policy.selection == Selection::Sticky || self.model_is_in_body()
+    }
+
+    fn model_is_in_body(&self) -> bool {
         match &self.asked {
-            _ if config.policy.selection == Selection::Sticky => true,
             Asked::Compat(_) => true,
             Asked::Native { upstream, rest, query } => {
-                let places = upstream.provider.model;
-                model::may_be_in_body(places) && model::outside_body(places, rest, query).is_none()
+                let provider = upstream.provider;
+                model::may_be_in_body(provider) && model::outside_body(provider, rest, query).is_none()
             }
         }
     }
@@ -224,10 +233,9 @@ impl Intake {
         random: u64,
     ) -> Result<Forward, Reply> {
         let slug = &upstream.slug;
-        let places = upstream.provider.model;
-        let model = match model::outside_body(places, rest, query) {
+        let model = match model::outside_body(upstream.provider, rest, query) {
             Some(model) => Some(model),
-            None => model::in_body(places, &self.headers, body).map_err(unreadable)?,
+            None => model::in_body(upstream.provider, &self.headers, body).map_err(unreadable)?,
         };
         let lists_models = model.is_none() && matches!(self.headers.text(":method"), Some("GET" | "HEAD"));
         if !lists_models {

@@ -40,6 +40,7 @@ fn outcome(config: &Config, method: &str, path: &str, headers: &[(&str, &str)], 
 
 const OPEN: (&str, &str) = ("authorization", "Bearer open");
 const TIGHT: (&str, &str) = ("x-goog-api-key", "tight");
+const GZIP: (&str, &str) = ("content-encoding", "gzip");
 
 #[test]
 fn who_asks_for_what() {
@@ -102,6 +103,15 @@ fn who_asks_for_what() {
         ),
         ("POST", "/api/openai/v1/responses", vec![OPEN], r#"{"model":"gpt-4o","model":"o3"}"#, "400 duplicate_field"),
         ("POST", "/api/openai/v1/responses", vec![OPEN], r#"{"model":"#, "400 invalid_json"),
+        ("POST", "/api/openai/v1/responses", vec![OPEN, GZIP], "\x1f\x08", "415 unsupported_encoding"),
+        ("POST", "/v1/embeddings", vec![OPEN, GZIP], "\x1f\x08", "415 unsupported_encoding"),
+        (
+            "POST",
+            gemini,
+            vec![TIGHT, GZIP],
+            "\x1f\x08",
+            "https://generativelanguage.googleapis.com/v1beta/models/gemini-2.0-flash:generateContent [gemini-2.0-flash]",
+        ),
         (
             "GET",
             "/api/openai/realtime?model=gpt-realtime",
@@ -144,8 +154,14 @@ fn openai_shaped_requests() {
             r#"https://api.perplexity.ai/chat/completions [sonar] {"model":"sonar"}"#,
         ),
         (OPEN, r#"{"model":"mine/q\"x"}"#, r#"http://10.0.0.1:8000/v1/chat/completions [q"x] {"model":"q\"x"}"#),
+        (
+            TIGHT,
+            r#"{"model":"google-ai-studio/models/gemini-2.0-flash","messages":[{"role":"user","content":"x"}]}"#,
+            r#"https://generativelanguage.googleapis.com/v1beta/models/gemini-2.0-flash:generateContent [gemini-2.0-flash] {"contents":[{"role":"user","parts":[{"text":"x"}]}]}"#,
+        ),
         (OPEN, r#"{"model":"gpt-4o"}"#, "400 invalid_model"),
         (OPEN, r#"{"model":"openai/"}"#, "400 invalid_model"),
+        (OPEN, r#"{"model":"google-ai-studio/models/"}"#, "400 invalid_model"),
         (OPEN, r#"{"model":7}"#, "400 invalid_model"),
         (OPEN, "{}", "400 invalid_model"),
         (OPEN, "[]", "400 invalid_json"),

@@ -288,6 +288,19 @@ fn a_configured_quota_wins() {
 }
 
 #[test]
+fn a_lease_that_no_attempt_took_goes_back() {
+    let mut world = world(r#"{"providers":{"openai":{"quota":{"rpm":1}}}}"#, "openai=k1");
+    let mut ticket = world.ticket("openai", "m");
+    let now = world.now;
+    world.workers[0].admit(&world.store, &mut ticket, 7, now).unwrap();
+    world.workers[0].ended(&world.store, &mut ticket, || now);
+    let mut sent = world.ask(1, "openai", "m").unwrap();
+    world.answer(&mut sent, 200, &[], "{}");
+    world.workers[1].ended(&world.store, &mut sent.ticket, || now);
+    assert_eq!(world.ask(0, "openai", "m").err().unwrap().code, "all_keys_cooling", "it was served");
+}
+
+#[test]
 fn remaining_0_on_a_success_cools_before_the_first_429() {
     let mut world = world("", "groq=k1");
     let mut sent = world.ask(0, "groq", "m").unwrap();

@@ -159,8 +159,7 @@ impl Watcher {
 }
 
 fn format_of(headers: &Headers) -> Format {
-    let plain = |encoding: &str| encoding.is_empty() || encoding.eq_ignore_ascii_case("identity");
-    if !headers.text("content-encoding").is_none_or(plain) {
+    if headers.is_encoded() {
         return Format::Opaque;
     }
     let kind = headers.text("content-type").unwrap_or_default();

@@ -139,6 +139,16 @@ impl Config {
         format!("{} AUTH_KEY definitions; keys of the configuration: {keys}", self.auth.count())
     }
 
+    /// What is allowed and hardly meant, a line each for the log.
+    pub fn doubts(&self) -> impl Iterator<Item = String> {
+        let unknown = self.auth.unknown(|slug| self.upstreams.contains_key(slug));
+        unknown.map(|(definition, place)| {
+            format!(
+                "auth_key: definition {definition} allows nothing with its provider {place}: none of that name is known"
+            )
+        })
+    }
+
     /// The upstream of this slug or alias.
     #[must_use]
     pub fn upstream(&self, name: &str) -> Option<&Rc<Upstream>> {
@@ -311,9 +321,19 @@ mod tests {
         let config = parse("", &env).unwrap();
         assert_eq!(config.upstreams["openai"].base_url, Some(Url::parse("http://h:1/v1").unwrap()));
         assert_eq!(config.upstream("mine").unwrap().keys.len(), 1);
+        assert_eq!(config.doubts().count(), 0);
         let gateway = config.ai_gateway.unwrap();
         assert_eq!(gateway.prefixes, ["/v1/acc/g1", "/v1/acc/g2"]);
         assert_eq!(gateway.url.authority, "g");
+    }
+
+    #[test]
+    fn a_right_for_nobody_is_doubted() {
+        let config = parse("", &[("AUTH_KEY", "a;b=openai&opnai"), ("PROVIDER_BASE_URLS", "mine=http://h")]).unwrap();
+        let doubts: Vec<_> = config.doubts().collect();
+        assert_eq!(doubts, ["auth_key: definition 2 allows nothing with its provider 2: none of that name is known"]);
+        let known = parse("", &[("AUTH_KEY", "b=perplexity&mine,m"), ("PROVIDER_BASE_URLS", "mine=http://h")]).unwrap();
+        assert_eq!(known.doubts().count(), 0);
     }
 
     #[test]

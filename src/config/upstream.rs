@@ -204,6 +204,7 @@ fn read_providers(reader: &mut Reader, by_slug: &mut BTreeMap<String, Upstream>)
             if let Some(mut models) = quota.object("models") {
                 for model in models.names() {
                     if let Some(mut fields) = models.object(&model) {
+                        let model = upstream.provider.bare_model(&model).to_owned();
                         upstream.model_quotas.insert(model, read_quota(&mut fields));
                         fields.finish();
                     }
@@ -224,7 +225,8 @@ fn read_providers(reader: &mut Reader, by_slug: &mut BTreeMap<String, Upstream>)
         }
         if let Some(mut drop) = fields.object("drop") {
             for prefix in drop.names() {
-                upstream.drop.extend(drop.texts(&prefix).map(|names| (prefix, names)));
+                let bare = upstream.provider.bare_model(&prefix).to_owned();
+                upstream.drop.extend(drop.texts(&prefix).map(|names| (bare, names)));
             }
         }
         if let Some(mut weights) = fields.object("weights") {

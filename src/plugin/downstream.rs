@@ -141,8 +141,10 @@ impl Downstream {
 
 impl Drop for Downstream {
     fn drop(&mut self) {
-        if let Some((stub, _)) = self.ticket {
-            TICKETS.with(|tickets| tickets.borrow_mut().remove(stub));
+        let Some((stub, ticket)) = self.ticket.take() else { return };
+        TICKETS.with(|tickets| tickets.borrow_mut().remove(stub));
+        if let Some(balancer) = &self.balancer {
+            balancer.borrow_mut().ended(&host::SharedData, &mut ticket.borrow_mut(), host::now);
         }
     }
 }

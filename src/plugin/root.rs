@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use log::{error, info};
+use log::{error, info, warn};
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{BufferType, ContextType, MapType};
@@ -55,6 +55,7 @@ impl Root {
         pool::create_state(&host::SharedData);
         d1::create_state(&host::SharedData);
         info!("configured: {}", config.summary());
+        config.doubts().for_each(|doubt| warn!("configuration: {doubt}"));
         let config = Rc::new(config);
         if config.d1.is_some() {
             self.syncer = Some(Syncer::new(config.clone(), random()));

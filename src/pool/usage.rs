@@ -14,6 +14,7 @@ const SLOT: Span = Span(250);
 const MAX_SLOTS: usize = 96;
 /// Longer than any day: a day that ends later was begun by another clock.
 const LONGEST_DAY: Span = Span::secs(26 * 3600);
+const DAY: Span = Span::secs(24 * 3600);
 
 /// What a key has been used for one model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -175,7 +176,9 @@ impl Usage {
     pub fn correct(&mut self, minute: Minute, expected: u64, tokens: u64, leased: Time, now: Time) {
         let corrected = |count: u64| count.saturating_sub(expected).saturating_add(tokens);
         self.recount(minute, leased, now, |slot| Slot { tokens: corrected(slot.tokens), ..slot });
-        self.day_tokens = corrected(self.day_tokens);
+        if self.is_of_this_day(leased) {
+            self.day_tokens = corrected(self.day_tokens);
+        }
     }
 
     /// A request that was counted has not been served: it does not count after all.
@@ -185,8 +188,16 @@ impl Usage {
             tokens: slot.tokens.saturating_sub(tokens),
             ..slot
         });
-        self.day_requests = self.day_requests.saturating_sub(1);
-        self.day_tokens = self.day_tokens.saturating_sub(tokens);
+        if self.is_of_this_day(leased) {
+            self.day_requests = self.day_requests.saturating_sub(1);
+            self.day_tokens = self.day_tokens.saturating_sub(tokens);
+        }
+    }
+
+    /// Whether a request that is over was counted for the day that is counted now. When the clocks change,
+    /// an hour of one day in the year is taken for the other's.
+    fn is_of_this_day(&self, leased: Time) -> bool {
+        leased.until(self.day_ends) <= DAY
     }
 
     /// Changes the slot in which a request was counted: its own, or the later one that it was merged
@@ -329,6 +340,13 @@ mod tests {
         assert_eq!(usage.room(quota, ROLLING, 0, midnight), Ok(()));
         add(&mut usage, ROLLING, 0, midnight);
         assert_eq!(usage.requests_today(midnight), 1);
+        // What ends now and began yesterday changes nothing of today.
+        usage.give_back(ROLLING, 7, START, midnight);
+        usage.correct(ROLLING, 1, 7, START, midnight);
+        assert_eq!((usage.requests_today(midnight), usage.day_tokens), (1, 0));
+        usage.correct(ROLLING, 1, 7, midnight, midnight);
+        usage.give_back(ROLLING, 3, midnight, midnight);
+        assert_eq!((usage.requests_today(midnight), usage.day_tokens), (0, 4));
     }
 
     #[test]

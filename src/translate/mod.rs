@@ -36,8 +36,6 @@ mod schema;
 mod sse;
 mod stream;
 
-use serde::{Deserialize, Serialize};
-
 use chat::Chat;
 use completion::{Completion, Head};
 pub use fields::Refusal;
@@ -47,7 +45,7 @@ pub use stream::Stream;
 use crate::json::{Document, Node, Writer};
 
 /// Whose API is spoken upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Google AI Studio.
     Gemini,
@@ -74,7 +72,7 @@ pub struct Translated {
 }
 
 /// What the way back must know of the request; it travels in the ticket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnswerShape {
     /// Whose answer it will be.
     pub target: Target,
@@ -89,7 +87,7 @@ pub struct AnswerShape {
 }
 
 /// What was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A chat completion in one piece.
     Chat,

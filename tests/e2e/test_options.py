@@ -61,7 +61,7 @@ def test_cors_is_off(shared):
 def test_a_limit_for_each_auth_key(start, simulator, switched_on):
     simulator.key("openai")
     simulator.key("google-ai-studio")
-    keys = [harness.new_auth_key() for _ in range(3)]
+    keys = [harness.new_auth_key() for _ in range(4)]
 
     def fewer(config):
         """A twentieth of the shipped limits."""
@@ -69,9 +69,11 @@ def test_a_limit_for_each_auth_key(start, simulator, switched_on):
             if "token_bucket" in node:
                 node["token_bucket"].update({name: node["token_bucket"][name] // 20 for name in LIMITS})
 
-    client = start(config=switched_on("limit"), env={"AUTH_KEY": ";".join(keys)}, edit=fewer).client
+    # One more than what the AUTH_KEYs below may ask: who is refused uses nothing of it up.
+    quota = {"providers": {"openai": {"quota": {"rpm": 37}}}}
+    client = start(config=switched_on("limit"), env={"AUTH_KEY": ";".join(keys)}, plugin=quota, edit=fewer).client
     # 600 a minute for the first and 60 for each other one, by 20.
-    for key, limit in zip(keys[::-1], (3, 3, 30), strict=True):
+    for key, limit in zip(keys[2::-1], (3, 3, 30), strict=True):
         client.auth_key = key
         answers = [client.chat("openai/m") for _ in range(limit + 1)]
         assert [answer.status_code for answer in answers] == [200] * limit + [429]
@@ -80,5 +82,8 @@ def test_a_limit_for_each_auth_key(start, simulator, switched_on):
     # In the client's own API, and for no provider more.
     refused = client.gemini("m")
     assert (refused.status_code, refused.json()["error"]["status"]) == (429, "RESOURCE_EXHAUSTED")
+    client.auth_key = keys[3]
+    assert client.chat("openai/m").status_code == 200
+    assert client.chat("openai/m").json()["error"]["code"] == "all_keys_cooling"
     # Who is not let in uses nothing up.
     assert client.post(CHAT, auth=None, json=chat_body("openai/m")).status_code == 401

@@ -29,7 +29,7 @@ pub(in super::super) fn request(model: &str, mut fields: Fields, out: &mut Write
     if let Some(name) = fields.rest().next() {
         return Err(refuse(name.decoded(), "has no equal at this provider"));
     }
-    let name = format!("models/{}", model.strip_prefix("models/").unwrap_or(model));
+    let name = format!("models/{model}");
     out.object();
     out.name("requests");
     out.array();

@@ -12,7 +12,6 @@ const PROVIDER: &str = "google";
 /// The path of a model's method. The name comes from the client, so that whatever is no plain
 /// character of a name is escaped.
 fn path(model: &str, method: &str) -> String {
-    let model = model.strip_prefix("models/").unwrap_or(model);
     let mut path = String::with_capacity(64);
     path.push_str("/v1beta/models/");
     for byte in model.bytes() {
