@@ -1,5 +1,6 @@
 """Who asks, for what, and what the provider gets of it."""
 
+import gzip
 import json
 
 import harness
@@ -216,6 +217,17 @@ def test_small_questions(shared):
 def test_bodies_that_cannot_be_served(shared, body, code):
     answer = shared.client.raw_request("POST", "/v1/chat/completions", [(b"content-type", b"application/json")], body)
     assert (answer.status, json.loads(answer.body)["error"]["code"]) == (400, code)
+
+
+def test_a_compressed_body(shared, model):
+    packed = {"content": gzip.compress(b"{}"), "headers": {"content-encoding": "gzip"}}
+    refused = shared.client.post("/v1/chat/completions", **packed)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (415, "unsupported_encoding")
+    assert refused.json()["error"]["type"] == "invalid_request_error"
+    # Where the path names the model, the body is nobody's business.
+    passed = shared.client.post(f"/api/google-ai-studio/v1beta/models/{model}:generateContent", **packed)
+    [request] = shared.simulator.wait_for(1, model=model)
+    assert (passed.status_code, request.body) == (200, packed["content"])
 
 
 @pytest.mark.parametrize(
