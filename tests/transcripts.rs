@@ -293,6 +293,10 @@ fn a_lease_that_no_attempt_took_goes_back() {
     let mut ticket = world.ticket("openai", "m");
     let now = world.now;
     world.workers[0].admit(&world.store, &mut ticket, 7, now).unwrap();
+    // Both workers know that the key is full.
+    for worker in 0..2 {
+        assert_eq!(world.ask(worker, "openai", "m").err().unwrap().code, "all_keys_cooling");
+    }
     world.workers[0].ended(&world.store, &mut ticket, || now);
     let mut sent = world.ask(1, "openai", "m").unwrap();
     world.answer(&mut sent, 200, &[], "{}");

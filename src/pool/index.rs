@@ -94,6 +94,13 @@ impl Index {
         None
     }
 
+    /// Up to `most` waiting keys, the first to be ready among them.
+    #[must_use]
+    pub fn waiting(&self, most: usize) -> Vec<u32> {
+        let current = |(time, place): (Time, u32)| (self.from.get(&place) == Some(&time)).then_some(place);
+        self.waiting.iter().filter_map(|Reverse(entry)| current(*entry)).take(most).collect()
+    }
+
     fn next_ready(&self, place: u32) -> Option<u32> {
         let (first, bit) = ((place / 64) as usize, place % 64);
         let mut words = self.words.iter().enumerate().skip(first);

@@ -1,7 +1,7 @@
 //! Leasing: picking the key of an attempt so that all workers together keep to turns and quotas.
 
 use super::indexes::ModelIndex;
-use super::quota::Dimension;
+use super::quota::{Dimension, Quota};
 use super::select::{Selection, Start};
 use super::store::{MAX_RACES, Store};
 use super::{Group, KeyId, NoKey, Pool, counts};
@@ -11,6 +11,8 @@ use crate::time::{Span, Time};
 
 /// So many keys are passed over for one request because it is too large for what they have left.
 const MAX_TOO_SMALL: usize = 64;
+/// So many waiting keys are looked at again before a request is refused.
+const MAX_LOOKED_AT: usize = 8;
 
 /// A key has no room for a request.
 struct Full {
@@ -75,6 +77,9 @@ impl Pool {
                 Err(NoKey::Tried) => {
                     return Err(too_small.iter().min().map_or(NoKey::Tried, |&(until, id)| NoKey::Cooling(until, id)));
                 }
+                Err(NoKey::Cooling(until, id)) => {
+                    return self.regained(store, ask).ok_or(NoKey::Cooling(until, id));
+                }
                 choice => choice?,
             };
             let claimed = if self.record(id).is_some_and(|record| record.needs_trial(ask.model)) {
@@ -134,6 +139,32 @@ impl Pool {
         }
     }
 
+    /// A key that waits for its quota alone, and has got room back since it was found full: requests
+    /// that came to nothing no longer count. The index does not hear of that, for it happens often and
+    /// matters only here.
+    fn regained(&mut self, store: &dyn Store, ask: Ask) -> Option<Lease> {
+        let ModelIndex { group, index, .. } = self.index(ask);
+        let (group, places) = (*group, index.waiting(MAX_LOOKED_AT));
+        places.into_iter().find_map(|place| {
+            let id = self.roster.group(group).keys.get(place as usize)?.id;
+            let waits = self.record(id).is_some_and(|record| record.available_from(ask.model) > ask.now);
+            if waits || ask.tried.contains(&id) {
+                return None;
+            }
+            let usage = counts::read(store, id, ask.model);
+            let minute = ask.upstream.provider.minute;
+            usage.room(self.quota(ask, usage.own()), minute, needed(ask.tokens), ask.now).ok()?;
+            self.index(ask).index.set(place, ask.now, ask.now);
+            self.reserve(store, id, ask).ok()
+        })
+    }
+
+    /// The limits of a key: as configured, as its own answers stated them, as those of other keys did.
+    fn quota(&self, ask: Ask, own: Quota) -> Quota {
+        let learned = self.provider(&ask.upstream.slug).map(|state| state.learned(ask.model)).unwrap_or_default();
+        ask.upstream.quota(ask.model).or(own).or(learned)
+    }
+
     fn index(&mut self, ask: Ask) -> &mut ModelIndex {
         self.indexes.get(&ask.upstream.slug, ask.model, &self.roster, &self.pages, ask.now)
     }
@@ -146,15 +177,11 @@ impl Pool {
     fn reserve(&mut self, store: &dyn Store, id: KeyId, ask: Ask) -> Result<Lease, Full> {
         let Ask { model, tokens, now, .. } = ask;
         let Provider { minute, daily_reset, .. } = *ask.upstream.provider;
-        let configured = ask.upstream.quota(model);
-        let learned = self.provider(&ask.upstream.slug).map(|state| state.learned(model)).unwrap_or_default();
         let day_ends = self.days.end(daily_reset, now);
-        // How many tokens it takes is a rough guess: a quarter more must fit.
-        let needed = tokens.saturating_add(tokens / 4);
         let mut full = None;
         let counted = counts::change(store, id, model, now, &mut |usage| {
             let own = usage.own();
-            let room = usage.room(configured.or(own).or(learned), minute, needed, now);
+            let room = usage.room(self.quota(ask, own), minute, needed(tokens), now);
             full = room.err().map(|(until, full)| (until, full, own.get(full).is_some()));
             if full.is_none() {
                 usage.add(minute, day_ends, tokens, now);
@@ -167,7 +194,7 @@ impl Pool {
             Some((until, full, known)) => {
                 let wait = limit_trial(full, known);
                 // Close to the end of the window a success would show nothing.
-                let may_try = configured.get(full).is_none()
+                let may_try = ask.upstream.quota(model).get(full).is_none()
                     && now.until(until) > Span::secs(2)
                     && self.provider(&ask.upstream.slug).is_some_and(|state| state.limit_trial_due(model, wait, now))
                     && self
@@ -185,6 +212,11 @@ impl Pool {
             }
         }
     }
+}
+
+/// How many tokens must fit: what a request takes is a rough guess, so a quarter more.
+fn needed(tokens: u64) -> u64 {
+    tokens.saturating_add(tokens / 4)
 }
 
 /// Which of two turns' keys is used less.
