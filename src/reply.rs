@@ -119,13 +119,13 @@ pub fn retry_headers(wait: Span) -> impl Iterator<Item = (&'static str, String)>
 
 fn openai_type(status: u16) -> &'static str {
     match status {
-        // LiteLLM turns this type into a bad request whatever the status: for what is the request's own fault.
-        400 | 405 | 415 => "invalid_request_error",
         401 => "authentication_error",
         403 => "permission_error",
         404 => "not_found_error",
         413 => "request_too_large",
         429 => "rate_limit_error",
+        // LiteLLM takes this type for a bad request whatever the status.
+        400..500 => "invalid_request_error",
         _ => "server_error",
     }
 }
@@ -140,11 +140,11 @@ fn anthropic_type(status: u16) -> &'static str {
 
 fn google_status(status: u16) -> &'static str {
     match status {
-        400 | 405 | 413 | 415 => "INVALID_ARGUMENT",
         401 => "UNAUTHENTICATED",
         403 => "PERMISSION_DENIED",
         404 => "NOT_FOUND",
         429 => "RESOURCE_EXHAUSTED",
+        400..500 => "INVALID_ARGUMENT",
         504 => "DEADLINE_EXCEEDED",
         502 | 503 => "UNAVAILABLE",
         _ => "INTERNAL",
@@ -174,6 +174,16 @@ mod tests {
         let google = body(&reply, Api::Gemini);
         assert_eq!(google["error"]["status"], "UNAUTHENTICATED");
         assert_eq!(google["error"]["details"][0]["reason"], "INVALID_AUTH_KEY");
+    }
+
+    #[test]
+    fn the_clients_fault_is_not_told_as_the_servers() {
+        for status in [400, 401, 403, 404, 405, 409, 413, 415, 422, 429] {
+            let reply = Reply::new(status, "x", "");
+            assert_ne!(body(&reply, Api::OpenAi)["error"]["type"], "server_error", "{status}");
+            assert_ne!(body(&reply, Api::Anthropic)["error"]["type"], "api_error", "{status}");
+            assert_ne!(body(&reply, Api::Gemini)["error"]["status"], "INTERNAL", "{status}");
+        }
     }
 
     #[test]
