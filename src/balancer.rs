@@ -212,12 +212,19 @@ impl Balancer {
     }
 
     /// Downstream: the stream is over. A lease that no attempt took goes back: a filter behind this one
-    /// has answered, or the client has gone. The `clock` is asked if there is one.
+    /// has answered, or the client has gone. If it went before the answer to a key that went first, another
+    /// request may go. The `clock` is asked in both cases.
     pub fn ended(&mut self, store: &dyn Store, ticket: &mut Ticket, clock: impl Fn() -> Time) {
-        let Some(lease) = ticket.leased.take() else { return };
-        ticket.lease = lease;
+        let unused = ticket.leased.take();
+        if unused.is_none() && !(ticket.unanswered && ticket.result.is_empty()) {
+            return;
+        }
+        ticket.lease = unused.unwrap_or(ticket.lease);
         let subject = subject(&self.config, &self.tally, &self.journal, ticket, clock());
-        lifecycle::unused(&mut self.pool, store, subject);
+        match unused {
+            Some(_) => lifecycle::unused(&mut self.pool, store, subject),
+            None => lifecycle::release_trial(&mut self.pool, store, subject),
+        }
     }
 
     /// Downstream: the client has gone before there was an answer.

@@ -159,7 +159,8 @@ fn read(
     let upgrades = headers.has("upgrade");
     // A provider that knows no upgrade here would take what follows for a body, which nobody has read.
     if upgrades && method != "GET" {
-        return Err(Reply::method_not_allowed("GET"));
+        let message = "An upgrade comes with GET; leave out the header `upgrade`.".to_owned();
+        return Err(Reply { message, ..Reply::method_not_allowed("GET") });
     }
     // An upgrade has no body and no end either: what follows is the other protocol.
     let awaits_body = !complete && !upgrades;
