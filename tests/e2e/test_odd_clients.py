@@ -91,6 +91,7 @@ def test_a_client_commands_neither_envoy_nor_the_filter(shared, pool):
         (None, False, Answer(raw=b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n"), 204, "1"),
         (None, False, Answer(raw=b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}"), 200, "2"),
         (None, False, Answer(raw=b"\x00\r\n\r\n"), 200, "2"),
+        (None, False, lambda request: Answer(400, body=request.header("authorization")), 400, "1"),
         (None, False, Answer(429, headers=GZIP, body=gzip.compress(SMALL)), 200, "2"),
         (None, False, Answer(429, body=SMALL, cut_after=9), 200, "2"),
         ("anthropic", False, Answer(200, body="{"), 502, "1"),
@@ -107,6 +108,7 @@ def test_odd_providers(shared, pool, slug, stream, provider, status, attempts):
     answer = shared.client.chat(f"{slug or pool.slug}/{pool.model}", stream=stream)
     assert (answer.status_code, answer.headers["x-one-balance-attempts"]) == (status, attempts), answer.text
     assert not {"x-one-balance-retry", "content-encoding"} & set(answer.headers)
+    assert not [key for key in pool.keys if key.secret in answer.text]
     if slug and attempts == "1":
         assert '"error"' in answer.text
 
