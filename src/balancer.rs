@@ -33,6 +33,8 @@ use crate::time::{Span, Time};
 const FEW: u8 = 3;
 /// The response header that tells Envoy's router to try again; it never reaches a client.
 pub const RETRY_HEADER: &str = "x-one-balance-retry";
+/// So many bytes has a key at least that no text holds by chance.
+const SHORTEST_KEY: usize = 12;
 /// How many keys were tried, on every answer that the upstream filter has seen.
 pub const ATTEMPTS_HEADER: &str = "x-one-balance-attempts";
 /// The id of the key that answered.
@@ -168,7 +170,20 @@ impl Balancer {
             _ => FAILED,
         };
         self.tally.add(ticket.slug(), Counter::Request(ticket.result), 1);
-        next
+        match next {
+            Next::Deliver(_) if self.shows_key(ticket, body) => {
+                let message = format!("{} answered {status} with the pool's key in its text.", ticket.slug());
+                Next::Replace(Reply::new(status, "provider_error_withheld", message))
+            }
+            next => next,
+        }
+    }
+
+    /// Whether an error has the key in it that it was asked with, as some servers quote what they were sent.
+    fn shows_key(&self, ticket: &Ticket, error: &[u8]) -> bool {
+        let key = self.pool.roster().key(ticket.lease.id).map_or("", |key| key.secret.expose()).as_bytes();
+        // A short one, as of a server of one's own, may stand in any text by chance.
+        key.len() >= SHORTEST_KEY && error.windows(key.len()).any(|part| part == key)
     }
 
     /// Upstream: an error that came inside an answer after its start, which cannot be retried.
@@ -212,12 +227,19 @@ impl Balancer {
     }
 
     /// Downstream: the stream is over. A lease that no attempt took goes back: a filter behind this one
-    /// has answered, or the client has gone. The `clock` is asked if there is one.
+    /// has answered, or the client has gone. If it went before the answer to a key that went first, another
+    /// request may go. The `clock` is asked in both cases.
     pub fn ended(&mut self, store: &dyn Store, ticket: &mut Ticket, clock: impl Fn() -> Time) {
-        let Some(lease) = ticket.leased.take() else { return };
-        ticket.lease = lease;
+        let unused = ticket.leased.take();
+        if unused.is_none() && !(ticket.unanswered && ticket.result.is_empty()) {
+            return;
+        }
+        ticket.lease = unused.unwrap_or(ticket.lease);
         let subject = subject(&self.config, &self.tally, &self.journal, ticket, clock());
-        lifecycle::unused(&mut self.pool, store, subject);
+        match unused {
+            Some(_) => lifecycle::unused(&mut self.pool, store, subject),
+            None => lifecycle::release_trial(&mut self.pool, store, subject),
+        }
     }
 
     /// Downstream: the client has gone before there was an answer.

@@ -393,7 +393,8 @@ impl Lesson<'_> {
     }
 }
 
-fn release_trial(pool: &mut Pool, store: &dyn Store, subject: Subject) {
+/// A request that may have been the one that goes first says nothing of its key: another may go.
+pub fn release_trial(pool: &mut Pool, store: &dyn Store, subject: Subject) {
     let Subject { lease, model, now, .. } = subject;
     if pool.record(lease.id).is_some_and(|record| record.needs_trial(model)) {
         pool.change(store, lease.id, now, |record| record.release_trial(model));

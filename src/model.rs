@@ -10,15 +10,25 @@ use crate::url::{percent_decode, query_value};
 /// a client must not be able to grow.
 pub const MAX_MODEL_BYTES: usize = 200;
 
-/// The first model that a place without a body names.
+/// The first model that the path names.
 #[must_use]
-pub fn outside_body(provider: &Provider, rest: &str, query: &str) -> Option<String> {
+pub fn in_path(provider: &Provider, rest: &str) -> Option<String> {
     let found = provider.model.iter().find_map(|place| match *place {
         ModelPlace::PathAfter(name) => segments_after(rest, name, 1),
         ModelPlace::PathSegmentsAfter(name, count) => segments_after(rest, name, count),
         ModelPlace::PathSegment(number) => named(rest.split('/').skip(1).nth(number)?.to_owned()),
+        ModelPlace::Query(_) | ModelPlace::Body(_) => None,
+    })?;
+    named(provider.bare_model(&found).to_owned())
+}
+
+/// The model that the query names. It counts only where no body names one: providers go by their bodies, and
+/// whoever may use some models only must not get another by a parameter that nobody reads.
+#[must_use]
+pub fn in_query(provider: &Provider, query: &str) -> Option<String> {
+    let found = provider.model.iter().find_map(|place| match *place {
         ModelPlace::Query(name) => query_value(query, name).map(|value| value.into_owned()).and_then(named),
-        ModelPlace::Body(_) => None,
+        _ => None,
     })?;
     named(provider.bare_model(&found).to_owned())
 }
@@ -97,7 +107,9 @@ mod tests {
                 Some("anthropic.claude-v2:0"),
             ),
         ] {
-            assert_eq!(outside_body(find(slug).unwrap(), rest, query).as_deref(), model, "{slug}{rest}");
+            let provider = find(slug).unwrap();
+            let found = in_path(provider, rest).or_else(|| in_query(provider, query));
+            assert_eq!(found.as_deref(), model, "{slug}{rest}");
         }
     }
 

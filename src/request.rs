@@ -26,6 +26,9 @@ use crate::url;
 /// About how many bytes of a request are one token, for the quotas of tokens per minute. What an
 /// answer then says takes its place.
 const BYTES_PER_TOKEN: u64 = 4;
+/// The methods that go up. Not TRACE, whose answer is the request, with the pooled key in it.
+const PASSED_ON: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
+
 /// What the headers of a request lead to.
 #[derive(Debug)]
 pub enum Step {
@@ -138,6 +141,9 @@ fn read(
         Route::Models if !matches!(method, "GET" | "HEAD") => return Err(Reply::method_not_allowed("GET, HEAD")),
         Route::Compat(endpoint) => Asked::Compat(endpoint),
         Route::Models => return Ok(Entered::Answer(compat::models(config, definition))),
+        Route::Native(..) if !PASSED_ON.split(", ").any(|passed| passed == method) => {
+            return Err(Reply::method_not_allowed(PASSED_ON));
+        }
         Route::Native(name, rest) => {
             let upstream = config.upstream(name).ok_or_else(|| unknown_provider(name))?;
             check_provider(definition, &upstream.slug)?;
@@ -150,8 +156,14 @@ fn read(
     if declared.is_some_and(|bytes| bytes > config.max_body_bytes as u64) {
         return Err(too_large(config));
     }
+    let upgrades = headers.has("upgrade");
+    // A provider that knows no upgrade here would take what follows for a body, which nobody has read.
+    if upgrades && method != "GET" {
+        let message = "An upgrade comes with GET; leave out the header `upgrade`.".to_owned();
+        return Err(Reply { message, ..Reply::method_not_allowed("GET") });
+    }
     // An upgrade has no body and no end either: what follows is the other protocol.
-    let awaits_body = !complete && !headers.has("upgrade") && method != "CONNECT";
+    let awaits_body = !complete && !upgrades;
     let intake = Intake { asked, headers, definition: definition_number, api: Api::OpenAi, awaits_body };
     if awaits_body && intake.model_is_in_body() && intake.headers.is_encoded() {
         let message =
@@ -190,9 +202,8 @@ impl Intake {
     fn model_is_in_body(&self) -> bool {
         match &self.asked {
             Asked::Compat(_) => true,
-            Asked::Native { upstream, rest, query } => {
-                let provider = upstream.provider;
-                model::may_be_in_body(provider) && model::outside_body(provider, rest, query).is_none()
+            Asked::Native { upstream, rest, .. } => {
+                model::may_be_in_body(upstream.provider) && model::in_path(upstream.provider, rest).is_none()
             }
         }
     }
@@ -233,12 +244,15 @@ impl Intake {
         random: u64,
     ) -> Result<Forward, Reply> {
         let slug = &upstream.slug;
-        let model = match model::outside_body(upstream.provider, rest, query) {
+        let provider = upstream.provider;
+        let model = match model::in_path(provider, rest) {
             Some(model) => Some(model),
-            None => model::in_body(upstream.provider, &self.headers, body).map_err(unreadable)?,
+            None => model::in_body(provider, &self.headers, body)
+                .map_err(unreadable)?
+                .or_else(|| model::in_query(provider, query)),
         };
-        let lists_models = model.is_none() && matches!(self.headers.text(":method"), Some("GET" | "HEAD"));
-        if !lists_models {
+        let reads = matches!(self.headers.text(":method"), Some("GET" | "HEAD")) && !self.headers.has("upgrade");
+        if model.is_some() || !reads {
             check_model(definition, slug, model.as_deref())?;
         }
         let nowhere = |problem| Reply::new(400, "invalid_path", format!("{slug}: {problem}."));

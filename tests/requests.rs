@@ -40,7 +40,30 @@ fn outcome(config: &Config, method: &str, path: &str, headers: &[(&str, &str)], 
 
 const OPEN: (&str, &str) = ("authorization", "Bearer open");
 const TIGHT: (&str, &str) = ("x-goog-api-key", "tight");
+const UPGRADE: (&str, &str) = ("upgrade", "websocket");
 const GZIP: (&str, &str) = ("content-encoding", "gzip");
+
+/// Providers go by their bodies, and so do rights.
+#[test]
+fn a_model_in_the_query_gives_no_right_to_another_one() {
+    let config = config(&[("AUTH_KEY", "tight=openai,gpt-4o&google-ai-studio,g")]);
+    let chat = "/api/openai/chat/completions?model=gpt-4o";
+    let (went_up, refused) =
+        ("https://api.openai.com/v1/chat/completions?model=gpt-4o [gpt-4o]", "403 model_not_allowed");
+    for (method, path, headers, body, expected) in [
+        ("POST", chat, vec![TIGHT], r#"{"model":"gpt-4o"}"#, went_up),
+        ("POST", chat, vec![TIGHT], "v=0", went_up),
+        ("POST", chat, vec![TIGHT], r#"{"model":"o3"}"#, refused),
+        ("POST", chat, vec![TIGHT, GZIP], "\x1f\x08", "415 unsupported_encoding"),
+        ("POST", chat, vec![TIGHT, UPGRADE], r#"{"model":"o3"}"#, "405 method_not_allowed"),
+        // There the messages would name it, and nobody reads them.
+        ("GET", "/api/openai/responses", vec![TIGHT, UPGRADE], "", refused),
+        ("GET", "/api/google-ai-studio/ws/live", vec![TIGHT, UPGRADE], "", refused),
+        ("GET", "/api/openai/models", vec![TIGHT], "", "https://api.openai.com/v1/models []"),
+    ] {
+        assert_eq!(outcome(&config, method, path, &headers, body), expected, "{method} {path} {headers:?} {body}");
+    }
+}
 
 #[test]
 fn who_asks_for_what() {
@@ -115,7 +138,7 @@ fn who_asks_for_what() {
         (
             "GET",
             "/api/openai/realtime?model=gpt-realtime",
-            vec![OPEN, ("upgrade", "websocket")],
+            vec![OPEN, UPGRADE],
             "",
             "https://api.openai.com/v1/realtime?model=gpt-realtime [gpt-realtime]",
         ),
@@ -128,6 +151,10 @@ fn who_asks_for_what() {
         ("OPTIONS", "/v1/chat/completions", vec![], "", "204 answer"),
         ("GET", "/v1/chat/completions", vec![OPEN], "", "405 method_not_allowed"),
         ("POST", "/v1/models", vec![OPEN], "", "405 method_not_allowed"),
+        // What its answer would show is the request as it went up.
+        ("TRACE", "/api/openai/models", vec![OPEN], "", "405 method_not_allowed"),
+        ("PROPFIND", "/api/openai/models", vec![OPEN], "", "405 method_not_allowed"),
+        ("POST", "/api/openai/responses", vec![OPEN, UPGRADE], "{}", "405 method_not_allowed"),
     ] {
         assert_eq!(outcome(&config, method, path, &headers, body), expected, "{method} {path} {headers:?} {body}");
     }

@@ -305,6 +305,38 @@ fn a_lease_that_no_attempt_took_goes_back() {
 }
 
 #[test]
+fn an_error_that_shows_the_key_is_withheld() {
+    let mut world = world("", "openai=sk-0123456789abcdef;groq=short");
+    for (slug, body, withheld) in [
+        ("openai", r#"{"error":"you sent sk-0123456789abcdef"}"#, true),
+        ("openai", r#"{"error":"you sent sk-0123456789abcde"}"#, false),
+        ("groq", r#"{"error":"the text is too short"}"#, false),
+    ] {
+        let mut sent = world.ask(0, slug, "m").unwrap();
+        let next = world.answer(&mut sent, 400, &[], body);
+        match next {
+            Next::Replace(reply) => {
+                assert_eq!((reply.status, reply.code, withheld), (400, "provider_error_withheld", true))
+            }
+            next => assert_eq!((next, withheld), (Next::Deliver(Vec::new()), false), "{body}"),
+        }
+        assert_eq!(sent.ticket.result, "caller_error");
+    }
+}
+
+#[test]
+fn a_client_that_goes_away_does_not_take_the_key_with_it() {
+    let mut world = world("", "openai=k1");
+    world.serve(0, "openai", "m", |_| BARE);
+    world.wait(65);
+    let mut first = world.ask(0, "openai", "m").unwrap();
+    assert!(world.ask(1, "openai", "m").is_err(), "one goes first");
+    let now = world.now;
+    world.workers[0].ended(&world.store, &mut first.ticket, || now);
+    assert!(world.ask(1, "openai", "m").is_ok(), "and is gone");
+}
+
+#[test]
 fn remaining_0_on_a_success_cools_before_the_first_429() {
     let mut world = world("", "groq=k1");
     let mut sent = world.ask(0, "groq", "m").unwrap();

@@ -47,13 +47,15 @@ enum State {
 struct Head {
     status: u16,
     headers: Headers,
+    /// No body follows.
+    ended: bool,
 }
 
 impl Head {
-    fn read() -> Self {
+    fn read(ended: bool) -> Self {
         let headers = host::headers(MapType::HttpResponseHeaders);
         let status = headers.text(":status").and_then(|status| status.parse().ok()).unwrap_or(502);
-        Head { status, headers }
+        Head { status, headers, ended }
     }
 
     fn succeeded(&self) -> bool {
@@ -62,6 +64,11 @@ impl Head {
 
     fn is_error(&self) -> bool {
         self.status >= 400
+    }
+
+    /// Whether a stream follows that can be read.
+    fn streams(&self) -> bool {
+        self.succeeded() && !self.ended && !self.headers.is_encoded()
     }
 }
 
@@ -91,8 +98,11 @@ impl Upstream {
         let error = if head.is_error() { body.get(..body.len().min(BODY_LIMIT)).unwrap_or_default() } else { &[] };
         let mut ticket = ticket.borrow_mut();
         let next = balancer.answered(&host::SharedData, &mut ticket, &head.headers, error, random(), now);
-        if head.headers.has("set-cookie") {
-            host::remove_header(map, "set-cookie");
+        // The second is ours to set: a provider's would make the router ask the next key.
+        for dropped in ["set-cookie", RETRY_HEADER] {
+            if head.headers.has(dropped) {
+                host::remove_header(map, dropped);
+            }
         }
         let mut marks = if next == Next::Retry { Vec::new() } else { balancer.marks(&ticket) };
         drop(balancer);
@@ -144,7 +154,7 @@ impl Upstream {
         if head.is_error() {
             return json(translate::error(head.status, body));
         }
-        if shape.kind == Kind::ChatStream {
+        if shape.kind == Kind::ChatStream && head.streams() {
             host::remove_header(map, "content-length");
             host::set_header(map, "content-type", "text/event-stream");
             let stream = Stream::new(shape, &id, created);
@@ -209,7 +219,7 @@ impl Upstream {
 
     /// Answers the client in the place of an answer without a body, whose headers are changed already.
     fn replace(&mut self, body: &[u8]) -> Action {
-        let Head { status, headers } = Head::read();
+        let Head { status, headers, .. } = Head::read(true);
         let kept = ["content-type", "retry-after", "x-should-retry", ATTEMPTS_HEADER, KEY_ID_HEADER];
         let kept = kept.iter().filter_map(|&name| Some((name, headers.text(name)?.to_owned())));
         host::reply(status, &kept.collect::<Vec<_>>(), body);
@@ -271,7 +281,7 @@ impl HttpContext for Upstream {
     }
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        let head = Head::read();
+        let head = Head::read(end_of_stream);
         if !end_of_stream && self.reads(&head).is_some() {
             self.state = State::Reading(head);
             return Action::Pause;
