@@ -14,6 +14,8 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 
+use memchr::memmem;
+
 use crate::answer::stream::Usage;
 use crate::answer::{self, Answer, Outcome, Verdict};
 use crate::config::{Config, WhenAllCooling};
@@ -183,7 +185,7 @@ impl Balancer {
     fn shows_key(&self, ticket: &Ticket, error: &[u8]) -> bool {
         let key = self.pool.roster().key(ticket.lease.id).map_or("", |key| key.secret.expose()).as_bytes();
         // A short one, as of a server of one's own, may stand in any text by chance.
-        key.len() >= SHORTEST_KEY && error.windows(key.len()).any(|part| part == key)
+        key.len() >= SHORTEST_KEY && memmem::find(error, key).is_some()
     }
 
     /// Upstream: an error that came inside an answer after its start, which cannot be retried.
