@@ -190,9 +190,9 @@ impl Intake {
     fn model_is_in_body(&self) -> bool {
         match &self.asked {
             Asked::Compat(_) => true,
-            Asked::Native { upstream, rest, query } => {
+            Asked::Native { upstream, rest, .. } => {
                 let provider = upstream.provider;
-                model::may_be_in_body(provider) && model::outside_body(provider, rest, query).is_none()
+                model::may_be_in_body(provider) && model::in_path(provider, rest).is_none()
             }
         }
     }
@@ -233,11 +233,10 @@ impl Intake {
         random: u64,
     ) -> Result<Forward, Reply> {
         let slug = &upstream.slug;
-        let model = match model::outside_body(upstream.provider, rest, query) {
-            Some(model) => Some(model),
-            None => model::in_body(upstream.provider, &self.headers, body).map_err(unreadable)?,
-        };
-        let lists_models = model.is_none() && matches!(self.headers.text(":method"), Some("GET" | "HEAD"));
+        let model = model::of(upstream.provider, (rest, query), &self.headers, body).map_err(unreadable)?;
+        // What comes over a WebSocket names its model there, where nobody looks.
+        let reads = matches!(self.headers.text(":method"), Some("GET" | "HEAD")) && !self.headers.has("upgrade");
+        let lists_models = model.is_none() && reads;
         if !lists_models {
             check_model(definition, slug, model.as_deref())?;
         }
@@ -319,7 +318,7 @@ pub(crate) fn unreadable(problem: Unreadable) -> Reply {
             Reply::new(400, "invalid_json", message)
         }
         Unreadable::Duplicate(name) => {
-            Reply::new(400, "duplicate_field", format!("The body names `{name}` more than once."))
+            Reply::new(400, "duplicate_field", format!("The request names `{name}` more than once."))
         }
     }
 }

@@ -98,7 +98,12 @@ pub fn query_value<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     if query.is_empty() {
         return None;
     }
-    pairs(query).find(|(key, _)| percent_decode(key) == name).map(|(_, value)| percent_decode(value))
+    query_values(query, name).next()
+}
+
+/// The decoded values of all query parameters of this name.
+pub fn query_values<'a>(query: &'a str, name: &str) -> impl Iterator<Item = Cow<'a, str>> {
+    pairs(query).filter(move |(key, _)| percent_decode(key) == name).map(|(_, value)| percent_decode(value))
 }
 
 /// The query without any parameter of this name, however it is spelled.
