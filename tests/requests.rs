@@ -258,6 +258,8 @@ fn what_does_not_go_up() {
         ("x-envoy-max-retries", "99"),
         ("x-one-balance-retry", "1"),
         ("proxy-authorization", "Basic x"),
+        ("openai-organization", "org-client"),
+        ("openai-project", "proj_client"),
         ("cf-aig-authorization", "x"),
         ("x-stainless-lang", "python"),
         ("sec-websocket-protocol", "realtime, openai-insecure-api-key.open, openai-beta.realtime-v1"),

@@ -196,6 +196,9 @@ pub const OURS: Markers = Markers {
         "api_key_http_referrer_blocked",
         "detected_unusual_activity", // ElevenLabs, of proxies and VPNs
         "missing_api_key",
+        "mismatched_organization", // OpenAI, of a header
+        "mismatched_project",
+        "invalid_organization",
     ],
     texts: &[
         "allow-list",
