@@ -244,6 +244,29 @@ fn through_ai_gateway() {
 }
 
 #[test]
+fn passed_through_ai_gateway() {
+    let env = |name: &str| match name {
+        "AUTH_KEY" => Some("open".to_owned()),
+        "AI_GATEWAY" => Some("acc/gw".to_owned()),
+        _ => None,
+    };
+    let config = Config::parse(br#"{"providers": {"azure-openai": {"openai_format": "passthrough"}}}"#, env).unwrap();
+    for (model, expected) in [
+        (
+            "azure-openai/res/dep",
+            r#"https://gateway.ai.cloudflare.com/v1/acc/gw/azure-openai/res/dep/chat/completions?api-version=2024-10-21 [res/dep] {"model":"res/dep"}"#,
+        ),
+        ("azure-openai/dep", "400 no_openai_api"),
+        ("azure-openai/res/..", "400 no_openai_api"),
+        ("azure-openai/res/d?x=", "400 no_openai_api"),
+        ("replicate/a/b", "400 no_openai_api"),
+    ] {
+        let body = format!(r#"{{"model":"{model}"}}"#);
+        assert_eq!(outcome(&config, "POST", "/v1/chat/completions", &[OPEN], &body), expected, "{model}");
+    }
+}
+
+#[test]
 fn what_does_not_go_up() {
     let headers = [
         ("authorization", "Bearer open"),
