@@ -66,6 +66,10 @@ impl Failure<'_> {
         markers.find(&self.error)
     }
 
+    fn accused(&self, markers: &Markers) -> Option<Sign> {
+        markers.find_unquoted(&self.error, self.answer.status)
+    }
+
     /// Cloudflare AI Gateway's own errors, and answers of which only it can be the author.
     fn gateway(&self) -> Option<Finding> {
         let answer = self.answer;
@@ -101,9 +105,9 @@ impl Failure<'_> {
             return None;
         }
         self.google_quota()
-            .or_else(|| self.has(&markers::MONTHLY).map(|sign| self.spent(Period::Monthly, sign)))
-            .or_else(|| self.has(&markers::CREDIT).map(|sign| self.spent(Period::Credit, sign)))
-            .or_else(|| self.has(&markers::NOT_IN_TIER).map(|sign| self.spent(Period::NotInTier, sign)))
+            .or_else(|| self.accused(&markers::MONTHLY).map(|sign| self.spent(Period::Monthly, sign)))
+            .or_else(|| self.accused(&markers::CREDIT).map(|sign| self.spent(Period::Credit, sign)))
+            .or_else(|| self.accused(&markers::NOT_IN_TIER).map(|sign| self.spent(Period::NotInTier, sign)))
             .or_else(|| (self.answer.status == 402).then(|| self.spent(Period::Credit, Sign::Status)))
             .or_else(|| self.daily_or_monthly())
     }
@@ -235,7 +239,7 @@ impl Failure<'_> {
 
     fn credential(&self) -> Option<Finding> {
         let sign = match self.answer.status {
-            400 | 401 | 403 => self.has(&markers::CREDENTIAL),
+            400 | 401 | 403 => self.accused(&markers::CREDENTIAL),
             _ => None,
         };
         // ElevenLabs' 401 has many reasons, of which only `invalid_api_key` is the key; restricted keys
