@@ -220,7 +220,9 @@ mod tests {
                 "https://res.openai.azure.com/openai/deployments/gpt/chat/completions?api-version=2024-10-21",
             ),
         ] {
-            assert_eq!(url(&Target::openai(&upstream(slug, None), chat, model).unwrap()), expected);
+            let upstream = upstream(slug, None);
+            let (path, query) = Target::openai(&upstream, chat, model).unwrap();
+            assert_eq!(url(&Target::native(&upstream, &path, query).unwrap()), expected);
         }
         assert!(Target::openai(&upstream("elevenlabs", None), chat, "m").is_err());
         assert!(Target::openai(&upstream("azure-openai", None), chat, "gpt").is_err());
