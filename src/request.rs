@@ -14,7 +14,7 @@ use crate::headers::Headers;
 use crate::json::Unreadable;
 use crate::model::{self, MAX_MODEL_BYTES};
 use crate::pool::select::Selection;
-use crate::provider::Api;
+use crate::provider::{Api, CREDENTIAL_PARAMETERS};
 use crate::reply::{Rendered, Reply};
 use crate::rewrite::{self, Edit};
 use crate::route::{self, Endpoint, Route};
@@ -141,7 +141,7 @@ fn read(
         Route::Native(name, rest) => {
             let upstream = config.upstream(name).ok_or_else(|| unknown_provider(name))?;
             check_provider(definition, &upstream.slug)?;
-            let query = url::without_parameter(query, "key");
+            let query = url::without_parameters(query, CREDENTIAL_PARAMETERS);
             Asked::Native { upstream: upstream.clone(), rest: rest.to_owned(), query }
         }
         Route::Health | Route::Console(_) => return Err(unknown_path()),
@@ -246,7 +246,8 @@ impl Intake {
             Some(gateway) => Target::native_through(gateway, pick(gateway, random), upstream, rest, query),
             None => Target::native(upstream, rest, query).map_err(nowhere)?,
         };
-        let openai_auth = upstream.provider.openai.is_some_and(|openai| rest.starts_with(openai.scope));
+        let openai_auth =
+            upstream.provider.openai.is_some_and(|openai| url::percent_decode(rest).starts_with(openai.scope));
         self.forward(upstream, model, target, gateway, openai_auth, None)
     }
 

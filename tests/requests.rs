@@ -85,6 +85,13 @@ fn who_asks_for_what() {
             "",
             "https://generativelanguage.googleapis.com/v1beta/models?pageSize=5 []",
         ),
+        (
+            "GET",
+            "/api/google-ai-studio/v1beta/models?access_token=x&alt=json&oauth%5ftoken=y&key=z",
+            vec![TIGHT],
+            "",
+            "https://generativelanguage.googleapis.com/v1beta/models?alt=json []",
+        ),
         ("POST", "/api/google-ai-studio/v1beta/files", vec![TIGHT], "x", "403 model_not_allowed"),
         ("POST", "/api/anthropic/v1/messages", vec![TIGHT], "{}", "403 provider_not_allowed"),
         (
@@ -263,6 +270,17 @@ fn passed_through_ai_gateway() {
     ] {
         let body = format!(r#"{{"model":"{model}"}}"#);
         assert_eq!(outcome(&config, "POST", "/v1/chat/completions", &[OPEN], &body), expected, "{model}");
+    }
+}
+
+#[test]
+fn an_encoded_path_takes_the_same_key_header() {
+    for (path, openai_auth) in [
+        ("/api/google-ai-studio/v1beta/openai/models", true),
+        ("/api/google-ai-studio/v1beta/%6fpenai/models", true),
+        ("/api/google-ai-studio/v1beta/models", false),
+    ] {
+        assert_eq!(forward(&config(&[]), "GET", path, &[OPEN], "").unwrap().ticket.openai_auth, openai_auth, "{path}");
     }
 }
 
