@@ -243,8 +243,11 @@ impl Failure<'_> {
             _ => None,
         };
         // ElevenLabs' 401 has many reasons, of which only `invalid_api_key` is the key; restricted keys
-        // of OpenAI get a 401 for what they may not do.
-        let other = || self.answer.provider.slug == "elevenlabs" || self.has(&markers::MODEL).is_some();
+        // of OpenAI get a 401 for what they may not do, and Google's for methods that take no API key.
+        let other = || {
+            let no_key_would_do = self.error.has_code("credentials_missing");
+            no_key_would_do || self.answer.provider.slug == "elevenlabs" || self.has(&markers::MODEL).is_some()
+        };
         let bare = || (self.answer.status == 401 && !other()).then_some(Sign::Status);
         sign.or_else(bare).map(|sign| (Outcome::Credential, sign))
     }
@@ -268,7 +271,7 @@ impl Failure<'_> {
                 Some(sign) => Some((Outcome::Caller, sign)),
                 None => Some((Outcome::Forbidden, Sign::Status)),
             },
-            // A 401 that is neither the key's nor a model's (ElevenLabs).
+            // A 401 that is neither the key's nor a model's (ElevenLabs, Google).
             401 => Some((Outcome::Forbidden, Sign::Status)),
             _ => None,
         }
