@@ -150,8 +150,14 @@ fn read(
     if declared.is_some_and(|bytes| bytes > config.max_body_bytes as u64) {
         return Err(too_large(config));
     }
-    // An upgrade has no body and no end either: what follows is the other protocol.
-    let awaits_body = !complete && !headers.has("upgrade") && method != "CONNECT";
+    // An upgrade has no body and no end either: what follows is the other protocol. A server may answer one
+    // that has a body as if it were none, and nobody would have read the model in it.
+    let upgrades = headers.has("upgrade");
+    if upgrades && method != "GET" {
+        return Err(Reply::method_not_allowed("GET"));
+    }
+    let bodyless = headers.text("content-length").is_none_or(|length| length == "0");
+    let awaits_body = !complete && !(upgrades && bodyless) && method != "CONNECT";
     let intake = Intake { asked, headers, definition: definition_number, api: Api::OpenAi, awaits_body };
     if awaits_body && intake.model_is_in_body() && intake.headers.is_encoded() {
         let message =

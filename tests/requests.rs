@@ -7,8 +7,10 @@ mod support;
 use std::collections::BTreeMap;
 
 use one_balance::config::Config;
+use one_balance::headers::Headers;
+use one_balance::request::{self, Step};
 use one_balance::rewrite::Edit;
-use support::forward;
+use support::{START, forward};
 
 fn config(extra: &[(&str, &str)]) -> Config {
     let mut env = BTreeMap::from([("AUTH_KEY", "open;tight=google-ai-studio,gemini-2.0-flash&openai;old(5)")]);
@@ -271,6 +273,28 @@ fn passed_through_ai_gateway() {
         let body = format!(r#"{{"model":"{model}"}}"#);
         assert_eq!(outcome(&config, "POST", "/v1/chat/completions", &[OPEN], &body), expected, "{model}");
     }
+}
+
+/// What follows an upgrade is not read, so that there must be no body in which another model could be.
+#[test]
+fn an_upgrade_has_no_body() {
+    let config = config(&[]);
+    let path = "/api/google-ai-studio/v1beta/openai/chat/completions?model=gemini-2.0-flash";
+    let awaits_body = |method, length: Option<&str>| {
+        let all = [(":method", method), (":path", path), TIGHT, ("upgrade", "websocket")].into_iter();
+        let headers = Headers::from_iter(all.chain(length.map(|length| ("content-length", length))));
+        match request::begin(&config, headers, false, || START) {
+            Step::Proceed(intake) => Ok(intake.awaits_body),
+            Step::Reply(reply, _) => Err(reply.status),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(awaits_body("GET", None), Ok(false));
+    assert_eq!(awaits_body("GET", Some("0")), Ok(false));
+    assert_eq!(awaits_body("GET", Some("20")), Ok(true), "it never ends, and so never goes up");
+    assert_eq!(awaits_body("GET", Some("+20")), Ok(true));
+    assert_eq!(awaits_body("POST", Some("20")), Err(405));
+    assert_eq!(awaits_body("POST", None), Err(405));
 }
 
 #[test]
