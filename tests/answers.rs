@@ -192,6 +192,8 @@ fn words_of_the_request_accuse_no_key() {
             );
         }
     }
+    let role = verdict("openai", 400, "Invalid value: 'you do not have access to'. Supported values are: 'system'.");
+    assert_eq!(role, Outcome::Caller, "nor does the model cool on the key");
     let suspended = verdict("google-ai-studio", 403, "Consumer 'api_key:AIzaX' has been suspended.");
     assert_eq!(suspended, Outcome::Credential, "it stands behind the quotes");
     assert_eq!(verdict("google-ai-studio", 400, "API key expired. Don't use it."), Outcome::Credential);

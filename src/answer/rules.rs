@@ -254,7 +254,8 @@ impl Failure<'_> {
 
     fn model_access(&self) -> Option<Finding> {
         let sign = match self.answer.status {
-            400 | 401 | 403 | 404 => self.has(&markers::MODEL),
+            400 => self.accused(&markers::MODEL),
+            401 | 403 | 404 => self.has(&markers::MODEL),
             _ => None,
         };
         // Anthropic's 404 says no more than `not_found_error` and "model: claude-…".
