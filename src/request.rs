@@ -157,7 +157,7 @@ fn read(
         return Err(Reply::method_not_allowed("GET"));
     }
     let bodyless = headers.text("content-length").is_none_or(|length| length == "0");
-    let awaits_body = !complete && !(upgrades && bodyless) && method != "CONNECT";
+    let awaits_body = !(complete || (upgrades && bodyless) || method == "CONNECT");
     let intake = Intake { asked, headers, definition: definition_number, api: Api::OpenAi, awaits_body };
     if awaits_body && intake.model_is_in_body() && intake.headers.is_encoded() {
         let message =
