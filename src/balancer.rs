@@ -190,7 +190,9 @@ impl Balancer {
 
     /// Upstream: an error that came inside an answer after its start, which cannot be retried.
     pub fn failed_late(&mut self, store: &dyn Store, ticket: &Ticket, verdict: &Verdict, now: Time) {
-        let subject = subject(&self.config, &self.tally, &self.journal, ticket, now);
+        let mut subject = subject(&self.config, &self.tally, &self.journal, ticket, now);
+        // It was served in part: it stays counted, and `served` puts the tokens right.
+        subject.lease.counted = None;
         lifecycle::learn(&mut self.pool, store, subject, verdict);
     }
 

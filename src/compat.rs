@@ -120,15 +120,10 @@ impl<'a> Way<'a> {
     }
 
     fn passed(&self, intake: &Intake, body: &[u8], value: &Range<usize>, named: &str) -> Result<Forward, Reply> {
-        let nowhere = |problem| Reply::new(400, "no_openai_api", format!("{}: {problem}.", self.upstream.slug));
-        let target = match self.gateway {
-            // There the slug stands for the base of the OpenAI-style API, if that is the native one.
-            Some(_) => {
-                let prefix = self.upstream.provider.openai.map_or("/", |openai| openai.prefix);
-                self.native(&format!("{prefix}{}", self.endpoint.path()), "")?
-            }
-            None => Target::openai(self.upstream, self.endpoint, self.model).map_err(nowhere)?,
-        };
+        let path = Target::openai(self.upstream, self.endpoint, self.model);
+        let (path, query) =
+            path.map_err(|problem| Reply::new(400, "no_openai_api", format!("{}: {problem}.", self.upstream.slug)))?;
+        let target = self.native(&path, query)?;
         self.forward(intake, target, true, rewritten(body, value, named, self.model))
     }
 

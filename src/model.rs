@@ -4,11 +4,36 @@ use crate::headers::Headers;
 use crate::json::{self, Unreadable};
 use crate::multipart;
 use crate::provider::{ModelPlace, Provider};
-use crate::url::{percent_decode, query_value};
+use crate::url::{percent_decode, query_values};
 
 /// The longest model name in bytes that is accepted; names become keys of the pool's state, which
 /// a client must not be able to grow.
 pub const MAX_MODEL_BYTES: usize = 200;
+
+/// The model of a request, from the first place that names one.
+///
+/// A query counts only where nothing else can: providers take a body's model over it, so a name in the
+/// query must not hide another one from the permission check.
+///
+/// # Errors
+/// As [`in_body`].
+pub fn of(
+    provider: &Provider,
+    (rest, query): (&str, &str),
+    headers: &Headers,
+    body: &[u8],
+) -> Result<Option<String>, Unreadable> {
+    if let Some(model) = in_path(provider, rest) {
+        return Ok(Some(model));
+    }
+    // WebSocket upgrades have no body, and what opens a WebRTC call is a session description (SDP). Of
+    // everything else some server may make JSON, for parsers take more encodings than ours.
+    if body.is_empty() || body.starts_with(b"v=") {
+        in_query(provider, query)
+    } else {
+        in_body(provider, headers, body)
+    }
+}
 
 /// The first model that the path names.
 #[must_use]
@@ -22,15 +47,20 @@ pub fn in_path(provider: &Provider, rest: &str) -> Option<String> {
     named(provider.bare_model(&found).to_owned())
 }
 
-/// The model that the query names. It counts only where no body names one: providers go by their bodies, and
-/// whoever may use some models only must not get another by a parameter that nobody reads.
-#[must_use]
-pub fn in_query(provider: &Provider, query: &str) -> Option<String> {
-    let found = provider.model.iter().find_map(|place| match *place {
-        ModelPlace::Query(name) => query_value(query, name).map(|value| value.into_owned()).and_then(named),
-        _ => None,
-    })?;
-    named(provider.bare_model(&found).to_owned())
+/// Servers differ in which of two parameters of one name counts, so that there may be one only.
+fn in_query(provider: &Provider, query: &str) -> Result<Option<String>, Unreadable> {
+    for place in provider.model {
+        let ModelPlace::Query(name) = *place else { continue };
+        let mut values = query_values(query, name);
+        let found = values.next();
+        if values.next().is_some() {
+            return Err(Unreadable::Duplicate(name));
+        }
+        if let Some(model) = found.filter(|model| !model.is_empty()) {
+            return Ok(named(provider.bare_model(&model).to_owned()));
+        }
+    }
+    Ok(None)
 }
 
 /// The model that a body names, if one of the places is in bodies. A body that is neither a JSON
@@ -38,7 +68,7 @@ pub fn in_query(provider: &Provider, query: &str) -> Option<String> {
 ///
 /// # Errors
 /// When the body begins like a JSON object and is none, or names two models.
-pub fn in_body(provider: &Provider, headers: &Headers, body: &[u8]) -> Result<Option<String>, Unreadable> {
+fn in_body(provider: &Provider, headers: &Headers, body: &[u8]) -> Result<Option<String>, Unreadable> {
     for place in provider.model {
         let ModelPlace::Body(name) = *place else { continue };
         let found = if let Some(boundary) = multipart::boundary(headers) {
@@ -63,7 +93,8 @@ pub fn may_be_in_body(provider: &Provider) -> bool {
 }
 
 fn segments_after(path: &str, name: &str, count: usize) -> Option<String> {
-    let mut segments = path.split('/').skip_while(|segment| *segment != name).skip(1);
+    // Decoded, as the provider reads it: `/%6dodels/…` is `/models/…`.
+    let mut segments = path.split('/').skip_while(|segment| percent_decode(segment) != name).skip(1);
     let found: Vec<&str> = segments.by_ref().take(count).collect();
     if found.len() < count {
         return None;
@@ -89,9 +120,11 @@ mod tests {
 
     #[test]
     fn in_paths_and_queries() {
+        let none = Headers::default();
         for (slug, rest, query, model) in [
             ("google-ai-studio", "/v1beta/models/gemini-2.0-flash:generateContent", "", Some("gemini-2.0-flash")),
             ("google-ai-studio", "/v1/models/gemini%2d2.0:x", "", Some("gemini-2.0")),
+            ("google-ai-studio", "/v1beta/%6dodels/g:x", "model=other", Some("g")),
             ("google-ai-studio", "/v1beta/models", "", None),
             ("google-ai-studio", "/v1beta/models/", "", None),
             ("google-ai-studio", "/v1beta/tunedModels/t:generateContent", "", Some("t")),
@@ -107,10 +140,26 @@ mod tests {
                 Some("anthropic.claude-v2:0"),
             ),
         ] {
-            let provider = find(slug).unwrap();
-            let found = in_path(provider, rest).or_else(|| in_query(provider, query));
-            assert_eq!(found.as_deref(), model, "{slug}{rest}");
+            let found = of(find(slug).unwrap(), (rest, query), &none, b"");
+            assert_eq!(found.unwrap().as_deref(), model, "{slug}{rest}");
         }
+    }
+
+    #[test]
+    fn a_query_hides_no_other_model() {
+        let (openai, json) = (find("openai").unwrap(), Headers::from_iter([("content-type", "application/json")]));
+        let found = |query, body: &[u8]| of(openai, ("/chat/completions", query), &json, body);
+        for (body, model) in [
+            (&b""[..], Some("q")),
+            (b"v=0\r\no=- 1 1 IN IP4 0.0.0.0", Some("q")),
+            (br#"{"model":"b"}"#, Some("b")),
+            (b"{}", None),
+            (b"\xef\xbb\xbf{\"model\":\"b\"}", None),
+            (b"\xff\xfe{\0", None),
+        ] {
+            assert_eq!(found("model=q", body).unwrap().as_deref(), model, "{body:?}");
+        }
+        assert_eq!(found("model=q&mod%65l=b", b""), Err(Unreadable::Duplicate("model")));
     }
 
     #[test]

@@ -226,6 +226,10 @@ pub static PROVIDERS: &[Provider] = &[
 /// Every header in which a key may stand, the client's or a provider's.
 pub const CREDENTIAL_HEADERS: &[&str] = &["authorization", "x-api-key", "x-goog-api-key", "api-key", "xi-api-key"];
 
+/// Every query parameter in which a key may stand. Google's `access_token` and `oauth_token` stand there beside the
+/// key: with a wrong one the answer is a 401, and a good key would be blocked for it.
+pub const CREDENTIAL_PARAMETERS: &[&str] = &["key", "api_key", "api-key", "xi-api-key", "access_token", "oauth_token"];
+
 /// The provider of this slug or alias.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Provider> {

@@ -14,7 +14,7 @@ use crate::headers::Headers;
 use crate::json::Unreadable;
 use crate::model::{self, MAX_MODEL_BYTES};
 use crate::pool::select::Selection;
-use crate::provider::Api;
+use crate::provider::{Api, CREDENTIAL_PARAMETERS};
 use crate::reply::{Rendered, Reply};
 use crate::rewrite::{self, Edit};
 use crate::route::{self, Endpoint, Route};
@@ -147,7 +147,7 @@ fn read(
         Route::Native(name, rest) => {
             let upstream = config.upstream(name).ok_or_else(|| unknown_provider(name))?;
             check_provider(definition, &upstream.slug)?;
-            let query = url::without_parameter(query, "key");
+            let query = url::without_parameters(query, CREDENTIAL_PARAMETERS);
             Asked::Native { upstream: upstream.clone(), rest: rest.to_owned(), query }
         }
         Route::Health | Route::Console(_) => return Err(unknown_path()),
@@ -156,14 +156,15 @@ fn read(
     if declared.is_some_and(|bytes| bytes > config.max_body_bytes as u64) {
         return Err(too_large(config));
     }
+    // An upgrade has no body and no end either: what follows is the other protocol. A server may answer one
+    // that has a body as if it were none, and nobody would have read the model in it.
     let upgrades = headers.has("upgrade");
-    // A provider that knows no upgrade here would take what follows for a body, which nobody has read.
     if upgrades && method != "GET" {
         let message = "An upgrade comes with GET; leave out the header `upgrade`.".to_owned();
         return Err(Reply { message, ..Reply::method_not_allowed("GET") });
     }
-    // An upgrade has no body and no end either: what follows is the other protocol.
-    let awaits_body = !complete && !upgrades;
+    let bodyless = headers.text("content-length").is_none_or(|length| length == "0");
+    let awaits_body = !(complete || (upgrades && bodyless));
     let intake = Intake { asked, headers, definition: definition_number, api: Api::OpenAi, awaits_body };
     if awaits_body && intake.model_is_in_body() && intake.headers.is_encoded() {
         let message =
@@ -244,13 +245,8 @@ impl Intake {
         random: u64,
     ) -> Result<Forward, Reply> {
         let slug = &upstream.slug;
-        let provider = upstream.provider;
-        let model = match model::in_path(provider, rest) {
-            Some(model) => Some(model),
-            None => model::in_body(provider, &self.headers, body)
-                .map_err(unreadable)?
-                .or_else(|| model::in_query(provider, query)),
-        };
+        let model = model::of(upstream.provider, (rest, query), &self.headers, body).map_err(unreadable)?;
+        // What comes over a WebSocket names its model there, where nobody looks.
         let reads = matches!(self.headers.text(":method"), Some("GET" | "HEAD")) && !self.headers.has("upgrade");
         if model.is_some() || !reads {
             check_model(definition, slug, model.as_deref())?;
@@ -261,7 +257,8 @@ impl Intake {
             Some(gateway) => Target::native_through(gateway, pick(gateway, random), upstream, rest, query),
             None => Target::native(upstream, rest, query).map_err(nowhere)?,
         };
-        let openai_auth = upstream.provider.openai.is_some_and(|openai| rest.starts_with(openai.scope));
+        let openai_auth =
+            upstream.provider.openai.is_some_and(|openai| url::percent_decode(rest).starts_with(openai.scope));
         self.forward(upstream, model, target, gateway, openai_auth, None)
     }
 
@@ -333,7 +330,7 @@ pub(crate) fn unreadable(problem: Unreadable) -> Reply {
             Reply::new(400, "invalid_json", message)
         }
         Unreadable::Duplicate(name) => {
-            Reply::new(400, "duplicate_field", format!("The body names `{name}` more than once."))
+            Reply::new(400, "duplicate_field", format!("The request names `{name}` more than once."))
         }
     }
 }

@@ -10,11 +10,14 @@ use crate::provider::CREDENTIAL_HEADERS;
 use crate::target::Target;
 
 /// Headers of the client that do not go up: they say who and where it is, or carry a credential
-/// that is no provider's business. A browser's `origin` also makes Anthropic refuse the key.
+/// that is no provider's business. A browser's `origin` also makes Anthropic refuse the key, and OpenAI
+/// refuses every key that is not of the organization and project that the client's SDK names.
 const PRIVATE_HEADERS: &[&str] = &[
     "cf-aig-authorization",
     "cookie",
     "forwarded",
+    "openai-organization",
+    "openai-project",
     "origin",
     "proxy-authorization",
     "referer",

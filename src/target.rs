@@ -54,20 +54,20 @@ impl Target {
         Target::at(&gateway.url, &format!("{prefix}/{}{rest}", upstream.provider.slug), query)
     }
 
-    /// An OpenAI-shaped request on the provider's own OpenAI-style API.
+    /// Path and query of the provider's own OpenAI-style API, as a native request would have them.
     ///
     /// # Errors
     /// When it has none, or its host cannot be known from the model alone.
-    pub fn openai(upstream: &Upstream, endpoint: Endpoint, model: &str) -> Result<Self, Nowhere> {
+    pub fn openai(upstream: &Upstream, endpoint: Endpoint, model: &str) -> Result<(String, &'static str), Nowhere> {
         let openai = upstream.provider.openai.ok_or("this provider has no OpenAI-style API; use its native path")?;
         let path = format!("{}{}", openai.prefix, endpoint.path());
         // Azure's host and deployment stand in the model: `azure-openai/{resource}/{deployment}`.
         let in_model = matches!(upstream.provider.base, Base::Segments { .. }) && upstream.base_url.is_none();
-        if in_model && model.split('/').count() != 2 {
+        if in_model && !(model.split('/').count() == 2 && model.split('/').all(is_label)) {
             return Err("the model must name the resource, too: azure-openai/{resource}/{deployment}");
         }
         let path = if in_model { format!("/{model}{path}") } else { path };
-        Target::native(upstream, &path, openai.query.trim_start_matches('?'))
+        Ok((path, openai.query.trim_start_matches('?')))
     }
 
     /// An OpenAI-shaped request on AI Gateway's compat endpoint.
@@ -120,9 +120,10 @@ fn first_segment(path: &str) -> Option<(&str, &str)> {
 
 /// What may become a part of a host's name: the client's path must not lead a key elsewhere.
 fn is_label(text: &str) -> bool {
-    text.len() <= 63 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) && {
-        !text.starts_with(['-', '.']) && !text.ends_with(['-', '.'])
-    }
+    !text.is_empty()
+        && text.len() <= 63
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        && { !text.starts_with(['-', '.']) && !text.ends_with(['-', '.']) }
 }
 
 fn vertex(rest: &str) -> Result<String, Nowhere> {
@@ -219,7 +220,9 @@ mod tests {
                 "https://res.openai.azure.com/openai/deployments/gpt/chat/completions?api-version=2024-10-21",
             ),
         ] {
-            assert_eq!(url(&Target::openai(&upstream(slug, None), chat, model).unwrap()), expected);
+            let upstream = upstream(slug, None);
+            let (path, query) = Target::openai(&upstream, chat, model).unwrap();
+            assert_eq!(url(&Target::native(&upstream, &path, query).unwrap()), expected);
         }
         assert!(Target::openai(&upstream("elevenlabs", None), chat, "m").is_err());
         assert!(Target::openai(&upstream("azure-openai", None), chat, "gpt").is_err());

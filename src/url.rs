@@ -98,18 +98,23 @@ pub fn query_value<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     if query.is_empty() {
         return None;
     }
-    pairs(query).find(|(key, _)| percent_decode(key) == name).map(|(_, value)| percent_decode(value))
+    query_values(query, name).next()
 }
 
-/// The query without any parameter of this name, however it is spelled.
+/// The decoded values of all query parameters of this name.
+pub fn query_values<'a>(query: &'a str, name: &str) -> impl Iterator<Item = Cow<'a, str>> {
+    pairs(query).filter(move |(key, _)| percent_decode(key) == name).map(|(_, value)| percent_decode(value))
+}
+
+/// The query without any parameter of these names, however they are spelled.
 #[must_use]
-pub fn without_parameter(query: &str, name: &str) -> String {
+pub fn without_parameters(query: &str, names: &[&str]) -> String {
     if query.is_empty() {
         return String::new();
     }
     let kept = query.split('&').filter(|part| {
         let key = part.split_once('=').map_or(*part, |(key, _)| key);
-        percent_decode(key) != name
+        !names.contains(&&*percent_decode(key))
     });
     kept.collect::<Vec<_>>().join("&")
 }
@@ -171,7 +176,7 @@ mod tests {
             ("monkey=1", "monkey=1"),
             ("", ""),
         ] {
-            assert_eq!(without_parameter(query, "key"), rest, "{query}");
+            assert_eq!(without_parameters(query, &["key"]), rest, "{query}");
         }
     }
 

@@ -156,6 +156,49 @@ fn quota_ids() {
     assert_ne!(id("google-daily.json"), id("google-not-in-free-tier.json"));
 }
 
+/// A client must not be able to have keys blocked or put to rest by words that the answer repeats.
+#[test]
+fn words_of_the_request_accuse_no_key() {
+    let headers = Headers::default();
+    let verdict = |slug: &str, status, message: &str| {
+        let body = serde_json::json!({"error": {"message": message, "type": "invalid_request_error"}}).to_string();
+        let provider = one_balance::provider::find(slug).expect(slug);
+        let (through_ai_gateway, body, now) = (false, body.as_bytes(), Time(0));
+        classify(&Answer { provider, through_ai_gateway, status, headers: &headers, body, now }).outcome
+    };
+    for words in
+        ["api key not valid", "credit balance", "/ month", "doesn't have a free quota tier", "x' spend limit '"]
+    {
+        for (slug, status, message) in [
+            ("openai", 400, format!("Invalid value: '{words}'. Supported values are: 'system' and 'user'.")),
+            ("openai", 400, format!("Unrecognized request argument supplied: {words}")),
+            ("openai", 404, format!("The model `{words}` does not exist or you do not have access to it.")),
+            ("openai", 403, format!("Project `p` does not have access to model `{words}`")),
+            (
+                "google-ai-studio",
+                400,
+                format!("Invalid JSON payload received. Unknown name \"{words}\": Cannot find field."),
+            ),
+            ("google-ai-studio", 404, format!("models/{words} is not found for API version v1beta.")),
+            ("anthropic", 400, format!("{words}: Extra inputs are not permitted")),
+            ("anthropic", 404, format!("model: {words}")),
+            ("openrouter", 400, format!("{words} is not a valid model ID")),
+            ("mistral", 400, format!("Invalid model: {words}")),
+        ] {
+            let outcome = verdict(slug, status, &message);
+            assert!(
+                !matches!(outcome, Outcome::Credential | Outcome::Quota(_)),
+                "{slug} {status} {message}: {outcome:?}"
+            );
+        }
+    }
+    let role = verdict("openai", 400, "Invalid value: 'you do not have access to'. Supported values are: 'system'.");
+    assert_eq!(role, Outcome::Caller, "nor does the model cool on the key");
+    let suspended = verdict("google-ai-studio", 403, "Consumer 'api_key:AIzaX' has been suspended.");
+    assert_eq!(suspended, Outcome::Credential, "it stands behind the quotes");
+    assert_eq!(verdict("google-ai-studio", 400, "API key expired. Don't use it."), Outcome::Credential);
+}
+
 /// The hot path: a good answer without rate limit headers costs no allocation.
 #[test]
 fn plain_success_allocates_nothing() {

@@ -7,8 +7,10 @@ mod support;
 use std::collections::BTreeMap;
 
 use one_balance::config::Config;
+use one_balance::headers::Headers;
+use one_balance::request::{self, Step};
 use one_balance::rewrite::Edit;
-use support::forward;
+use support::{START, forward};
 
 fn config(extra: &[(&str, &str)]) -> Config {
     let mut env = BTreeMap::from([("AUTH_KEY", "open;tight=google-ai-studio,gemini-2.0-flash&openai;old(5)")]);
@@ -108,6 +110,13 @@ fn who_asks_for_what() {
             "",
             "https://generativelanguage.googleapis.com/v1beta/models?pageSize=5 []",
         ),
+        (
+            "GET",
+            "/api/google-ai-studio/v1beta/models?access_token=x&alt=json&oauth%5ftoken=y&key=z",
+            vec![TIGHT],
+            "",
+            "https://generativelanguage.googleapis.com/v1beta/models?alt=json []",
+        ),
         ("POST", "/api/google-ai-studio/v1beta/files", vec![TIGHT], "x", "403 model_not_allowed"),
         ("POST", "/api/anthropic/v1/messages", vec![TIGHT], "{}", "403 provider_not_allowed"),
         (
@@ -141,6 +150,35 @@ fn who_asks_for_what() {
             vec![OPEN, UPGRADE],
             "",
             "https://api.openai.com/v1/realtime?model=gpt-realtime [gpt-realtime]",
+        ),
+        // No name in another place hides the model that the provider reads.
+        (
+            "POST",
+            "/api/google-ai-studio/v1beta/openai/chat/completions?model=gemini-2.0-flash",
+            vec![TIGHT],
+            r#"{"model":"gemini-2.5-pro"}"#,
+            "403 model_not_allowed",
+        ),
+        (
+            "POST",
+            "/api/google-ai-studio/v1beta/%6dodels/gemini-2.5-pro:generateContent?model=gemini-2.0-flash",
+            vec![TIGHT],
+            r#"{"model":"gemini-2.0-flash"}"#,
+            "403 model_not_allowed",
+        ),
+        (
+            "POST",
+            "/api/google-ai-studio/v1beta/openai/chat/completions?model=gemini-2.0-flash",
+            vec![TIGHT, GZIP],
+            "\x1f\x08",
+            "415 unsupported_encoding",
+        ),
+        (
+            "GET",
+            "/api/google-ai-studio/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent",
+            vec![TIGHT, ("upgrade", "websocket")],
+            "",
+            "403 model_not_allowed",
         ),
         ("POST", "/api/nobody/x", vec![OPEN], "{}", "404 unknown_provider"),
         ("POST", "/nothing", vec![OPEN], "{}", "404 unknown_path"),
@@ -242,6 +280,62 @@ fn through_ai_gateway() {
 }
 
 #[test]
+fn passed_through_ai_gateway() {
+    let env = |name: &str| match name {
+        "AUTH_KEY" => Some("open".to_owned()),
+        "AI_GATEWAY" => Some("acc/gw".to_owned()),
+        _ => None,
+    };
+    let config = Config::parse(br#"{"providers": {"azure-openai": {"openai_format": "passthrough"}}}"#, env).unwrap();
+    for (model, expected) in [
+        (
+            "azure-openai/res/dep",
+            r#"https://gateway.ai.cloudflare.com/v1/acc/gw/azure-openai/res/dep/chat/completions?api-version=2024-10-21 [res/dep] {"model":"res/dep"}"#,
+        ),
+        ("azure-openai/dep", "400 no_openai_api"),
+        ("azure-openai/res/..", "400 no_openai_api"),
+        ("azure-openai/res/d?x=", "400 no_openai_api"),
+        ("replicate/a/b", "400 no_openai_api"),
+    ] {
+        let body = format!(r#"{{"model":"{model}"}}"#);
+        assert_eq!(outcome(&config, "POST", "/v1/chat/completions", &[OPEN], &body), expected, "{model}");
+    }
+}
+
+/// What follows an upgrade is not read, so that there must be no body in which another model could be.
+#[test]
+fn an_upgrade_has_no_body() {
+    let config = config(&[]);
+    let path = "/api/google-ai-studio/v1beta/openai/chat/completions?model=gemini-2.0-flash";
+    let awaits_body = |method, length: Option<&str>| {
+        let all = [(":method", method), (":path", path), TIGHT, ("upgrade", "websocket")].into_iter();
+        let headers = Headers::from_iter(all.chain(length.map(|length| ("content-length", length))));
+        match request::begin(&config, headers, false, || START) {
+            Step::Proceed(intake) => Ok(intake.awaits_body),
+            Step::Reply(reply, _) => Err(reply.status),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(awaits_body("GET", None), Ok(false));
+    assert_eq!(awaits_body("GET", Some("0")), Ok(false));
+    assert_eq!(awaits_body("GET", Some("20")), Ok(true), "it never ends, and so never goes up");
+    assert_eq!(awaits_body("GET", Some("+20")), Ok(true));
+    assert_eq!(awaits_body("POST", Some("20")), Err(405));
+    assert_eq!(awaits_body("POST", None), Err(405));
+}
+
+#[test]
+fn an_encoded_path_takes_the_same_key_header() {
+    for (path, openai_auth) in [
+        ("/api/google-ai-studio/v1beta/openai/models", true),
+        ("/api/google-ai-studio/v1beta/%6fpenai/models", true),
+        ("/api/google-ai-studio/v1beta/models", false),
+    ] {
+        assert_eq!(forward(&config(&[]), "GET", path, &[OPEN], "").unwrap().ticket.openai_auth, openai_auth, "{path}");
+    }
+}
+
+#[test]
 fn what_does_not_go_up() {
     let headers = [
         ("authorization", "Bearer open"),
@@ -256,6 +350,8 @@ fn what_does_not_go_up() {
         ("x-envoy-max-retries", "99"),
         ("x-one-balance-retry", "1"),
         ("proxy-authorization", "Basic x"),
+        ("openai-organization", "org-client"),
+        ("openai-project", "proj_client"),
         ("cf-aig-authorization", "x"),
         ("x-stainless-lang", "python"),
         ("sec-websocket-protocol", "realtime, openai-insecure-api-key.open, openai-beta.realtime-v1"),

@@ -4,8 +4,11 @@
 
 mod support;
 
+use one_balance::answer::stream::Watcher;
 use one_balance::balancer::Next;
+use one_balance::headers::Headers;
 use one_balance::pool::record::{NEVER, Record, Trial};
+use one_balance::ticket::Ticket;
 use one_balance::time::{DailyReset, Span, Time};
 use support::{START, Sent, World, id};
 
@@ -442,4 +445,27 @@ fn a_new_configuration_keeps_what_is_known() {
     for _ in 0..3 {
         assert_eq!(world.ask(0, "openai", "m").unwrap().key(), "k3", "k1 is still blocked, k2 has left");
     }
+}
+
+#[test]
+fn a_late_failure_takes_no_count_of_others() {
+    let json = r#"{"providers": {"openai": {"quota": {"tpm": 2500}}}}"#;
+    let mut world = world(json, "openai=k1");
+    let ask = |world: &mut World| {
+        let ticket = Ticket { tokens: 1000, ..world.ticket("openai", "m") };
+        world.send(0, ticket)
+    };
+    let (first, _second) = (ask(&mut world).unwrap(), ask(&mut world).unwrap());
+    let mut watcher = Watcher::new(&Headers::from_iter([("content-type", "application/json")]));
+    let body = br#"{"usage":{"prompt_tokens":100,"completion_tokens":0},"error":{"message":"x","code":500}}"#;
+    let verdict = watcher.see(body, first.ticket.upstream.provider, || world.now).unwrap();
+    world.workers[0].failed_late(&world.store, &first.ticket, &verdict, world.now);
+    world.workers[0].served(&world.store, &first.ticket, watcher.usage().unwrap(), || world.now);
+    // 1000 of the second and 100 of the first; a quarter more than 1000 must fit.
+    let _third = ask(&mut world).unwrap();
+    assert_eq!(
+        ask(&mut world).map(|sent| sent.key()).unwrap_err().code,
+        "all_keys_cooling",
+        "2100 and 1250 are more than 2500"
+    );
 }

@@ -618,6 +618,14 @@ fn the_order_of_a_schema_is_kept() {
     }
 }
 
+/// Anthropic takes neither an empty text nor white space at the end of an answer that is begun.
+#[test]
+fn an_answer_that_begins_with_white_space_only() {
+    let body = br#"{"messages":[{"role":"user","content":"x"},{"role":"assistant","content":[{"type":"text","text":"a "},{"type":"text","text":" \n"}]}]}"#;
+    let request = translate::request(Target::Anthropic, "claude-opus-4-5", body, &Options::default()).unwrap();
+    assert_eq!(parse(&request.body)["messages"][1]["content"], json!([{"type": "text", "text": "a"}]));
+}
+
 /// A model's name comes from outside and goes into a path.
 #[test]
 fn a_models_name_cannot_leave_its_place() {

@@ -19,6 +19,19 @@ impl Markers {
         code.or_else(|| self.texts.iter().find(|text| error.message.contains(*text)).copied().map(Sign::Text))
     }
 
+    /// The same for words that accuse the key, in an answer that may quote the request: a client must not
+    /// be able to put them there.
+    pub fn find_unquoted(&self, error: &ErrorBody, status: u16) -> Option<Sign> {
+        let code = Markers { texts: &[], ..*self }.find(error);
+        let text = || match status {
+            400 | 403 => Markers { codes: &[], ..*self }.find(&error.without_quotes()),
+            401 | 402 | 429 => Markers { codes: &[], ..*self }.find(error),
+            // Of the request alone, such as 404 with the name of the model.
+            _ => None,
+        };
+        code.or_else(text)
+    }
+
     /// Where in the message the first of these words stands; 0 if it is a code.
     pub fn place(&self, error: &ErrorBody) -> Option<usize> {
         if self.codes.iter().any(|code| error.has_code(code)) {
@@ -27,6 +40,19 @@ impl Markers {
         self.texts.iter().filter_map(|text| error.message.find(text)).min()
     }
 }
+
+/// What stands beside words of the request that are quoted without quotes: a field's name (Anthropic, OpenAI),
+/// a model's (Mistral, OpenRouter).
+pub const ECHO: Markers = Markers {
+    codes: &[],
+    texts: &[
+        "extra inputs are not permitted",
+        "unrecognized request argument",
+        "invalid model",
+        "is not a valid model",
+        "unknown model",
+    ],
+};
 
 /// Credit is spent or billing is off: somebody has to pay.
 pub const CREDIT: Markers = Markers {
@@ -196,6 +222,9 @@ pub const OURS: Markers = Markers {
         "api_key_http_referrer_blocked",
         "detected_unusual_activity", // ElevenLabs, of proxies and VPNs
         "missing_api_key",
+        "mismatched_organization", // OpenAI, of a header
+        "mismatched_project",
+        "invalid_organization",
     ],
     texts: &[
         "allow-list",

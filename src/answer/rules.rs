@@ -66,6 +66,10 @@ impl Failure<'_> {
         markers.find(&self.error)
     }
 
+    fn accused(&self, markers: &Markers) -> Option<Sign> {
+        markers.find_unquoted(&self.error, self.answer.status)
+    }
+
     /// Cloudflare AI Gateway's own errors, and answers of which only it can be the author.
     fn gateway(&self) -> Option<Finding> {
         let answer = self.answer;
@@ -101,9 +105,9 @@ impl Failure<'_> {
             return None;
         }
         self.google_quota()
-            .or_else(|| self.has(&markers::MONTHLY).map(|sign| self.spent(Period::Monthly, sign)))
-            .or_else(|| self.has(&markers::CREDIT).map(|sign| self.spent(Period::Credit, sign)))
-            .or_else(|| self.has(&markers::NOT_IN_TIER).map(|sign| self.spent(Period::NotInTier, sign)))
+            .or_else(|| self.accused(&markers::MONTHLY).map(|sign| self.spent(Period::Monthly, sign)))
+            .or_else(|| self.accused(&markers::CREDIT).map(|sign| self.spent(Period::Credit, sign)))
+            .or_else(|| self.accused(&markers::NOT_IN_TIER).map(|sign| self.spent(Period::NotInTier, sign)))
             .or_else(|| (self.answer.status == 402).then(|| self.spent(Period::Credit, Sign::Status)))
             .or_else(|| self.daily_or_monthly())
     }
@@ -235,19 +239,23 @@ impl Failure<'_> {
 
     fn credential(&self) -> Option<Finding> {
         let sign = match self.answer.status {
-            400 | 401 | 403 => self.has(&markers::CREDENTIAL),
+            400 | 401 | 403 => self.accused(&markers::CREDENTIAL),
             _ => None,
         };
         // ElevenLabs' 401 has many reasons, of which only `invalid_api_key` is the key; restricted keys
-        // of OpenAI get a 401 for what they may not do.
-        let other = || self.answer.provider.slug == "elevenlabs" || self.has(&markers::MODEL).is_some();
+        // of OpenAI get a 401 for what they may not do, and Google's for methods that take no API key.
+        let other = || {
+            let no_key_would_do = self.error.has_code("credentials_missing");
+            no_key_would_do || self.answer.provider.slug == "elevenlabs" || self.has(&markers::MODEL).is_some()
+        };
         let bare = || (self.answer.status == 401 && !other()).then_some(Sign::Status);
         sign.or_else(bare).map(|sign| (Outcome::Credential, sign))
     }
 
     fn model_access(&self) -> Option<Finding> {
         let sign = match self.answer.status {
-            400 | 401 | 403 | 404 => self.has(&markers::MODEL),
+            400 => self.accused(&markers::MODEL),
+            401 | 403 | 404 => self.has(&markers::MODEL),
             _ => None,
         };
         // Anthropic's 404 says no more than `not_found_error` and "model: claude-…".
@@ -264,7 +272,7 @@ impl Failure<'_> {
                 Some(sign) => Some((Outcome::Caller, sign)),
                 None => Some((Outcome::Forbidden, Sign::Status)),
             },
-            // A 401 that is neither the key's nor a model's (ElevenLabs).
+            // A 401 that is neither the key's nor a model's (ElevenLabs, Google).
             401 => Some((Outcome::Forbidden, Sign::Status)),
             _ => None,
         }

@@ -221,7 +221,7 @@ fn sync(status: &d1::Status, pool: &Pool, now: Time) -> Sync {
 fn providers(pool: &Pool, now: Time) -> Vec<Counts<'_>> {
     let count = |(provider, census): (_, Census)| {
         let Census { ready, cooling, resting, blocked, recovery } = census;
-        let rests = pool.provider(provider).map(|state| state.rests_until).filter(|until| *until > now);
+        let rests = pool.provider(provider).and_then(|state| state.rests(now));
         Counts {
             provider,
             keys: ready + cooling + resting + blocked,

@@ -14,6 +14,11 @@ pub fn merge(record: &mut Record, blocked: bool, coolings: &BTreeMap<String, Tim
     match record.blocked {
         None if blocked => record.blocked = Some(Block { since: now, sync: Sync::Acknowledged(now) }),
         Some(block) if !blocked && block.sync.yields_to(started) => record.blocked = None,
+        // It was learned before the key had a row. Now D1 has to know, or knows.
+        Some(Block { since, sync: Sync::Local }) => {
+            let sync = if blocked { Sync::Acknowledged(now) } else { Sync::Pending(now) };
+            record.blocked = Some(Block { since, sync });
+        }
         _ => {}
     }
     for state in &mut record.models {
@@ -28,7 +33,8 @@ pub fn merge(record: &mut Record, blocked: bool, coolings: &BTreeMap<String, Tim
     }
     for (model, &until) in coolings.iter().filter(|(_, until)| **until > now) {
         let known = record.model(model).and_then(|state| state.cooling).map(|cooling| cooling.until);
-        if known.is_none_or(|known| known < until) {
+        // D1 has full seconds: an end of ours that comes back rounded up is no news.
+        if known.is_none_or(|known| Time::from_secs(known.as_secs_up()) < until) {
             let sync = Sync::Acknowledged(now);
             record.cool(model, Pause { from: now, until, reason: Reason::Remote, trial: Trial::Believed, sync });
         }
@@ -40,22 +46,26 @@ mod tests {
     use super::*;
     use crate::pool::record::NEVER;
 
+    fn at(secs: u64) -> Time {
+        Time::from_secs(secs)
+    }
+
     fn cooled(until: u64, sync: Sync) -> Record {
         let mut record = Record::default();
-        let (from, until) = (Time(0), Time(until));
+        let (from, until) = (at(0), at(until));
         record.cool("m", Pause { from, until, reason: Reason::RateLimit, trial: Trial::Believed, sync });
         record
     }
 
     fn merged(mut record: Record, blocked: bool, end: u64, started: u64) -> Time {
-        let coolings = if end == 0 { BTreeMap::new() } else { BTreeMap::from([("m".to_owned(), Time(end))]) };
-        merge(&mut record, blocked, &coolings, Time(started), Time(100));
+        let coolings = if end == 0 { BTreeMap::new() } else { BTreeMap::from([("m".to_owned(), at(end))]) };
+        merge(&mut record, blocked, &coolings, at(started), at(100));
         record.available_from("m")
     }
 
     #[test]
     fn cooldowns() {
-        let (pending, old, new) = (Sync::Pending(Time(0)), Sync::Acknowledged(Time(10)), Sync::Acknowledged(Time(60)));
+        let (pending, old, new) = (Sync::Pending(at(0)), Sync::Acknowledged(at(10)), Sync::Acknowledged(at(60)));
         for (sync, end, expected, why) in [
             (pending, 0, 500, "not sent yet"),
             (old, 0, 0, "a person has cleared it"),
@@ -67,24 +77,53 @@ mod tests {
             (new, 0, 500, "the read began before the acknowledgement"),
             (Sync::Local, 0, 500, "not D1's business"),
         ] {
-            assert_eq!(merged(cooled(500, sync), false, end, 50), Time(expected), "{why}");
+            assert_eq!(merged(cooled(500, sync), false, end, 50), at(expected), "{why}");
         }
-        assert_eq!(merged(Record::default(), false, 700, 50), Time(700), "the Worker found out");
-        assert_eq!(merged(Record::default(), false, 90, 50), Time(0), "over already");
+        assert_eq!(merged(Record::default(), false, 700, 50), at(700), "the Worker found out");
+        assert_eq!(merged(Record::default(), false, 90, 50), at(0), "over already");
     }
 
     #[test]
     fn blocks() {
-        let blocked = |sync| Record { blocked: Some(Block { since: Time(0), sync }), ..Record::default() };
+        let blocked = |sync| Record { blocked: Some(Block { since: at(0), sync }), ..Record::default() };
         for (record, remote, expected, why) in [
             (Record::default(), true, NEVER, "blocked in D1"),
-            (blocked(Sync::Pending(Time(0))), false, NEVER, "a stale read never unblocks"),
-            (blocked(Sync::Acknowledged(Time(60))), false, NEVER, "nor one that began before the acknowledgement"),
-            (blocked(Sync::Acknowledged(Time(10))), false, Time(0), "a person has re-activated it"),
-            (blocked(Sync::Acknowledged(Time(10))), true, NEVER, "as we know it"),
-            (blocked(Sync::Local), false, NEVER, "not D1's key"),
+            (blocked(Sync::Pending(at(0))), false, NEVER, "a stale read never unblocks"),
+            (blocked(Sync::Acknowledged(at(60))), false, NEVER, "nor one that began before the acknowledgement"),
+            (blocked(Sync::Acknowledged(at(10))), false, at(0), "a person has re-activated it"),
+            (blocked(Sync::Acknowledged(at(10))), true, NEVER, "as we know it"),
+            (blocked(Sync::Local), false, NEVER, "learned before it had a row"),
         ] {
             assert_eq!(merged(record, remote, 0, 50), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn our_own_end_comes_back_in_full_seconds() {
+        let mut record = Record::default();
+        let until = Time(500_001);
+        let pause = Pause {
+            from: at(0),
+            until,
+            reason: Reason::Unstated,
+            trial: Trial::Needed,
+            sync: Sync::Acknowledged(at(10)),
+        };
+        record.cool("m", pause);
+        let before = record.clone();
+        merge(&mut record, false, &BTreeMap::from([("m".to_owned(), at(501))]), at(50), at(100));
+        assert_eq!(record, before, "one request still goes first");
+    }
+
+    #[test]
+    fn a_block_from_before_the_row_is_handed_over() {
+        for (remote, then, why) in [
+            (false, Sync::Pending(at(100)), "D1 has to hear of it"),
+            (true, Sync::Acknowledged(at(100)), "and whoever re-activates it there is obeyed"),
+        ] {
+            let mut record = Record { blocked: Some(Block { since: at(0), sync: Sync::Local }), ..Record::default() };
+            merge(&mut record, remote, &BTreeMap::new(), at(50), at(100));
+            assert_eq!(record.blocked, Some(Block { since: at(0), sync: then }), "{why}");
         }
     }
 }

@@ -116,9 +116,8 @@ impl Pool {
 
     /// The first usable key from a turn on, and the turn after it.
     fn choose(&mut self, start: u32, ask: Ask, too_small: &[(Time, KeyId)]) -> Result<(KeyId, u32), NoKey> {
-        let rests_until = self.provider(&ask.upstream.slug).map_or(Time(0), |state| state.rests_until);
-        if rests_until > ask.now {
-            return Err(NoKey::Resting(rests_until));
+        if let Some(until) = self.provider(&ask.upstream.slug).and_then(|state| state.rests(ask.now)) {
+            return Err(NoKey::Resting(until));
         }
         let ModelIndex { group, index, .. } =
             self.indexes.get(&ask.upstream.slug, ask.model, &self.roster, &self.pages, ask.now);

@@ -23,6 +23,8 @@ const EGRESS_WINDOW: Span = Span::secs(5);
 /// How long the provider rests then. Only the next request can tell whether it is over, so the rest
 /// is short, and the next unexplained 429 begins another one.
 pub const EGRESS_REST: Span = Span::secs(2);
+/// No rest ends later than this, with some slack for the workers' clocks.
+const LONGEST_REST: Span = Span::secs(10);
 /// How long the address stays suspect without a success.
 const SUSPECT: Span = Span::secs(120);
 /// More refused keys than this within a minute, without a success between: the provider's login is
@@ -36,8 +38,8 @@ pub struct Providers(Vec<(String, ProviderState)>);
 /// What is known of one provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProviderState {
-    /// Until then no key is used.
-    pub rests_until: Time,
+    /// Until then no key is used; see [`Self::rests`].
+    rests_until: Time,
     /// Keys with an unexplained 429, since the last success.
     unexplained: Vec<(KeyId, Time)>,
     /// Keys whose credential was refused, since the last success.
@@ -137,6 +139,13 @@ impl ProviderState {
         }
     }
 
+    /// Until when no key is used, if the provider rests. An end in the far future is from before a clock
+    /// stepped back.
+    #[must_use]
+    pub fn rests(&self, now: Time) -> Option<Time> {
+        (self.rests_until > now && now.until(self.rests_until) <= LONGEST_REST).then_some(self.rests_until)
+    }
+
     /// Notes an unexplained 429. True if it is one of so many that the provider now rests; then
     /// the keys that got one are returned, for they are not at fault.
     pub fn unexplained(&mut self, id: KeyId, now: Time) -> Option<Vec<KeyId>> {
@@ -145,7 +154,7 @@ impl ProviderState {
         if self.unexplained.len() < EGRESS_KEYS && !suspect {
             return None;
         }
-        self.rests_until = self.rests_until.max(now.plus(EGRESS_REST));
+        self.rests_until = self.rests(now).unwrap_or_default().max(now.plus(EGRESS_REST));
         Some(core::mem::take(&mut self.unexplained).into_iter().map(|(id, _)| id).collect())
     }
 
@@ -200,6 +209,18 @@ mod tests {
         assert_eq!(state.unexplained(KeyId(9), at(20)), Some(vec![KeyId(9)]), "still the address");
         state.succeeded();
         assert_eq!(state.unexplained(KeyId(9), at(21)), None, "it is over");
+    }
+
+    #[test]
+    fn a_clock_that_stepped_back_rests_nobody() {
+        let mut state = ProviderState::default();
+        let late = Time::from_secs(10_000);
+        (1..=4).for_each(|id| drop(state.unexplained(KeyId(id), late)));
+        assert_eq!(state.rests(late), Some(late.plus(EGRESS_REST)));
+        let now = Time::from_secs(1000);
+        assert_eq!(state.rests(now), None);
+        assert!(state.unexplained(KeyId(5), now).is_some(), "it is still suspect");
+        assert_eq!(state.rests(now), Some(now.plus(EGRESS_REST)));
     }
 
     #[test]

@@ -150,6 +150,7 @@ impl Usage {
     /// at `day_ends`.
     pub fn add(&mut self, minute: Minute, day_ends: Time, tokens: u64, now: Time) {
         self.slots.drain(..self.over(minute, now));
+        self.slots.truncate(self.place(far_future(now)));
         // A clock that stepped back, or a state from the far future, must not freeze the day.
         if self.day_ends <= now || now.until(self.day_ends) > LONGEST_DAY {
             self.day_ends = day_ends;
@@ -241,9 +242,11 @@ impl Usage {
         self.slots.partition_point(|packed| leaves(minute, Slot::unpack(packed).time()) <= now)
     }
 
-    /// The slots of the minute.
+    /// The slots of the minute. Those from the far future are from before a clock stepped back: they would
+    /// count until it is there again.
     fn live(&self, minute: Minute, now: Time) -> impl Iterator<Item = Slot> {
-        self.slots.iter().skip(self.over(minute, now)).map(Slot::unpack)
+        let slots = self.slots.iter().skip(self.over(minute, now)).map(Slot::unpack);
+        slots.take_while(move |slot| slot.end < far_future(now))
     }
 
     /// The place of the first slot that does not end before `end`.
@@ -254,6 +257,11 @@ impl Usage {
 
 fn slot_end(time: Time) -> u64 {
     (time.0 / SLOT.0 + 1).min(u64::MAX >> REQUEST_BITS)
+}
+
+/// The end of the first slot that no running clock has come to, workers' small differences included.
+fn far_future(now: Time) -> u64 {
+    slot_end(now.plus(MINUTE))
 }
 
 fn merged(pair: &[Packed]) -> Option<Packed> {
@@ -399,6 +407,18 @@ mod tests {
             usage.give_back(ROLLING, 20, *time, after(51));
         }
         assert_eq!(sum(&usage), (0, 0));
+    }
+
+    #[test]
+    fn a_clock_that_stepped_back_freezes_no_minute() {
+        let mut usage = Usage::default();
+        add(&mut usage, ROLLING, 0, after(3600));
+        assert_eq!(usage.room(rpm(1), ROLLING, 0, START), Ok(()));
+        assert_eq!(usage.load(START), (0, 1));
+        add(&mut usage, ROLLING, 0, START);
+        assert!(usage.room(rpm(1), ROLLING, 0, after(1)).is_err());
+        assert_eq!(usage.room(rpm(1), ROLLING, 0, after(62)), Ok(()));
+        assert_eq!(usage.slots.len(), 1);
     }
 
     proptest! {

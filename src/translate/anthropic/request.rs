@@ -148,7 +148,12 @@ fn message(turn: &Turn, is_last: bool, out: &mut Writer) -> Result<(), Refusal> 
     for block in &turn.blocks {
         match block {
             // The beginning of an answer must not end in white space.
-            Block::Text(text, _) if is_last && turn.side == Side::Model => text_block(&trimmed(text), out),
+            Block::Text(text, _) if is_last && turn.side == Side::Model => {
+                let text = trimmed(text);
+                if !text.is_empty() {
+                    text_block(&text, out);
+                }
+            }
             Block::Text(text, _) => text_block(text, out),
             Block::Media(media) => media_block(media, out)?,
             Block::Call(call) => {
