@@ -103,7 +103,9 @@ fn fill<'a>(url: &str, skip: Option<&str>, rest: &'a str) -> Result<(String, &'a
     let mut text = url.to_owned();
     while text.contains("{}") {
         let (label, behind) = first_segment(rest).ok_or("this path is too short to name the provider's host")?;
-        if !is_label(label) {
+        // A deployment may have dots; in a host they would make labels of their own.
+        let in_host = text.split("{}").next().unwrap_or_default().matches('/').count() == 2;
+        if !is_label(label) || (in_host && label.contains('.')) {
             return Err("this path has a part that cannot be in a host's name");
         }
         text = text.replacen("{}", label, 1);
@@ -165,9 +167,9 @@ mod tests {
             (
                 "azure-openai",
                 None,
-                "/res/gpt/chat/completions",
+                "/res/gpt-4.1/chat/completions",
                 "api-version=1",
-                "https://res.openai.azure.com/openai/deployments/gpt/chat/completions?api-version=1",
+                "https://res.openai.azure.com/openai/deployments/gpt-4.1/chat/completions?api-version=1",
             ),
             (
                 "aws-bedrock",
@@ -197,6 +199,8 @@ mod tests {
             ("azure-openai", "/res"),
             ("aws-bedrock", "/bedrock-runtime"),
             ("aws-bedrock", "/bedrock-runtime/us@evil/model"),
+            ("aws-bedrock", "/bedrock-runtime/bucket.s3/model"),
+            ("azure-openai", "/a.b/gpt/x"),
             ("google-vertex-ai", "/v1/models"),
             ("google-vertex-ai", "/v1/locations/evil.com/x"),
         ] {

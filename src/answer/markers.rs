@@ -180,6 +180,12 @@ pub const PER_MINUTE: Markers = Markers { codes: &[], texts: &["per min", "per-m
 /// The request is larger than the limit.
 pub const OVERSIZED: Markers = Markers { codes: &[], texts: &["request too large"] };
 
+/// Of a key whose credit is not spent: a request that may cost less is served.
+pub const UNAFFORDABLE: Markers = Markers { codes: &[], texts: &["can only afford"] };
+
+/// Azure does not say whether the key is wrong or belongs to another resource, which the path names.
+pub const WRONG_RESOURCE: Markers = Markers { codes: &[], texts: &["or wrong api endpoint"] };
+
 /// Our region is not served.
 pub const REGION: Markers = Markers {
     codes: &["unsupported_country_region_territory"],

@@ -108,8 +108,17 @@ impl Failure<'_> {
             .or_else(|| self.accused(&markers::MONTHLY).map(|sign| self.spent(Period::Monthly, sign)))
             .or_else(|| self.accused(&markers::CREDIT).map(|sign| self.spent(Period::Credit, sign)))
             .or_else(|| self.accused(&markers::NOT_IN_TIER).map(|sign| self.spent(Period::NotInTier, sign)))
-            .or_else(|| (self.answer.status == 402).then(|| self.spent(Period::Credit, Sign::Status)))
+            .or_else(|| self.bare_402().then(|| self.spent(Period::Credit, Sign::Status)))
             .or_else(|| self.daily_or_monthly())
+    }
+
+    fn bare_402(&self) -> bool {
+        self.answer.status == 402 && self.unaffordable().is_none()
+    }
+
+    /// OpenRouter's 402 to a request whose `max_tokens` could cost more than the key has left.
+    fn unaffordable(&self) -> Option<Sign> {
+        self.has(&markers::UNAFFORDABLE).filter(|_| self.answer.status == 402)
     }
 
     fn google_quota(&self) -> Option<Finding> {
@@ -205,8 +214,8 @@ impl Failure<'_> {
     }
 
     fn transient(&self) -> Option<Finding> {
-        matches!(self.answer.status, 408 | 424 | 425 | 500..=599)
-            .then(|| (Outcome::Transient { until: self.wait() }, Sign::Status))
+        let failed = matches!(self.answer.status, 408 | 424 | 425 | 500..=599).then_some(Sign::Status);
+        failed.or_else(|| self.unaffordable()).map(|sign| (Outcome::Transient { until: self.wait() }, sign))
     }
 
     fn region(&self) -> Option<Finding> {
@@ -246,7 +255,10 @@ impl Failure<'_> {
         // of OpenAI get a 401 for what they may not do, and Google's for methods that take no API key.
         let other = || {
             let no_key_would_do = self.error.has_code("credentials_missing");
-            no_key_would_do || self.answer.provider.slug == "elevenlabs" || self.has(&markers::MODEL).is_some()
+            no_key_would_do
+                || self.has(&markers::WRONG_RESOURCE).is_some()
+                || self.answer.provider.slug == "elevenlabs"
+                || self.has(&markers::MODEL).is_some()
         };
         let bare = || (self.answer.status == 401 && !other()).then_some(Sign::Status);
         sign.or_else(bare).map(|sign| (Outcome::Credential, sign))
@@ -272,7 +284,7 @@ impl Failure<'_> {
                 Some(sign) => Some((Outcome::Caller, sign)),
                 None => Some((Outcome::Forbidden, Sign::Status)),
             },
-            // A 401 that is neither the key's nor a model's (ElevenLabs, Google).
+            // A 401 that is neither the key's nor a model's, or may be either's (ElevenLabs, Google, Azure).
             401 => Some((Outcome::Forbidden, Sign::Status)),
             _ => None,
         }
