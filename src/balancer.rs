@@ -183,6 +183,9 @@ impl Balancer {
 
     /// Whether an error has the key in it that it was asked with, as some servers quote what they were sent.
     fn shows_key(&self, ticket: &Ticket, error: &[u8]) -> bool {
+        if error.is_empty() {
+            return false;
+        }
         let key = self.pool.roster().key(ticket.lease.id).map_or("", |key| key.secret.expose()).as_bytes();
         // A short one, as of a server of one's own, may stand in any text by chance.
         key.len() >= SHORTEST_KEY && memmem::find(error, key).is_some()

@@ -10,22 +10,19 @@ use crate::url::{percent_decode, query_values};
 /// a client must not be able to grow.
 pub const MAX_MODEL_BYTES: usize = 200;
 
-/// The model of a request, from the first place that names one.
+/// The model of a request whose path names none.
 ///
 /// A query counts only where nothing else can: providers take a body's model over it, so a name in the
 /// query must not hide another one from the permission check.
 ///
 /// # Errors
 /// As [`in_body`].
-pub fn of(
+pub fn behind_path(
     provider: &Provider,
-    (rest, query): (&str, &str),
+    query: &str,
     headers: &Headers,
     body: &[u8],
 ) -> Result<Option<String>, Unreadable> {
-    if let Some(model) = in_path(provider, rest) {
-        return Ok(Some(model));
-    }
     // WebSocket upgrades have no body, and what opens a WebRTC call is a session description (SDP). Of
     // everything else some server may make JSON, for parsers take more encodings than ours.
     if body.is_empty() || body.starts_with(b"v=") {
@@ -38,13 +35,12 @@ pub fn of(
 /// The first model that the path names.
 #[must_use]
 pub fn in_path(provider: &Provider, rest: &str) -> Option<String> {
-    let found = provider.model.iter().find_map(|place| match *place {
+    provider.model.iter().find_map(|place| match *place {
         ModelPlace::PathAfter(name) => segments_after(rest, name, 1),
         ModelPlace::PathSegmentsAfter(name, count) => segments_after(rest, name, count),
         ModelPlace::PathSegment(number) => named(rest.split('/').skip(1).nth(number)?.to_owned()),
         ModelPlace::Query(_) | ModelPlace::Body(_) => None,
-    })?;
-    named(provider.bare_model(&found).to_owned())
+    })
 }
 
 /// Servers differ in which of two parameters of one name counts, so that there may be one only.
@@ -94,7 +90,9 @@ pub fn may_be_in_body(provider: &Provider) -> bool {
 
 fn segments_after(path: &str, name: &str, count: usize) -> Option<String> {
     // Decoded, as the provider reads it: `/%6dodels/…` is `/models/…`.
-    let mut segments = path.split('/').skip_while(|segment| percent_decode(segment) != name).skip(1);
+    let encoded = path.contains('%');
+    let is_it = |segment: &str| if encoded { percent_decode(segment) == name } else { segment == name };
+    let mut segments = path.split('/').skip_while(|segment| !is_it(segment)).skip(1);
     let found: Vec<&str> = segments.by_ref().take(count).collect();
     if found.len() < count {
         return None;
@@ -140,15 +138,16 @@ mod tests {
                 Some("anthropic.claude-v2:0"),
             ),
         ] {
-            let found = of(find(slug).unwrap(), (rest, query), &none, b"");
-            assert_eq!(found.unwrap().as_deref(), model, "{slug}{rest}");
+            let provider = find(slug).unwrap();
+            let found = in_path(provider, rest).or_else(|| behind_path(provider, query, &none, b"").unwrap());
+            assert_eq!(found.as_deref(), model, "{slug}{rest}");
         }
     }
 
     #[test]
     fn a_query_hides_no_other_model() {
         let (openai, json) = (find("openai").unwrap(), Headers::from_iter([("content-type", "application/json")]));
-        let found = |query, body: &[u8]| of(openai, ("/chat/completions", query), &json, body);
+        let found = |query, body: &[u8]| behind_path(openai, query, &json, body);
         for (body, model) in [
             (&b""[..], Some("q")),
             (b"v=0\r\no=- 1 1 IN IP4 0.0.0.0", Some("q")),

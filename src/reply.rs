@@ -111,6 +111,15 @@ impl Reply {
     }
 }
 
+/// Refuses a method that is none of those allowed, a list with commas.
+///
+/// # Errors
+/// The answer to it.
+pub fn check_method(method: &str, allowed: &'static str) -> Result<(), Reply> {
+    let is_allowed = allowed.split(',').any(|other| other.trim_start() == method);
+    if is_allowed { Ok(()) } else { Err(Reply::method_not_allowed(allowed)) }
+}
+
 /// `retry-after`, and a word to SDKs that would sleep too long.
 pub fn retry_headers(wait: Span) -> impl Iterator<Item = (&'static str, String)> {
     let after = ("retry-after", wait.as_secs_up().max(1).to_string());

@@ -15,7 +15,7 @@ use crate::json::Unreadable;
 use crate::model::{self, MAX_MODEL_BYTES};
 use crate::pool::select::Selection;
 use crate::provider::{Api, CREDENTIAL_PARAMETERS};
-use crate::reply::{Rendered, Reply};
+use crate::reply::{Rendered, Reply, check_method};
 use crate::rewrite::{self, Edit};
 use crate::route::{self, Endpoint, Route};
 use crate::target::Target;
@@ -26,8 +26,8 @@ use crate::url;
 /// About how many bytes of a request are one token, for the quotas of tokens per minute. What an
 /// answer then says takes its place.
 const BYTES_PER_TOKEN: u64 = 4;
-/// The methods that go up. Not TRACE, whose answer is the request, with the pooled key in it.
-const PASSED_ON: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
+/// The methods that go up, the usual one first. Not TRACE, whose answer is the request, with the pooled key in it.
+const PASSED_ON: &str = "POST, GET, HEAD, PUT, PATCH, DELETE";
 
 /// What the headers of a request lead to.
 #[derive(Debug)]
@@ -57,7 +57,18 @@ pub struct Intake {
 #[derive(Debug)]
 enum Asked {
     Compat(Endpoint),
-    Native { upstream: Rc<Upstream>, rest: String, query: String },
+    Native(Native),
+}
+
+/// A request to a provider's own API.
+#[derive(Debug)]
+struct Native {
+    upstream: Rc<Upstream>,
+    /// The path behind the slug.
+    rest: String,
+    query: String,
+    /// The model that the path names.
+    model: Option<String>,
 }
 
 /// A request that is ready to go up, but for its key.
@@ -137,18 +148,21 @@ fn read(
     let (definition_number, definition) = check_credential(config, &headers, query, clock)?;
     let Some(route) = route else { return Err(unknown_path()) };
     let asked = match route {
-        Route::Compat(_) if method != "POST" => return Err(Reply::method_not_allowed("POST")),
-        Route::Models if !matches!(method, "GET" | "HEAD") => return Err(Reply::method_not_allowed("GET, HEAD")),
-        Route::Compat(endpoint) => Asked::Compat(endpoint),
-        Route::Models => return Ok(Entered::Answer(compat::models(config, definition))),
-        Route::Native(..) if !PASSED_ON.split(", ").any(|passed| passed == method) => {
-            return Err(Reply::method_not_allowed(PASSED_ON));
+        Route::Compat(endpoint) => {
+            check_method(method, "POST")?;
+            Asked::Compat(endpoint)
+        }
+        Route::Models => {
+            check_method(method, "GET, HEAD")?;
+            return Ok(Entered::Answer(compat::models(config, definition)));
         }
         Route::Native(name, rest) => {
+            check_method(method, PASSED_ON)?;
             let upstream = config.upstream(name).ok_or_else(|| unknown_provider(name))?;
             check_provider(definition, &upstream.slug)?;
             let query = url::without_parameters(query, CREDENTIAL_PARAMETERS);
-            Asked::Native { upstream: upstream.clone(), rest: rest.to_owned(), query }
+            let model = model::in_path(upstream.provider, rest);
+            Asked::Native(Native { upstream: upstream.clone(), rest: rest.to_owned(), query, model })
         }
         Route::Health | Route::Console(_) => return Err(unknown_path()),
     };
@@ -203,9 +217,7 @@ impl Intake {
     fn model_is_in_body(&self) -> bool {
         match &self.asked {
             Asked::Compat(_) => true,
-            Asked::Native { upstream, rest, .. } => {
-                model::may_be_in_body(upstream.provider) && model::in_path(upstream.provider, rest).is_none()
-            }
+            Asked::Native(native) => native.model.is_none() && model::may_be_in_body(native.upstream.provider),
         }
     }
 
@@ -224,9 +236,7 @@ impl Intake {
             .ok_or_else(|| Reply::new(401, "invalid_auth_key", "This AUTH_KEY is not known here any more."))?;
         let mut forward = match &self.asked {
             Asked::Compat(endpoint) => compat::forward(self, config, definition, *endpoint, body, random),
-            Asked::Native { upstream, rest, query } => {
-                self.native(config, definition, upstream, (rest, query), body, random)
-            }
+            Asked::Native(native) => self.native(config, definition, native, body, random),
         }?;
         forward.ticket.tokens = size as u64 / BYTES_PER_TOKEN;
         if config.policy.selection == Selection::Sticky {
@@ -239,13 +249,15 @@ impl Intake {
         &self,
         config: &Config,
         definition: &Definition,
-        upstream: &Rc<Upstream>,
-        (rest, query): (&str, &str),
+        Native { upstream, rest, query, model }: &Native,
         body: &[u8],
         random: u64,
     ) -> Result<Forward, Reply> {
         let slug = &upstream.slug;
-        let model = model::of(upstream.provider, (rest, query), &self.headers, body).map_err(unreadable)?;
+        let model = match model {
+            Some(model) => Some(model.clone()),
+            None => model::behind_path(upstream.provider, query, &self.headers, body).map_err(unreadable)?,
+        };
         // What comes over a WebSocket names its model there, where nobody looks.
         let reads = matches!(self.headers.text(":method"), Some("GET" | "HEAD")) && !self.headers.has("upgrade");
         if model.is_some() || !reads {

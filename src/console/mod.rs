@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::auth::Definition;
 use crate::config::Config;
 use crate::headers::Headers;
-use crate::reply::{Rendered, Reply};
+use crate::reply::{Rendered, Reply, check_method};
 
 /// What a path of the console is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,10 +100,6 @@ impl Place {
             Place::Bare | Place::File(_) => Err(crate::request::unknown_path()),
         }
     }
-}
-
-fn check_method(method: &str, allowed: &'static str) -> Result<(), Reply> {
-    if allowed.split(", ").any(|other| other == method) { Ok(()) } else { Err(Reply::method_not_allowed(allowed)) }
 }
 
 /// An answer with data, which nobody keeps.
