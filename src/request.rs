@@ -14,7 +14,7 @@ use crate::headers::Headers;
 use crate::json::Unreadable;
 use crate::model::{self, MAX_MODEL_BYTES};
 use crate::pool::select::Selection;
-use crate::provider::{Api, CREDENTIAL_PARAMETERS};
+use crate::provider::{Api, Auth, CREDENTIAL_PARAMETERS};
 use crate::reply::{Rendered, Reply};
 use crate::rewrite::{self, Edit};
 use crate::route::{self, Endpoint, Route};
@@ -257,9 +257,9 @@ impl Intake {
             Some(gateway) => Target::native_through(gateway, pick(gateway, random), upstream, rest, query),
             None => Target::native(upstream, rest, query).map_err(nowhere)?,
         };
-        let openai_auth =
-            upstream.provider.openai.is_some_and(|openai| url::percent_decode(rest).starts_with(openai.scope));
-        self.forward(upstream, model, target, gateway, openai_auth, None)
+        let openai = upstream.provider.openai.filter(|openai| url::percent_decode(rest).starts_with(openai.scope));
+        let auth = openai.map_or(upstream.provider.auth, |openai| openai.auth);
+        self.forward(upstream, model, target, gateway, auth, None)
     }
 
     /// A request on its way, once it is known where it goes.
@@ -269,7 +269,7 @@ impl Intake {
         model: Option<String>,
         target: Target,
         gateway: Option<&AiGateway>,
-        openai_auth: bool,
+        auth: Auth,
         body: Option<NewBody>,
     ) -> Result<Forward, Reply> {
         let model = model.unwrap_or_default();
@@ -285,7 +285,7 @@ impl Intake {
         }
         let ticket = Ticket {
             client: self.api,
-            openai_auth,
+            auth,
             through_ai_gateway: gateway.is_some(),
             definition: u32::try_from(self.definition).unwrap_or(u32::MAX),
             ..Ticket::new(upstream.clone(), model)

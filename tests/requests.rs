@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use one_balance::config::Config;
 use one_balance::headers::Headers;
+use one_balance::provider::Auth;
 use one_balance::request::{self, Step};
 use one_balance::rewrite::Edit;
 use support::{START, forward};
@@ -326,13 +327,24 @@ fn an_upgrade_has_no_body() {
 
 #[test]
 fn an_encoded_path_takes_the_same_key_header() {
-    for (path, openai_auth) in [
-        ("/api/google-ai-studio/v1beta/openai/models", true),
-        ("/api/google-ai-studio/v1beta/%6fpenai/models", true),
-        ("/api/google-ai-studio/v1beta/models", false),
+    let native = Auth::Header("x-goog-api-key");
+    for (path, auth) in [
+        ("/api/google-ai-studio/v1beta/openai/models", Auth::Bearer),
+        ("/api/google-ai-studio/v1beta/%6fpenai/models", Auth::Bearer),
+        ("/api/google-ai-studio/v1beta/models", native),
     ] {
-        assert_eq!(forward(&config(&[]), "GET", path, &[OPEN], "").unwrap().ticket.openai_auth, openai_auth, "{path}");
+        assert_eq!(forward(&config(&[]), "GET", path, &[OPEN], "").unwrap().ticket.auth, auth, "{path}");
     }
+}
+
+#[test]
+fn the_gateways_compat_endpoint_takes_every_key_as_bearer() {
+    let config = config(&[("AI_GATEWAY", "acc/gw")]);
+    let auth = |path: &str, body: &str| forward(&config, "POST", path, &[OPEN], body).unwrap().ticket.auth;
+    let compat = auth("/v1/chat/completions", r#"{"model":"azure-openai/res/dep"}"#);
+    assert_eq!(compat, Auth::Bearer);
+    let native = auth("/api/azure-openai/res/dep/chat/completions", "{}");
+    assert_eq!(native, Auth::Header("api-key"));
 }
 
 #[test]
