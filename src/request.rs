@@ -14,7 +14,7 @@ use crate::headers::Headers;
 use crate::json::Unreadable;
 use crate::model::{self, MAX_MODEL_BYTES};
 use crate::pool::select::Selection;
-use crate::provider::{Api, Auth, CREDENTIAL_PARAMETERS};
+use crate::provider::{Api, Auth, CREDENTIAL_PARAMETERS, Provider};
 use crate::reply::{Rendered, Reply};
 use crate::rewrite::{self, Edit};
 use crate::route::{self, Endpoint, Route};
@@ -257,9 +257,21 @@ impl Intake {
             Some(gateway) => Target::native_through(gateway, pick(gateway, random), upstream, rest, query),
             None => Target::native(upstream, rest, query).map_err(nowhere)?,
         };
-        let openai = upstream.provider.openai.filter(|openai| url::percent_decode(rest).starts_with(openai.scope));
-        let auth = openai.map_or(upstream.provider.auth, |openai| openai.auth);
+        let auth = self.native_auth(upstream.provider, rest, query);
         self.forward(upstream, model, target, gateway, auth, None)
+    }
+
+    /// How the key is sent to the API that a native request asks.
+    fn native_auth(&self, provider: &Provider, rest: &str, query: &str) -> Auth {
+        if let Some(openai) = provider.openai.filter(|openai| url::percent_decode(rest).starts_with(openai.scope)) {
+            return openai.auth;
+        }
+        let older = provider.older.filter(|older| {
+            let asked = url::query_value(query, older.query);
+            let version = asked.as_deref().or_else(|| self.headers.text(older.header));
+            version.is_some_and(|version| older.includes(version))
+        });
+        older.map_or(provider.auth, |older| older.auth)
     }
 
     /// A request on its way, once it is known where it goes.

@@ -338,6 +338,30 @@ fn an_encoded_path_takes_the_same_key_header() {
 }
 
 #[test]
+fn older_versions_of_an_api_take_the_key_elsewhere() {
+    let old = Auth::Header("x-api-key");
+    for (header, query, auth, sent) in [
+        (Some("2024-06-10"), "", old, None),
+        (Some("2024-11-13"), "", old, None),
+        (Some("2025-04-16"), "", Auth::Bearer, None),
+        (Some("2026-03-01"), "?cartesia_version=2024-11-13", old, None),
+        (Some("2024-11-13"), "?cartesia_version=2026-03-01", Auth::Bearer, None),
+        (Some("1"), "", Auth::Bearer, None),
+        (None, "", Auth::Bearer, Some("2025-04-16")),
+    ] {
+        let headers: Vec<_> = [OPEN].into_iter().chain(header.map(|version| ("cartesia-version", version))).collect();
+        let path = format!("/api/cartesia/tts/bytes{query}");
+        let forward = forward(&config(&[]), "POST", &path, &headers, r#"{"model_id":"sonic"}"#).unwrap();
+        assert_eq!(forward.ticket.auth, auth, "{header:?} {query}");
+        let set = forward.edits.iter().find_map(|edit| match edit {
+            Edit::Set("cartesia-version", value) => Some(&**value),
+            _ => None,
+        });
+        assert_eq!(set, sent, "the API demands one");
+    }
+}
+
+#[test]
 fn the_gateways_compat_endpoint_takes_every_key_as_bearer() {
     let config = config(&[("AI_GATEWAY", "acc/gw")]);
     let auth = |path: &str, body: &str| forward(&config, "POST", path, &[OPEN], body).unwrap().ticket.auth;
