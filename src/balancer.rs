@@ -290,6 +290,7 @@ impl Balancer {
             let until = match (walk, another) {
                 (Walk::Stop(until), _) => until,
                 (_, Err(NoKey::Cooling(until, _) | NoKey::Resting(until))) => Some(until),
+                (_, Ok(())) if status == 429 => Some(self.keys_left(ticket, verdict, now)),
                 _ => None,
             };
             if let Some(until) = until {
@@ -297,6 +298,17 @@ impl Balancer {
             }
         }
         Next::Deliver(headers)
+    }
+
+    /// When to come back after a 429 that other keys were not asked about: they may be ready now, unless the
+    /// request is too large for the tokens of a minute.
+    fn keys_left(&self, ticket: &Ticket, verdict: &Verdict, now: Time) -> Time {
+        match verdict.outcome {
+            Outcome::RateLimit(limit) if ticket.token_limits >= FEW => {
+                limit.until.unwrap_or_else(|| now.plus(self.config.policy.default_cooling))
+            }
+            _ => now,
+        }
     }
 
     /// What a client may know of an answer's way.
