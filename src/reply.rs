@@ -104,8 +104,8 @@ impl Reply {
     fn retry_headers(&self) -> Vec<(&'static str, String)> {
         match self.retry_after {
             Some(wait) => retry_headers(wait).collect(),
-            // There is no key: asking again brings none.
-            None if self.status == 503 => vec![(SHOULD_RETRY, "false".to_owned())],
+            // There is no key: asking again brings none. Any other 503 may be over in a moment.
+            None if matches!(self.code, "no_keys" | "all_keys_blocked") => vec![(SHOULD_RETRY, "false".to_owned())],
             None => Vec::new(),
         }
     }
@@ -200,7 +200,12 @@ mod tests {
         assert_eq!(headers(cooling().retry_after(Span(59_001))), [after("60")]);
         assert_eq!(headers(cooling().retry_after(Span(0))), [after("1")]);
         assert_eq!(headers(cooling().retry_after(Span(60_001))), [after("61"), (SHOULD_RETRY, "false".to_owned())]);
-        assert_eq!(headers(Reply::new(503, "no_keys", "")), [(SHOULD_RETRY, "false".to_owned())]);
+        for code in ["no_keys", "all_keys_blocked"] {
+            assert_eq!(headers(Reply::new(503, code, "")), [(SHOULD_RETRY, "false".to_owned())]);
+        }
+        for code in ["provider_unreachable", "all_keys_tried", "envoy_error"] {
+            assert_eq!(headers(Reply::new(503, code, "")), []);
+        }
         assert_eq!(headers(Reply::new(401, "x", "")), []);
     }
 }
