@@ -120,11 +120,13 @@ pub fn retry_headers(wait: Span) -> impl Iterator<Item = (&'static str, String)>
 fn openai_type(status: u16) -> &'static str {
     match status {
         401 => "authentication_error",
+        402 => "insufficient_quota",
         403 => "permission_error",
         404 => "not_found_error",
         413 => "request_too_large",
         429 => "rate_limit_error",
-        // LiteLLM takes this type for a bad request whatever the status.
+        // The pool's matter, as 402 is; LiteLLM takes the next type for a bad request whatever the status.
+        408 | 424 | 425 => "server_error",
         400..500 => "invalid_request_error",
         _ => "server_error",
     }
@@ -132,8 +134,9 @@ fn openai_type(status: u16) -> &'static str {
 
 fn anthropic_type(status: u16) -> &'static str {
     match status {
+        402 => "billing_error",
         529 => "overloaded_error",
-        500.. => "api_error",
+        408 | 424 | 425 | 500.. => "api_error",
         _ => openai_type(status),
     }
 }
@@ -143,7 +146,8 @@ fn google_status(status: u16) -> &'static str {
         401 => "UNAUTHENTICATED",
         403 => "PERMISSION_DENIED",
         404 => "NOT_FOUND",
-        429 => "RESOURCE_EXHAUSTED",
+        402 | 429 => "RESOURCE_EXHAUSTED",
+        408 | 424 | 425 => "UNAVAILABLE",
         400..500 => "INVALID_ARGUMENT",
         504 => "DEADLINE_EXCEEDED",
         502 | 503 => "UNAVAILABLE",
@@ -183,6 +187,17 @@ mod tests {
             assert_ne!(body(&reply, Api::OpenAi)["error"]["type"], "server_error", "{status}");
             assert_ne!(body(&reply, Api::Anthropic)["error"]["type"], "api_error", "{status}");
             assert_ne!(body(&reply, Api::Gemini)["error"]["status"], "INTERNAL", "{status}");
+        }
+    }
+
+    #[test]
+    fn the_pools_matters_are_not_told_as_the_clients() {
+        for status in [402, 408, 424, 425, 429, 500, 503, 529] {
+            let reply = Reply::new(status, "x", "");
+            for api in [Api::OpenAi, Api::Anthropic] {
+                assert_ne!(body(&reply, api)["error"]["type"], "invalid_request_error", "{status}");
+            }
+            assert_ne!(body(&reply, Api::Gemini)["error"]["status"], "INVALID_ARGUMENT", "{status}");
         }
     }
 
