@@ -25,7 +25,7 @@ use crate::lifecycle::{self, Subject, Walk};
 use crate::metrics::{CALLER_ERROR, CANCELLED, Counter, FAILED, NO_ANSWER, SERVED, Tally};
 use crate::pool::store::Store;
 use crate::pool::{Ask, Lease, NoKey, Pool};
-use crate::provider::{Auth, Provider};
+use crate::provider::Auth;
 use crate::reply::{Reply, retry_headers};
 use crate::rewrite::{Edit, REMOVED_UPSTREAM};
 use crate::ticket::Ticket;
@@ -122,7 +122,7 @@ impl Balancer {
             let reply = no_key(ticket, NoKey::Empty, now);
             return Err(self.refused(ticket, reply));
         };
-        let (name, value) = credential(ticket.upstream.provider, ticket.openai_auth, key.secret.expose());
+        let (name, value) = credential(ticket.auth, key.secret.expose());
         self.tally.add(ticket.slug(), Counter::Attempt, 1);
         ticket.tried.push(lease.id);
         ticket.lease = lease;
@@ -293,6 +293,7 @@ impl Balancer {
             let until = match (walk, another) {
                 (Walk::Stop(until), _) => until,
                 (_, Err(NoKey::Cooling(until, _) | NoKey::Resting(until))) => Some(until),
+                (_, Ok(())) if status == 429 => Some(self.keys_left(ticket, verdict, now)),
                 _ => None,
             };
             if let Some(until) = until {
@@ -300,6 +301,17 @@ impl Balancer {
             }
         }
         Next::Deliver(headers)
+    }
+
+    /// When to come back after a 429 that other keys were not asked about: they may be ready now, unless the
+    /// request is too large for the tokens of a minute.
+    fn keys_left(&self, ticket: &Ticket, verdict: &Verdict, now: Time) -> Time {
+        match verdict.outcome {
+            Outcome::RateLimit(limit) if ticket.token_limits >= FEW => {
+                limit.until.unwrap_or_else(|| now.plus(self.config.policy.default_cooling))
+            }
+            _ => now,
+        }
     }
 
     /// What a client may know of an answer's way.
@@ -393,11 +405,7 @@ fn delivered_by_envoy(headers: &Headers, ticket: Option<&Ticket>) -> Reply {
     }
 }
 
-fn credential(provider: &Provider, openai: bool, key: &str) -> (&'static str, Cow<'static, str>) {
-    let auth = match provider.openai {
-        Some(api) if openai => api.auth,
-        _ => provider.auth,
-    };
+fn credential(auth: Auth, key: &str) -> (&'static str, Cow<'static, str>) {
     match auth {
         Auth::Bearer => ("authorization", ["Bearer ", key].concat().into()),
         Auth::Header(name) => (name, key.to_owned().into()),

@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::auth::Definition;
 use crate::config::{AiGateway, Config, OpenAiFormat, Upstream};
 use crate::json;
+use crate::provider::Auth;
 use crate::reply::{Rendered, Reply};
 use crate::request::{
     Forward, Intake, NewBody, check_model, check_provider, gateway, pick, unknown_provider, unreadable,
@@ -113,7 +114,7 @@ impl<'a> Way<'a> {
         let (path, query) = path.split_once('?').unwrap_or((&path, ""));
         let target = self.native(path, query)?;
         let body = NewBody { replaced: size, size: body.len(), beginning: body };
-        let mut forward = self.forward(intake, target, false, Some(body))?;
+        let mut forward = self.forward(intake, target, self.upstream.provider.auth, Some(body))?;
         forward.edits.push(Edit::Set("content-type", "application/json".into()));
         forward.ticket.answer = Some(answer);
         Ok(forward)
@@ -124,14 +125,17 @@ impl<'a> Way<'a> {
         let (path, query) =
             path.map_err(|problem| Reply::new(400, "no_openai_api", format!("{}: {problem}.", self.upstream.slug)))?;
         let target = self.native(&path, query)?;
-        self.forward(intake, target, true, rewritten(body, value, named, self.model))
+        let provider = self.upstream.provider;
+        let auth = provider.openai.map_or(provider.auth, |openai| openai.auth);
+        self.forward(intake, target, auth, rewritten(body, value, named, self.model))
     }
 
     fn compat(&self, intake: &Intake, body: &[u8], value: &Range<usize>, named: &str) -> Result<Forward, Reply> {
         let Some(gateway) = self.gateway else { return self.passed(intake, body, value, named) };
         let target = Target::compat(gateway, self.prefix, self.endpoint);
         let sent = format!("{}/{}", self.upstream.provider.compat_name(), self.model);
-        self.forward(intake, target, true, rewritten(body, value, named, &sent))
+        // The endpoint takes every provider's key there.
+        self.forward(intake, target, Auth::Bearer, rewritten(body, value, named, &sent))
     }
 
     fn native(&self, path: &str, query: &str) -> Result<Target, Reply> {
@@ -142,8 +146,8 @@ impl<'a> Way<'a> {
         }
     }
 
-    fn forward(&self, intake: &Intake, target: Target, openai: bool, body: Option<NewBody>) -> Result<Forward, Reply> {
-        intake.forward(self.upstream, Some(self.model.to_owned()), target, self.gateway, openai, body)
+    fn forward(&self, intake: &Intake, target: Target, auth: Auth, body: Option<NewBody>) -> Result<Forward, Reply> {
+        intake.forward(self.upstream, Some(self.model.to_owned()), target, self.gateway, auth, body)
     }
 }
 

@@ -6,7 +6,7 @@
 //! | outcome | the key | the request |
 //! |---|---|---|
 //! | success | what was held against it is over | delivered |
-//! | daily or monthly quota | cools until the reset | next key |
+//! | daily or monthly quota, none in the tier | cools until the reset, or a day | next key |
 //! | credit spent | rests for all models, then one request tries | next key |
 //! | rate limit, end stated | cools until then | next key; tokens: three keys at most |
 //! | 429 that says nothing | cools 65 s, then one request tries; the 2nd in a row until the daily reset | next key |

@@ -18,6 +18,8 @@ pub struct Provider {
     pub aliases: &'static [&'static str],
     /// Where and how its key is sent.
     pub auth: Auth,
+    /// Versions of its API that take the key elsewhere.
+    pub older: Option<Older>,
     /// The dialect of its native API, which is also the shape of its errors.
     pub api: Api,
     /// Where the slug stands for when a request goes straight to the provider.
@@ -43,6 +45,29 @@ pub enum Auth {
     Bearer,
     /// The header named here holds the bare key.
     Header(&'static str),
+}
+
+/// Where a key stands for older versions of an API; the request names the version, a date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Older {
+    /// The header with the version.
+    pub header: &'static str,
+    /// The query parameter with it, which goes before the header.
+    pub query: &'static str,
+    /// The last of these versions.
+    pub until: &'static str,
+    /// Where and how the key is sent for them.
+    pub auth: Auth,
+}
+
+impl Older {
+    /// Whether this is one of these versions. What is no date is none: the provider refuses it as that.
+    #[must_use]
+    pub fn includes(&self, version: &str) -> bool {
+        let shaped =
+            version.len() == self.until.len() && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+        shaped && version <= self.until
+    }
 }
 
 /// A dialect: the shape of requests, answers and errors.
@@ -137,6 +162,7 @@ pub const COMPATIBLE: Provider = Provider {
     slug: "",
     aliases: &[],
     auth: Bearer,
+    older: None,
     api: Api::OpenAi,
     base: Base::Fixed(""),
     openai: Some(OpenAi { on_compat: false, ..OpenAi::at("/") }),
@@ -200,7 +226,19 @@ pub static PROVIDERS: &[Provider] = &[
         model: &[PathSegmentsAfter("models", 2), PathSegmentsAfter("deployments", 2), Body("version")],
         ..openai("replicate", "https://api.replicate.com/v1")
     },
-    Provider { openai: None, model: &[Body("model_id")], ..openai("cartesia", "https://api.cartesia.ai") },
+    Provider {
+        // Sent in the wrong place, a key would be refused, and blocked, for no fault of its own.
+        older: Some(Older {
+            header: "cartesia-version",
+            query: "cartesia_version",
+            until: "2024-11-13",
+            auth: Header("x-api-key"),
+        }),
+        openai: None,
+        headers: &[("cartesia-version", "2025-04-16")],
+        model: &[Body("model_id")],
+        ..openai("cartesia", "https://api.cartesia.ai")
+    },
     Provider {
         // The `x-api-key` that the Worker sends is not what the provider documents.
         auth: Header("xi-api-key"),

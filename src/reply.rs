@@ -104,8 +104,8 @@ impl Reply {
     fn retry_headers(&self) -> Vec<(&'static str, String)> {
         match self.retry_after {
             Some(wait) => retry_headers(wait).collect(),
-            // There is no key: asking again brings none.
-            None if self.status == 503 => vec![(SHOULD_RETRY, "false".to_owned())],
+            // There is no key: asking again brings none. Any other 503 may be over in a moment.
+            None if matches!(self.code, "no_keys" | "all_keys_blocked") => vec![(SHOULD_RETRY, "false".to_owned())],
             None => Vec::new(),
         }
     }
@@ -129,11 +129,13 @@ pub fn retry_headers(wait: Span) -> impl Iterator<Item = (&'static str, String)>
 fn openai_type(status: u16) -> &'static str {
     match status {
         401 => "authentication_error",
+        402 => "insufficient_quota",
         403 => "permission_error",
         404 => "not_found_error",
         413 => "request_too_large",
         429 => "rate_limit_error",
-        // LiteLLM takes this type for a bad request whatever the status.
+        // The pool's matter, as 402 is; LiteLLM takes the next type for a bad request whatever the status.
+        408 | 424 | 425 => "server_error",
         400..500 => "invalid_request_error",
         _ => "server_error",
     }
@@ -141,8 +143,9 @@ fn openai_type(status: u16) -> &'static str {
 
 fn anthropic_type(status: u16) -> &'static str {
     match status {
+        402 => "billing_error",
         529 => "overloaded_error",
-        500.. => "api_error",
+        408 | 424 | 425 | 500.. => "api_error",
         _ => openai_type(status),
     }
 }
@@ -152,7 +155,8 @@ fn google_status(status: u16) -> &'static str {
         401 => "UNAUTHENTICATED",
         403 => "PERMISSION_DENIED",
         404 => "NOT_FOUND",
-        429 => "RESOURCE_EXHAUSTED",
+        402 | 429 => "RESOURCE_EXHAUSTED",
+        408 | 424 | 425 => "UNAVAILABLE",
         400..500 => "INVALID_ARGUMENT",
         504 => "DEADLINE_EXCEEDED",
         502 | 503 => "UNAVAILABLE",
@@ -196,6 +200,17 @@ mod tests {
     }
 
     #[test]
+    fn the_pools_matters_are_not_told_as_the_clients() {
+        for status in [402, 408, 424, 425, 429, 500, 503, 529] {
+            let reply = Reply::new(status, "x", "");
+            for api in [Api::OpenAi, Api::Anthropic] {
+                assert_ne!(body(&reply, api)["error"]["type"], "invalid_request_error", "{status}");
+            }
+            assert_ne!(body(&reply, Api::Gemini)["error"]["status"], "INVALID_ARGUMENT", "{status}");
+        }
+    }
+
+    #[test]
     fn a_refused_method_names_those_allowed() {
         let headers = Reply::method_not_allowed("GET, HEAD").render(Api::OpenAi).headers;
         assert!(headers.contains(&("allow", "GET, HEAD".to_owned())));
@@ -209,7 +224,12 @@ mod tests {
         assert_eq!(headers(cooling().retry_after(Span(59_001))), [after("60")]);
         assert_eq!(headers(cooling().retry_after(Span(0))), [after("1")]);
         assert_eq!(headers(cooling().retry_after(Span(60_001))), [after("61"), (SHOULD_RETRY, "false".to_owned())]);
-        assert_eq!(headers(Reply::new(503, "no_keys", "")), [(SHOULD_RETRY, "false".to_owned())]);
+        for code in ["no_keys", "all_keys_blocked"] {
+            assert_eq!(headers(Reply::new(503, code, "")), [(SHOULD_RETRY, "false".to_owned())]);
+        }
+        for code in ["provider_unreachable", "all_keys_tried", "envoy_error"] {
+            assert_eq!(headers(Reply::new(503, code, "")), []);
+        }
         assert_eq!(headers(Reply::new(401, "x", "")), []);
     }
 }

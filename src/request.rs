@@ -14,7 +14,7 @@ use crate::headers::Headers;
 use crate::json::Unreadable;
 use crate::model::{self, MAX_MODEL_BYTES};
 use crate::pool::select::Selection;
-use crate::provider::{Api, CREDENTIAL_PARAMETERS};
+use crate::provider::{Api, Auth, CREDENTIAL_PARAMETERS, Provider};
 use crate::reply::{Rendered, Reply, check_method};
 use crate::rewrite::{self, Edit};
 use crate::route::{self, Endpoint, Route};
@@ -269,9 +269,21 @@ impl Intake {
             Some(gateway) => Target::native_through(gateway, pick(gateway, random), upstream, rest, query),
             None => Target::native(upstream, rest, query).map_err(nowhere)?,
         };
-        let openai_auth =
-            upstream.provider.openai.is_some_and(|openai| url::percent_decode(rest).starts_with(openai.scope));
-        self.forward(upstream, model, target, gateway, openai_auth, None)
+        let auth = self.native_auth(upstream.provider, rest, query);
+        self.forward(upstream, model, target, gateway, auth, None)
+    }
+
+    /// How the key is sent to the API that a native request asks.
+    fn native_auth(&self, provider: &Provider, rest: &str, query: &str) -> Auth {
+        if let Some(openai) = provider.openai.filter(|openai| url::percent_decode(rest).starts_with(openai.scope)) {
+            return openai.auth;
+        }
+        let older = provider.older.filter(|older| {
+            let asked = url::query_value(query, older.query);
+            let version = asked.as_deref().or_else(|| self.headers.text(older.header));
+            version.is_some_and(|version| older.includes(version))
+        });
+        older.map_or(provider.auth, |older| older.auth)
     }
 
     /// A request on its way, once it is known where it goes.
@@ -281,7 +293,7 @@ impl Intake {
         model: Option<String>,
         target: Target,
         gateway: Option<&AiGateway>,
-        openai_auth: bool,
+        auth: Auth,
         body: Option<NewBody>,
     ) -> Result<Forward, Reply> {
         let model = model.unwrap_or_default();
@@ -297,7 +309,7 @@ impl Intake {
         }
         let ticket = Ticket {
             client: self.api,
-            openai_auth,
+            auth,
             through_ai_gateway: gateway.is_some(),
             definition: u32::try_from(self.definition).unwrap_or(u32::MAX),
             ..Ticket::new(upstream.clone(), model)

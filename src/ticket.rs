@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use crate::config::Upstream;
 use crate::pool::{KeyId, Lease};
-use crate::provider::Api;
+use crate::provider::{Api, Auth};
 use crate::time::Time;
 use crate::translate::AnswerShape;
 
@@ -21,8 +21,8 @@ pub struct Ticket {
     pub model: String,
     /// The dialect in which the client expects errors.
     pub client: Api,
-    /// The key goes into `authorization: Bearer`, whatever the provider's native header is.
-    pub openai_auth: bool,
+    /// How the key is sent: the API that is asked decides, and the provider may have several.
+    pub auth: Auth,
     /// The request goes through Cloudflare AI Gateway.
     pub through_ai_gateway: bool,
     /// Number of the AUTH_KEY definition that let it in.
@@ -57,10 +57,10 @@ impl Ticket {
     #[must_use]
     pub fn new(upstream: Rc<Upstream>, model: String) -> Self {
         Ticket {
+            auth: upstream.provider.auth,
             upstream,
             model,
             client: Api::default(),
-            openai_auth: false,
             through_ai_gateway: false,
             definition: 0,
             conversation: 0,

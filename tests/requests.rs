@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use one_balance::config::Config;
 use one_balance::headers::Headers;
+use one_balance::provider::Auth;
 use one_balance::request::{self, Step};
 use one_balance::rewrite::Edit;
 use support::{START, forward};
@@ -326,13 +327,48 @@ fn an_upgrade_has_no_body() {
 
 #[test]
 fn an_encoded_path_takes_the_same_key_header() {
-    for (path, openai_auth) in [
-        ("/api/google-ai-studio/v1beta/openai/models", true),
-        ("/api/google-ai-studio/v1beta/%6fpenai/models", true),
-        ("/api/google-ai-studio/v1beta/models", false),
+    let native = Auth::Header("x-goog-api-key");
+    for (path, auth) in [
+        ("/api/google-ai-studio/v1beta/openai/models", Auth::Bearer),
+        ("/api/google-ai-studio/v1beta/%6fpenai/models", Auth::Bearer),
+        ("/api/google-ai-studio/v1beta/models", native),
     ] {
-        assert_eq!(forward(&config(&[]), "GET", path, &[OPEN], "").unwrap().ticket.openai_auth, openai_auth, "{path}");
+        assert_eq!(forward(&config(&[]), "GET", path, &[OPEN], "").unwrap().ticket.auth, auth, "{path}");
     }
+}
+
+#[test]
+fn older_versions_of_an_api_take_the_key_elsewhere() {
+    let old = Auth::Header("x-api-key");
+    for (header, query, auth, sent) in [
+        (Some("2024-06-10"), "", old, None),
+        (Some("2024-11-13"), "", old, None),
+        (Some("2025-04-16"), "", Auth::Bearer, None),
+        (Some("2026-03-01"), "?cartesia_version=2024-11-13", old, None),
+        (Some("2024-11-13"), "?cartesia_version=2026-03-01", Auth::Bearer, None),
+        (Some("1"), "", Auth::Bearer, None),
+        (None, "", Auth::Bearer, Some("2025-04-16")),
+    ] {
+        let headers: Vec<_> = [OPEN].into_iter().chain(header.map(|version| ("cartesia-version", version))).collect();
+        let path = format!("/api/cartesia/tts/bytes{query}");
+        let forward = forward(&config(&[]), "POST", &path, &headers, r#"{"model_id":"sonic"}"#).unwrap();
+        assert_eq!(forward.ticket.auth, auth, "{header:?} {query}");
+        let set = forward.edits.iter().find_map(|edit| match edit {
+            Edit::Set("cartesia-version", value) => Some(&**value),
+            _ => None,
+        });
+        assert_eq!(set, sent, "the API demands one");
+    }
+}
+
+#[test]
+fn the_gateways_compat_endpoint_takes_every_key_as_bearer() {
+    let config = config(&[("AI_GATEWAY", "acc/gw")]);
+    let auth = |path: &str, body: &str| forward(&config, "POST", path, &[OPEN], body).unwrap().ticket.auth;
+    let compat = auth("/v1/chat/completions", r#"{"model":"azure-openai/res/dep"}"#);
+    assert_eq!(compat, Auth::Bearer);
+    let native = auth("/api/azure-openai/res/dep/chat/completions", "{}");
+    assert_eq!(native, Auth::Header("api-key"));
 }
 
 #[test]

@@ -222,8 +222,27 @@ fn a_request_larger_than_the_minute_stops_after_three_keys() {
     let mut world = world("", "google-ai-studio=k1,k2,k3,k4,k5");
     let body: &'static str =
         Box::leak(google(&["GenerateContentInputTokensPerModelPerMinute-FreeTier"], "30s").into_boxed_str());
-    let (tried, status) = world.serve(0, GEMINI, "m", |_| (429, body));
-    assert_eq!((tried.len(), status), (3, 429));
+    let mut sent = world.ask(0, GEMINI, "m").unwrap();
+    for _ in 0..2 {
+        assert_eq!(world.answer(&mut sent, 429, &[], body), Next::Retry);
+        world.attempt(&mut sent).unwrap();
+    }
+    let after = [("retry-after", "30".to_owned())];
+    assert_eq!(world.answer(&mut sent, 429, &[], body), Next::Deliver(after.to_vec()));
+}
+
+/// Its own wait is over when that key is ready, and another key is now.
+#[test]
+fn the_last_429_says_when_the_pool_is_ready() {
+    let env = [("AUTH_KEY", "a"), ("PROVIDER_KEYS", "openai=k1,k2,k3"), ("MAX_RETRIES", "1")];
+    let mut world = World::new("", &env);
+    let mut sent = world.ask(0, "openai", "m").unwrap();
+    let long = [("retry-after", "3600")];
+    assert_eq!(world.answer(&mut sent, 429, &long, "{}"), Next::Retry);
+    world.attempt(&mut sent).unwrap();
+    let after = [("retry-after", "1".to_owned())];
+    assert_eq!(world.answer(&mut sent, 429, &long, "{}"), Next::Deliver(after.to_vec()));
+    assert_eq!(world.serve(0, "openai", "m", |_| OK), (vec!["k3".to_owned()], 200));
 }
 
 #[test]

@@ -55,7 +55,12 @@ pub(super) fn read(reader: &mut Reader) -> Option<D1> {
         for (name, text) in names.iter().zip(&texts) {
             match text {
                 None => reader.problem(name, "required, for another of the three d1_… is given"),
-                Some(text) if *name != "d1_api_token" && !plain(text) => reader.problem(name, "is not an id"),
+                Some(text) if *name == "d1_api_token" => {
+                    if !Secret::new(text.as_str()).is_credential() {
+                        reader.problem(name, "has characters that no header can carry");
+                    }
+                }
+                Some(text) if !plain(text) => reader.problem(name, "is not an id"),
                 Some(_) => {}
             }
         }

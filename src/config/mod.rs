@@ -108,7 +108,7 @@ impl Config {
     /// Reads the plugin configuration (JSON text, may be empty) and the environment over it.
     ///
     /// # Errors
-    /// Every problem with its JSON path or variable.
+    /// Every problem with its JSON path, also where the value comes from a variable.
     pub fn parse(json: &[u8], env: impl Fn(&str) -> Option<String>) -> Result<Config, Problems> {
         let mut value = if json.trim_ascii().is_empty() {
             Value::Object(serde_json::Map::new())
@@ -171,8 +171,8 @@ fn overlay(value: &mut Value, env: impl Fn(&str) -> Option<String>) {
             continue;
         }
         // A number in the environment is text; the fields' own checks take it from there.
-        let number = text.trim().parse::<u64>().ok().filter(|_| NUMBER_FIELDS.contains(field));
-        fields.insert((*field).to_owned(), number.map_or(Value::String(text), Value::from));
+        let number = NUMBER_FIELDS.contains(field).then(|| text.trim().parse().ok()).flatten();
+        fields.insert((*field).to_owned(), number.map_or(Value::String(text), Value::Number));
     }
 }
 
@@ -261,7 +261,11 @@ fn decoded(text: &str) -> Result<String, Vec<String>> {
 }
 
 fn read_ai_gateway(reader: &mut Reader, url: Option<Url>) -> Option<AiGateway> {
-    let token = reader.text("ai_gateway_token").map(Secret::new);
+    // Files of secrets often end in a line break, which no header can carry.
+    let token = reader.text("ai_gateway_token").map(|text| Secret::new(text.trim()));
+    if token.as_ref().is_some_and(|token| !token.is_credential()) {
+        reader.problem("ai_gateway_token", "is empty or has characters that no header can carry");
+    }
     let text = reader.text("ai_gateway")?;
     let name = |text: &str| {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
@@ -354,6 +358,19 @@ mod tests {
             "surprise: unknown field",
         ];
         assert_eq!(problems, expected);
+        for (number, problem) in [
+            ("-1", "max_retries: must be a whole number from 0 to 50"),
+            ("51", "max_retries: must be a whole number from 0 to 50"),
+            ("ten", "max_retries: must be a number, not a string"),
+        ] {
+            assert_eq!(parse("", &[("AUTH_KEY", "a"), ("MAX_RETRIES", number)]).unwrap_err(), [problem], "{number}");
+        }
+        let token = |text| parse("", &[("AUTH_KEY", "a"), ("AI_GATEWAY", "a/g"), ("AI_GATEWAY_TOKEN", text)]);
+        assert_eq!(token("t\n").unwrap().ai_gateway.unwrap().token, Some(Secret::new("t")));
+        let refused = "ai_gateway_token: is empty or has characters that no header can carry";
+        assert_eq!(token("t\nx: y").unwrap_err(), [refused]);
+        let ids = [("AUTH_KEY", "a"), ("D1_ACCOUNT_ID", "a"), ("D1_DATABASE_ID", "b"), ("D1_API_TOKEN", "t\nx: y")];
+        assert_eq!(parse("", &ids).unwrap_err(), ["d1_api_token: has characters that no header can carry"]);
         for (json, problem) in [("[]", "must be an object"), ("{", "not JSON"), ("{}", "auth_key: required")] {
             assert!(parse(json, &[]).unwrap_err()[0].contains(problem), "{json}");
         }

@@ -147,7 +147,7 @@ impl Syncer {
         core::mem::take(&mut self.uncounted)
     }
 
-    /// Looks what is to be done. To be called about once a second.
+    /// Looks what is to be done. To be called once or twice a second.
     pub fn tick(&mut self, pool: &mut Pool, store: &dyn Store, now: Time) -> Option<Call> {
         self.config.d1.as_ref()?;
         if !lease::hold(store, self.worker, now) {

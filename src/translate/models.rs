@@ -74,7 +74,7 @@ pub(super) struct Claude {
     /// because OpenAI's default has no limit either.
     pub max_tokens: u64,
     pub thinking: ClaudeThinking,
-    /// A call can be forced; not from 5.5 on.
+    /// A call can be forced; not from 5.5 on, and not from the 5.1 of the largest ones on.
     pub forced_calls: bool,
     /// From 4.7 on `temperature`, `top_p` and `top_k` are refused.
     pub sampling: bool,

@@ -69,6 +69,19 @@ def test_a_configured_quota_is_kept_before_any_429(start, simulator, model):
     assert {request.status for request in simulator.requests} == {200}
 
 
+def test_a_request_larger_than_the_minute(start, simulator, model):
+    for _ in range(5):
+        simulator.key("google-ai-studio")
+    violation = {"quotaId": "GenerateContentInputTokensPerModelPerMinute-FreeTier", "quotaValue": "250000"}
+    details = [{"violations": [violation]}, {"retryDelay": "30s"}]
+    error = {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "quota", "details": details}
+    simulator.script(Answer(429, body={"error": error}), model=model, times=None)
+    client = start().client
+    answer = client.gemini(model)
+    assert (answer.status_code, answer.headers["x-one-balance-attempts"]) == (429, "3")
+    assert answer.headers["retry-after"] == "30"
+
+
 def test_overload_concerns_all_keys(start, simulator, model):
     for _ in range(3):
         simulator.key("anthropic")
