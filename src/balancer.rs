@@ -227,10 +227,17 @@ impl Balancer {
     }
 
     /// Downstream: an answer was to be retried, and Envoy let it through, for its circuit breaker was
-    /// open or its own retries were used up.
-    pub fn not_retried(&self, ticket: &mut Ticket) {
+    /// open or its own retries were used up. What the client gets in its place: nobody has looked whether it
+    /// shows the key, nor translated it.
+    pub fn not_retried(&self, headers: &Headers, ticket: &mut Ticket) -> Reply {
         ticket.result = FAILED;
         self.tally.add(ticket.slug(), Counter::Request(FAILED), 1);
+        let status = headers.text(":status").and_then(|text| text.parse().ok()).unwrap_or(502);
+        let slug = ticket.slug();
+        let message = format!(
+            "{slug} answered {status}, and Envoy did not ask with the next key; see its retry policy and circuit breakers."
+        );
+        Reply::new(status, "not_retried", message)
     }
 
     /// Downstream: the stream is over. A lease that no attempt took goes back: a filter behind this one

@@ -8,15 +8,14 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::console::{self, Editing};
 use super::{Shared, TICKETS, host, random, root};
-use crate::balancer::{Balancer, RETRY_HEADER};
+use crate::balancer::RETRY_HEADER;
 use crate::config::Config;
 use crate::console::{Asked, edit};
-use crate::headers::Headers;
 use crate::metrics::CANCELLED;
 use crate::provider::Api;
 use crate::reply::{Rendered, Reply};
 use crate::request::{self, Intake, Step};
-use crate::ticket::{SharedTicket, Stub, Ticket};
+use crate::ticket::{SharedTicket, Stub};
 
 /// One stream.
 pub struct Downstream {
@@ -114,10 +113,10 @@ impl Downstream {
         outcome.map_or(Action::Pause, |outcome| self.outcome(outcome))
     }
 
-    /// The upstream filter has not seen this answer: Envoy made it, and ours takes its place.
-    fn replace(&mut self, balancer: &Balancer, headers: &Headers, ticket: Option<&mut Ticket>, end_of_stream: bool) {
+    /// Ours takes the place of an answer.
+    fn replace(&mut self, reply: &Reply, end_of_stream: bool) {
         let map = MapType::HttpResponseHeaders;
-        let rendered = balancer.answered_by_envoy(headers, ticket).render(self.api);
+        let rendered = reply.render(self.api);
         for (name, value) in &rendered.headers {
             host::set_header(map, name, value);
         }
@@ -230,10 +229,15 @@ impl HttpContext for Downstream {
         match &mut ticket {
             // Left over when the router did not retry after all.
             Some(ticket) if headers.has(RETRY_HEADER) => {
-                host::remove_header(map, RETRY_HEADER);
-                balancer.not_retried(ticket);
+                for gone in [RETRY_HEADER, "content-encoding"] {
+                    if headers.has(gone) {
+                        host::remove_header(map, gone);
+                    }
+                }
+                self.replace(&balancer.not_retried(&headers, ticket), end_of_stream);
             }
-            ticket => self.replace(&balancer, &headers, ticket.as_deref_mut(), end_of_stream),
+            // The upstream filter has not seen it: Envoy made it.
+            ticket => self.replace(&balancer.answered_by_envoy(&headers, ticket.as_deref_mut()), end_of_stream),
         }
         if let Some(ticket) = &ticket {
             host::note(host::OUTCOME, ticket.result);

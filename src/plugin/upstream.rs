@@ -108,7 +108,8 @@ impl Upstream {
         drop(balancer);
         if next == Next::Retry {
             host::set_header(map, RETRY_HEADER, "1");
-            self.state = State::Passing;
+            // Should the router not retry after all, the downstream filter answers: none of this body goes on.
+            self.state = if head.ended { State::Passing } else { State::Replacing(Vec::new()) };
             return;
         }
         host::note(host::OUTCOME, ticket.result);

@@ -110,6 +110,28 @@ def test_attempts_end(start, simulator, model):
     assert len(simulator.requests) == 3
 
 
+@pytest.mark.parametrize("api", ["openai", "gemini"])
+def test_an_answer_that_envoy_does_not_retry(start, simulator, model, api):
+    """A bad key's error may have the key in it, and nobody has translated it."""
+    keys = [simulator.key("google-ai-studio") for _ in range(2)]
+    for key in keys:
+        error = {"code": 403, "message": f"Consumer 'api_key:{key.secret}' has been suspended."}
+        error["details"] = [{"reason": "CONSUMER_SUSPENDED"}]
+        simulator.script(Answer(403, body={"error": error}), key=key, times=None)
+
+    def edit(config):
+        for node in harness.run.walk(config):
+            if "num_retries" in node:
+                node["num_retries"] = 0
+
+    client = start(edit=edit).client
+    answer = client.gemini(model) if api == "gemini" else client.chat(f"google-ai-studio/{model}")
+    assert answer.status_code == 403
+    assert "Envoy did not ask with the next key" in answer.json()["error"]["message"]
+    assert not [key for key in keys if key.secret in answer.text]
+    assert answer.headers["x-one-balance-attempts"] == "1"
+
+
 def test_resets_end_too(start, simulator, model):
     for _ in range(5):
         simulator.key("anthropic")
