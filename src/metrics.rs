@@ -45,11 +45,13 @@ const RESULTS: [&str; 16] = [
 pub const SERVED: &str = "served";
 /// The provider found fault with the request itself.
 pub const CALLER_ERROR: &str = "caller_error";
-/// The provider's error went to the client, for no key did better.
+/// The provider's error went to the client, for no key did better; or its answer cannot be read and so not
+/// translated.
 pub const FAILED: &str = "failed";
 /// The client went away before there was an answer.
 pub const CANCELLED: &str = "cancelled";
-const OTHER: &str = "other";
+/// Anything else.
+pub const OTHER: &str = "other";
 
 /// Why requests were refused before their provider was known or asked for a key.
 const REFUSALS: [&str; 20] = [
@@ -76,7 +78,7 @@ const REFUSALS: [&str; 20] = [
 ];
 
 const OUTCOMES: [&str; 12] = [
-    "success",
+    SUCCESS,
     "quota",
     "rate_limit",
     "transient",
@@ -89,6 +91,8 @@ const OUTCOMES: [&str; 12] = [
     "caller",
     NO_ANSWER,
 ];
+/// The outcome of an attempt that was served.
+pub const SUCCESS: &str = "success";
 /// The outcome of an attempt that was reset or timed out.
 pub const NO_ANSWER: &str = "no_answer";
 
@@ -136,7 +140,7 @@ impl Outcome {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Outcome::Success { .. } => "success",
+            Outcome::Success { .. } => SUCCESS,
             Outcome::Quota(_) => "quota",
             Outcome::RateLimit(_) => "rate_limit",
             Outcome::Transient { .. } => "transient",

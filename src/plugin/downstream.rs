@@ -115,9 +115,15 @@ impl Downstream {
     }
 
     /// The upstream filter has not seen this answer: Envoy made it, and ours takes its place.
-    fn replace(&mut self, balancer: &Balancer, headers: &Headers, ticket: Option<&mut Ticket>, end_of_stream: bool) {
+    fn replace(
+        &mut self,
+        balancer: &mut Balancer,
+        headers: &Headers,
+        ticket: Option<&mut Ticket>,
+        end_of_stream: bool,
+    ) {
         let map = MapType::HttpResponseHeaders;
-        let rendered = balancer.answered_by_envoy(headers, ticket).render(self.api);
+        let rendered = balancer.answered_by_envoy(&host::SharedData, headers, ticket, host::now).render(self.api);
         for (name, value) in &rendered.headers {
             host::set_header(map, name, value);
         }
@@ -225,7 +231,7 @@ impl HttpContext for Downstream {
             return Action::Continue;
         }
         let Some(balancer) = self.balancer.clone() else { return Action::Continue };
-        let balancer = balancer.borrow();
+        let mut balancer = balancer.borrow_mut();
         let headers = host::headers(map);
         match &mut ticket {
             // Left over when the router did not retry after all.
@@ -233,7 +239,12 @@ impl HttpContext for Downstream {
                 host::remove_header(map, RETRY_HEADER);
                 balancer.not_retried(ticket);
             }
-            ticket => self.replace(&balancer, &headers, ticket.as_deref_mut(), end_of_stream),
+            // Not what a client could not read: a redirect, or a 200 in the place of a WebSocket.
+            Some(ticket) if !is_error(&headers) => {
+                host::remove_header(map, "set-cookie");
+                balancer.passed_by_envoy(&host::SharedData, ticket, host::now);
+            }
+            ticket => self.replace(&mut balancer, &headers, ticket.as_deref_mut(), end_of_stream),
         }
         if let Some(ticket) = &ticket {
             host::note(host::OUTCOME, ticket.result);
@@ -259,6 +270,10 @@ impl HttpContext for Downstream {
             host::note(host::OUTCOME, CANCELLED);
         }
     }
+}
+
+fn is_error(headers: &Headers) -> bool {
+    headers.text(":status").is_none_or(|status| status >= "400")
 }
 
 fn not_configured() -> Reply {
