@@ -44,6 +44,7 @@ HINTS = {
     "gateway_refused": "AI Gateway refuses: is it there (AI_GATEWAY), and is AI_GATEWAY_TOKEN right?",
     "provider_unreachable": "Envoy does not reach the provider: name resolution, egress rules, certificates",
     "provider_timeout": "the provider gave no answer in time",
+    "provider_answer_unreadable": "the provider's answer is not its API's, or larger than Envoy buffers of one",
     "unknown_provider": "no such provider; MODEL is provider/model",
     "unknown_path": "is URL the deployment's root, without /v1?",
     "no_route": "Envoy has no route: is the virtual host's domain *?",

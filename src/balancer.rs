@@ -20,7 +20,7 @@ use crate::config::{Config, WhenAllCooling};
 use crate::headers::Headers;
 use crate::journal::Journal;
 use crate::lifecycle::{self, Subject, Walk};
-use crate::metrics::{CALLER_ERROR, CANCELLED, Counter, FAILED, OTHER, SERVED, SUCCESS, Tally};
+use crate::metrics::{CALLER_ERROR, CANCELLED, Counter, FAILED, OTHER, SERVED, SUCCESS, Tally, UNREADABLE};
 use crate::pool::store::Store;
 use crate::pool::{Ask, Lease, NoKey, Pool};
 use crate::provider::{Auth, Provider};
@@ -183,7 +183,7 @@ impl Balancer {
     /// Upstream: the answer goes to the client, unless it had to be translated and cannot be read.
     pub fn delivered(&self, ticket: &mut Ticket, readable: bool) {
         if !readable {
-            ticket.result = FAILED;
+            ticket.result = UNREADABLE;
         }
         self.tally.add(ticket.slug(), Counter::Request(ticket.result), 1);
     }
@@ -407,6 +407,11 @@ fn delivered_by_envoy(headers: &Headers, ticket: Option<&Ticket>) -> Reply {
         (504, Some(ticket)) => {
             let message = format!("{} gave no answer in time.", ticket.slug());
             Reply::new(504, "provider_timeout", message)
+        }
+        // No other 500 is Envoy's after an attempt.
+        (500, Some(ticket)) if ticket.unanswered => {
+            let message = format!("{}'s answer is larger than what Envoy buffers of one.", ticket.slug());
+            Reply::new(500, UNREADABLE, message)
         }
         (500.., Some(ticket)) => Reply { status, ..unreachable(ticket) },
         _ => Reply::new(status, "envoy_error", "Envoy could not serve this request; see its log."),

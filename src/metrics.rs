@@ -23,7 +23,7 @@ use crate::time::{Span, Time};
 pub const NO_PROVIDER: &str = "none";
 
 /// What became of requests, by provider: beside the first four, the codes of our own answers.
-const RESULTS: [&str; 16] = [
+const RESULTS: [&str; 17] = [
     SERVED,
     CALLER_ERROR,
     FAILED,
@@ -38,6 +38,7 @@ const RESULTS: [&str; 16] = [
     "gateway_refused",
     "provider_unreachable",
     "provider_timeout",
+    UNREADABLE,
     "client_rate_limited",
     OTHER,
 ];
@@ -45,9 +46,10 @@ const RESULTS: [&str; 16] = [
 pub const SERVED: &str = "served";
 /// The provider found fault with the request itself.
 pub const CALLER_ERROR: &str = "caller_error";
-/// The provider's error went to the client, for no key did better; or its answer cannot be read and so not
-/// translated.
+/// The provider's error went to the client, for no key did better.
 pub const FAILED: &str = "failed";
+/// The provider's answer cannot be read, and so not be translated.
+pub const UNREADABLE: &str = "provider_answer_unreadable";
 /// The client went away before there was an answer.
 pub const CANCELLED: &str = "cancelled";
 /// Anything else.

@@ -123,7 +123,9 @@ impl Downstream {
         end_of_stream: bool,
     ) {
         let map = MapType::HttpResponseHeaders;
-        let rendered = balancer.answered_by_envoy(&host::SharedData, headers, ticket, host::now).render(self.api);
+        let reply = balancer.answered_by_envoy(&host::SharedData, headers, ticket, host::now);
+        host::note(host::OUTCOME, reply.code);
+        let rendered = reply.render(self.api);
         for (name, value) in &rendered.headers {
             host::set_header(map, name, value);
         }

@@ -131,7 +131,7 @@ MOVED = [("location", "https://files.example/1"), ("set-cookie", "a=b")]
 @pytest.mark.parametrize(
     ("slug", "answer", "status", "outcome", "lines"),
     [
-        ("anthropic", Answer(200, body="{"), 502, "failed", ()),
+        ("anthropic", Answer(200, body="{"), 502, "provider_answer_unreadable", ()),
         ("openai", Answer(302, MOVED), 302, "served", ()),
         ("openai", Answer(304), 304, "served", ()),
         ("openai", Answer(400, body={}), 400, "caller_error", ()),
@@ -160,6 +160,30 @@ def test_what_a_request_came_to(start, simulator, slug, answer, status, outcome,
     found = eventually(lambda: samples(balancer, "requests|answers"))
     assert found.get(("requests", slug, outcome)) == 1
     assert ("answers", "no_answer", slug) not in found
+
+
+def test_what_is_too_large_for_envoy(start, simulator):
+    """With limits below the shipped ones Envoy ends what is read whole, on the way up and down."""
+    simulator.key("anthropic")
+
+    def narrow(bootstrap):
+        for node in harness.run.walk(bootstrap):
+            for name in ("request_body_buffer_limit", "per_connection_buffer_limit_bytes"):
+                if name in node:
+                    node[name] = 65536
+        bootstrap["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = 65536
+
+    balancer = start(edit=narrow, concurrency=1)
+    simulator.script(Answer(200, body=b" " * (4 << 20)), times=None)
+    down = balancer.client.chat("anthropic/m")
+    assert (down.status_code, down.json()["error"]["code"]) == (500, "provider_answer_unreadable")
+    assert "larger than what Envoy buffers" in down.json()["error"]["message"]
+    up = balancer.client.chat("anthropic/m", padding="x" * (1 << 20))
+    assert (up.status_code, up.json()["error"]["code"]) == (413, "body_too_large")
+    log = eventually(lambda: (entries := access_log(balancer))[1:] and entries)
+    assert [entry["outcome"] for entry in log] == ["provider_answer_unreadable", "body_too_large"]
+    expected = {("requests", "anthropic", "provider_answer_unreadable"): 1, ("requests", "none", "body_too_large"): 1}
+    eventually(lambda: samples(balancer, "requests") == expected)
 
 
 def test_tokens_can_be_left_uncounted(start, simulator, model):
