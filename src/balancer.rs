@@ -22,7 +22,7 @@ use crate::config::{Config, WhenAllCooling};
 use crate::headers::Headers;
 use crate::journal::Journal;
 use crate::lifecycle::{self, Subject, Walk};
-use crate::metrics::{CALLER_ERROR, CANCELLED, Counter, FAILED, NO_ANSWER, SERVED, Tally};
+use crate::metrics::{CALLER_ERROR, CANCELLED, Counter, FAILED, OTHER, SERVED, SUCCESS, Tally, UNREADABLE};
 use crate::pool::store::Store;
 use crate::pool::{Ask, Lease, NoKey, Pool};
 use crate::provider::Auth;
@@ -168,10 +168,11 @@ impl Balancer {
         ticket.result = match (&next, verdict.outcome) {
             (Next::Replace(reply), _) => reply.code,
             (_, Outcome::Success { .. }) => SERVED,
+            // "Not modified" or "it is over there" finds no fault with anything.
+            (_, Outcome::Caller) if status < 400 => SERVED,
             (_, Outcome::Caller) => CALLER_ERROR,
             _ => FAILED,
         };
-        self.tally.add(ticket.slug(), Counter::Request(ticket.result), 1);
         match next {
             Next::Deliver(_) if self.shows_key(ticket, body) => {
                 let message = format!("{} answered {status} with the pool's key in its text.", ticket.slug());
@@ -179,6 +180,14 @@ impl Balancer {
             }
             next => next,
         }
+    }
+
+    /// Upstream: the answer goes to the client, unless it had to be translated and cannot be read.
+    pub fn delivered(&self, ticket: &mut Ticket, readable: bool) {
+        if !readable {
+            ticket.result = UNREADABLE;
+        }
+        self.tally.add(ticket.slug(), Counter::Request(ticket.result), 1);
     }
 
     /// Whether an error has the key in it that it was asked with, as some servers quote what they were sent.
@@ -209,21 +218,39 @@ impl Balancer {
     }
 
     /// Downstream: Envoy itself has answered, without or after attempts. What the client gets in the
-    /// place of that answer, which would be plain text.
-    pub fn answered_by_envoy(&self, headers: &Headers, ticket: Option<&mut Ticket>) -> Reply {
+    /// place of that answer, which would be plain text. The `clock` is asked after an attempt.
+    pub fn answered_by_envoy(
+        &mut self,
+        store: &dyn Store,
+        headers: &Headers,
+        ticket: Option<&mut Ticket>,
+        clock: impl Fn() -> Time,
+    ) -> Reply {
         let reply = delivered_by_envoy(headers, ticket.as_deref());
-        match ticket {
-            Some(ticket) => {
-                if ticket.unanswered {
-                    self.tally.add(ticket.slug(), Counter::Answer(NO_ANSWER), 1);
-                }
-                self.refused(ticket, reply)
-            }
-            None => {
-                self.tally.refuse(reply.code);
-                reply
-            }
+        let Some(ticket) = ticket else {
+            self.tally.refuse(reply.code);
+            return reply;
+        };
+        if ticket.unanswered {
+            ticket.unanswered = false;
+            let subject = subject(&self.config, &self.tally, &self.journal, ticket, clock());
+            lifecycle::unanswered(&mut self.pool, store, subject);
         }
+        self.refused(ticket, reply)
+    }
+
+    /// Downstream: Envoy hands on an answer that is no error, without its body, and the upstream filter has not
+    /// seen it: the provider's to an upgrade that it did not carry out, or that of a filter behind this one.
+    /// The `clock` is asked in the first case.
+    pub fn passed_by_envoy(&mut self, store: &dyn Store, ticket: &mut Ticket, clock: impl Fn() -> Time) {
+        ticket.result = if ticket.unanswered { SERVED } else { OTHER };
+        if ticket.unanswered {
+            ticket.unanswered = false;
+            let subject = subject(&self.config, &self.tally, &self.journal, ticket, clock());
+            lifecycle::release_trial(&mut self.pool, store, subject);
+            self.tally.add(ticket.slug(), Counter::Answer(SUCCESS), 1);
+        }
+        self.tally.add(ticket.slug(), Counter::Request(ticket.result), 1);
     }
 
     /// Downstream: an answer was to be retried, and Envoy let it through, for its circuit breaker was
@@ -406,6 +433,11 @@ fn delivered_by_envoy(headers: &Headers, ticket: Option<&Ticket>) -> Reply {
         (504, Some(ticket)) => {
             let message = format!("{} gave no answer in time.", ticket.slug());
             Reply::new(504, "provider_timeout", message)
+        }
+        // No other 500 is Envoy's after an attempt.
+        (500, Some(ticket)) if ticket.unanswered => {
+            let message = format!("{}'s answer is larger than what Envoy buffers of one.", ticket.slug());
+            Reply::new(500, UNREADABLE, message)
         }
         (500.., Some(ticket)) => Reply { status, ..unreachable(ticket) },
         _ => Reply::new(status, "envoy_error", "Envoy could not serve this request; see its log."),

@@ -23,7 +23,7 @@ use crate::time::{Span, Time};
 pub const NO_PROVIDER: &str = "none";
 
 /// What became of requests, by provider: beside the first four, the codes of our own answers.
-const RESULTS: [&str; 16] = [
+const RESULTS: [&str; 17] = [
     SERVED,
     CALLER_ERROR,
     FAILED,
@@ -38,6 +38,7 @@ const RESULTS: [&str; 16] = [
     "gateway_refused",
     "provider_unreachable",
     "provider_timeout",
+    UNREADABLE,
     "client_rate_limited",
     OTHER,
 ];
@@ -47,9 +48,12 @@ pub const SERVED: &str = "served";
 pub const CALLER_ERROR: &str = "caller_error";
 /// The provider's error went to the client, for no key did better.
 pub const FAILED: &str = "failed";
+/// The provider's answer cannot be read, and so not be translated.
+pub const UNREADABLE: &str = "provider_answer_unreadable";
 /// The client went away before there was an answer.
 pub const CANCELLED: &str = "cancelled";
-const OTHER: &str = "other";
+/// Anything else.
+pub const OTHER: &str = "other";
 
 /// Why requests were refused before their provider was known or asked for a key.
 const REFUSALS: [&str; 20] = [
@@ -76,7 +80,7 @@ const REFUSALS: [&str; 20] = [
 ];
 
 const OUTCOMES: [&str; 12] = [
-    "success",
+    SUCCESS,
     "quota",
     "rate_limit",
     "transient",
@@ -89,6 +93,8 @@ const OUTCOMES: [&str; 12] = [
     "caller",
     NO_ANSWER,
 ];
+/// The outcome of an attempt that was served.
+pub const SUCCESS: &str = "success";
 /// The outcome of an attempt that was reset or timed out.
 pub const NO_ANSWER: &str = "no_answer";
 
@@ -136,7 +142,7 @@ impl Outcome {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Outcome::Success { .. } => "success",
+            Outcome::Success { .. } => SUCCESS,
             Outcome::Quota(_) => "quota",
             Outcome::RateLimit(_) => "rate_limit",
             Outcome::Transient { .. } => "transient",

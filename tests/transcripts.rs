@@ -359,6 +359,39 @@ fn a_client_that_goes_away_does_not_take_the_key_with_it() {
 }
 
 #[test]
+fn an_attempt_that_envoy_gave_up_does_not_take_the_key_with_it() {
+    for upgrade in [false, true] {
+        let mut world = world(r#"{"providers":{"openai":{"quota":{"rpm":2}}}}"#, "openai=k1");
+        world.serve(0, "openai", "m", |_| BARE);
+        world.wait(65);
+        let mut first = world.ask(0, "openai", "m").unwrap();
+        assert!(world.ask(1, "openai", "m").is_err(), "one goes first");
+        let (now, worker) = (world.now, &mut world.workers[0]);
+        if upgrade {
+            worker.passed_by_envoy(&world.store, &mut first.ticket, || now);
+        } else {
+            let headers = Headers::from_iter([(":status", "503")]);
+            let reply = worker.answered_by_envoy(&world.store, &headers, Some(&mut first.ticket), || now);
+            assert_eq!(reply.code, "provider_unreachable");
+        }
+        worker.ended(&world.store, &mut first.ticket, || now);
+        world.serve(1, "openai", "m", |_| (200, "{}"));
+        assert_eq!(world.ask(0, "openai", "m").is_err(), upgrade, "what had no answer has cost nothing");
+    }
+}
+
+#[test]
+fn what_finds_no_fault_is_served() {
+    let mut world = world("", "openai=k1");
+    for (status, result) in [(101, "served"), (200, "served"), (302, "served"), (304, "served"), (400, "caller_error")]
+    {
+        let mut sent = world.ask(0, "openai", "m").unwrap();
+        assert_eq!(world.answer(&mut sent, status, &[], ""), Next::Deliver(Vec::new()));
+        assert_eq!(sent.ticket.result, result, "{status}");
+    }
+}
+
+#[test]
 fn remaining_0_on_a_success_cools_before_the_first_429() {
     let mut world = world("", "groq=k1");
     let mut sent = world.ask(0, "groq", "m").unwrap();

@@ -10,13 +10,15 @@ D1_DATABASE_ID. Keys are read from a file and handed on in a file: a command lin
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
 import uuid
 
 HERE = pathlib.Path(__file__).resolve().parent
-STATE = HERE.parents[1] / ".cache" / "d1"
+ROOT = HERE.parents[1]
+STATE = ROOT / ".cache" / "d1"
 NAME = os.environ.get("D1_DATABASE", "one-balance")
 WHERE = os.environ.get("WHERE", "local")
 USAGE = "usage: d1.py create | migrate | import FILE | list | delete-blocked"
@@ -57,14 +59,28 @@ def wrangler(*arguments: str) -> str:
     except FileNotFoundError:
         raise Problem("wrangler is not installed: use `make d1-…`, which installs it (Node 20 is needed)") from None
     if done.returncode != 0:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if "ERROR" in line or "error" in line]
-        raise Problem("wrangler failed: " + " ".join(lines[:3] or ["run it with WRANGLER_LOG=debug"]))
+        raise Problem(f"wrangler failed: {reason(done.stdout, done.stderr)}")
     return done.stdout
 
 
-def place() -> str:
+def reason(out: str, error: str) -> str:
+    """Why wrangler failed: with --json it says so in JSON, else in a line with colours."""
+    try:
+        found = json.loads(out[out.index("{") :])["error"]["text"]
+    except (ValueError, LookupError, TypeError):
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", out + error)
+        lines = [line for line in plain.splitlines() if "ERROR" in line or "error" in line]
+        found = " ".join(lines[:3]) or "run it with WRANGLER_LOG=debug"
+    if "CLOUDFLARE_API_TOKEN" in found:
+        return "it needs CLOUDFLARE_API_TOKEN, a token with D1: Edit, and CLOUDFLARE_ACCOUNT_ID (or `wrangler login`)"
+    return found
+
+
+def place(database: bool = True) -> str:
     if WHERE not in ("local", "remote"):
         raise Problem("WHERE must be local or remote")
+    if WHERE == "remote" and database and not os.environ.get("D1_DATABASE_ID"):
+        raise Problem("D1_DATABASE_ID is not set; `make d1-create WHERE=remote` makes a database and prints its id")
     return f"--{WHERE}"
 
 
@@ -95,8 +111,16 @@ def masked(key: str) -> str:
     return f"…{key[-2:]}" if len(key) >= 12 else "…"
 
 
+def providers() -> set[str]:
+    """The names that a row's provider may have: the filter's table, and own servers' in PROVIDER_BASE_URLS."""
+    table = (ROOT / "src" / "provider.rs").read_text()
+    aliases = [name for names in re.findall(r"aliases: &\[(.+?)\]", table) for name in re.findall(r'"(.+?)"', names)]
+    own = [entry.partition("=")[0].strip() for entry in os.environ.get("PROVIDER_BASE_URLS", "").split(";")]
+    return {*re.findall(r'\bopenai\("([a-z0-9-]+)"', table), *aliases, *own} - {"", "ai-gateway"}
+
+
 def create() -> None:
-    if place() == "--local":
+    if place(database=False) == "--local":
         print("A local database comes into being with `make d1-migrate`; nothing to create.")
         return
     print(wrangler("d1", "create", NAME).strip())
@@ -113,16 +137,25 @@ def import_keys(path: str) -> None:
     if not path:
         raise Problem("say which file: make d1-import FILE=keys.txt")
     try:
-        lines = pathlib.Path(path).read_text().splitlines()
+        # Some editors of Windows begin a file with a mark.
+        lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise Problem(f"{path} cannot be read: {error.strerror}") from None
-    rows = []
+    except ValueError:
+        raise Problem(f"{path} is not UTF-8") from None
+    rows, known = [], providers()
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         words = line.split(None, 2)
         if len(words) < 2:
             raise Problem(f"{path}, line {number}: must be `provider key [remark]`; nothing was imported")
+        if words[0] not in known:
+            # It may be the key, so it is not shown.
+            own = "a server of your own must be in PROVIDER_BASE_URLS here, too"
+            raise Problem(f"{path}, line {number}: its first word is no provider ({own}); nothing was imported")
+        if not (words[1].isascii() and words[1].isprintable()):
+            raise Problem(f"{path}, line {number}: what stands for the key cannot be one; nothing was imported")
         remark = quoted(words[2].strip()) if len(words) > 2 else "NULL"
         rows.append(f"({quoted(str(uuid.uuid4()))}, {quoted(words[1])}, {quoted(words[0])}, {remark})")
     if not rows:
@@ -144,7 +177,8 @@ def count(condition: str = "1") -> int:
 def list_keys() -> None:
     rows = select("SELECT id, provider, status, key, remark FROM keys ORDER BY provider, status, created_at, id")
     for row in rows:
-        remark = row["remark"] or ""
+        # What is somebody else's text does not command the terminal.
+        remark = "".join(sign if sign.isprintable() else "?" for sign in row["remark"] or "")
         print(f"{row['provider']:<18} {row['status']:<8} {row['id']:<36} {masked(row['key'])}  {remark}".rstrip())
     print(f"{len(rows)} keys.")
 

@@ -11,6 +11,7 @@ use super::{Shared, TICKETS, host, random, root};
 use crate::balancer::RETRY_HEADER;
 use crate::config::Config;
 use crate::console::{Asked, edit};
+use crate::headers::Headers;
 use crate::metrics::CANCELLED;
 use crate::provider::Api;
 use crate::reply::{Rendered, Reply};
@@ -224,7 +225,7 @@ impl HttpContext for Downstream {
             return Action::Continue;
         }
         let Some(balancer) = self.balancer.clone() else { return Action::Continue };
-        let balancer = balancer.borrow();
+        let mut balancer = balancer.borrow_mut();
         let headers = host::headers(map);
         match &mut ticket {
             // Left over when the router did not retry after all.
@@ -236,8 +237,19 @@ impl HttpContext for Downstream {
                 }
                 self.replace(&balancer.not_retried(&headers, ticket), end_of_stream);
             }
+            // Not what a client could not read: a redirect, or a 200 in the place of a WebSocket.
+            Some(ticket) if !is_error(&headers) => {
+                host::remove_header(map, "set-cookie");
+                balancer.passed_by_envoy(&host::SharedData, ticket, host::now);
+            }
             // The upstream filter has not seen it: Envoy made it.
-            ticket => self.replace(&balancer.answered_by_envoy(&headers, ticket.as_deref_mut()), end_of_stream),
+            ticket => {
+                let reply = balancer.answered_by_envoy(&host::SharedData, &headers, ticket.as_deref_mut(), host::now);
+                if ticket.is_none() {
+                    host::note(host::OUTCOME, reply.code);
+                }
+                self.replace(&reply, end_of_stream);
+            }
         }
         if let Some(ticket) = &ticket {
             host::note(host::OUTCOME, ticket.result);
@@ -263,6 +275,10 @@ impl HttpContext for Downstream {
             host::note(host::OUTCOME, CANCELLED);
         }
     }
+}
+
+fn is_error(headers: &Headers) -> bool {
+    headers.text(":status").is_none_or(|status| status >= "400")
 }
 
 fn not_configured() -> Reply {

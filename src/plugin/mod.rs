@@ -5,6 +5,10 @@
 //! plugin with `root_id: upstream` is the latter. Both share the VM's one balancer, which the
 //! downstream plugin's configuration makes; `vm_id` must be the same for both and differ from that of
 //! any other pool in the same Envoy.
+//!
+//! No callback runs within another, so no `RefCell` is borrowed twice: Envoy sends a local reply, and tells of a
+//! call that failed at once, after the callback that asked for it has returned. What would break that is a call
+//! through a cluster that has the filter itself.
 
 mod abi;
 mod console;

@@ -112,11 +112,11 @@ impl Upstream {
             self.state = if head.ended { State::Passing } else { State::Replacing(Vec::new()) };
             return;
         }
-        host::note(host::OUTCOME, ticket.result);
         let (client, shape) = (ticket.client, ticket.answer.clone());
+        // Both are borrowed anew where the answer's body is watched.
         drop(ticket);
-        self.state = match next {
-            Next::Retry => State::Passing,
+        let (state, readable) = match next {
+            Next::Retry => (State::Passing, true),
             Next::Deliver(more) => {
                 marks.extend(more);
                 self.deliver(head, body, shape, now)
@@ -125,9 +125,11 @@ impl Upstream {
                 let rendered = reply.render(client);
                 host::set_header(map, ":status", &rendered.status.to_string());
                 marks.extend(rendered.headers);
-                State::Replacing(rendered.body)
+                (State::Replacing(rendered.body), true)
             }
         };
+        self.state = state;
+        self.delivered(readable);
         if let State::Replacing(body) = &self.state {
             host::set_header(map, "content-length", &body.len().to_string());
             host::remove_header(map, "content-encoding");
@@ -137,15 +139,19 @@ impl Upstream {
         }
     }
 
-    /// The answer goes to the client: as it is, or translated.
-    fn deliver(&mut self, head: &Head, body: &[u8], shape: Option<AnswerShape>, now: Time) -> State {
+    fn delivered(&self, readable: bool) {
+        let (Some(balancer), Some(ticket)) = (&self.balancer, &self.ticket) else { return };
+        let mut ticket = ticket.borrow_mut();
+        balancer.borrow().delivered(&mut ticket, readable);
+        host::note(host::OUTCOME, ticket.result);
+    }
+
+    /// The answer goes to the client: as it is, or translated. Whether it can be read as far as it must be.
+    fn deliver(&mut self, head: &Head, body: &[u8], shape: Option<AnswerShape>, now: Time) -> (State, bool) {
         let map = MapType::HttpResponseHeaders;
         let Some(shape) = shape else {
-            return if head.succeeded() {
-                State::Flowing(Box::new(Watcher::new(&head.headers)), None)
-            } else {
-                State::Passing
-            };
+            let watched = head.succeeded().then(|| State::Flowing(Box::new(Watcher::new(&head.headers)), None));
+            return (watched.unwrap_or(State::Passing), true);
         };
         let (id, created) = (format!("chatcmpl-{:016x}{:016x}", random(), random()), now.as_secs());
         let json = |body| {
@@ -153,21 +159,24 @@ impl Upstream {
             State::Replacing(body)
         };
         if head.is_error() {
-            return json(translate::error(head.status, body));
+            return (json(translate::error(head.status, body)), true);
         }
         if shape.kind == Kind::ChatStream && head.streams() {
             host::remove_header(map, "content-length");
             host::set_header(map, "content-type", "text/event-stream");
             let stream = Stream::new(shape, &id, created);
-            return State::Flowing(Box::new(Watcher::new(&head.headers)), Some(Box::new(stream)));
+            return (State::Flowing(Box::new(Watcher::new(&head.headers)), Some(Box::new(stream))), true);
         }
         let mut watcher = Box::new(Watcher::new(&head.headers));
         self.watch(&mut watcher, body);
         self.count(&watcher);
-        json(translate::answer(&shape, &id, created, body).unwrap_or_else(|error| {
-            host::set_header(map, ":status", "502");
-            error
-        }))
+        match translate::answer(&shape, &id, created, body) {
+            Ok(answer) => (json(answer), true),
+            Err(error) => {
+                host::set_header(map, ":status", "502");
+                (json(error), false)
+            }
+        }
     }
 
     /// A piece of a successful answer passes.

@@ -269,6 +269,9 @@ def test_one_worker_talks_and_not_much(loaded, d1):
     assert 2 <= len(d1.calls()) - before <= 6
 
 
+D1_WRANGLER = harness.ROOT / "envoy" / "d1" / "node_modules" / ".bin" / "wrangler"
+
+
 def test_keys_by_hand(tmp_path, d1_server):
     """make d1-…, on a local database, as a person would."""
     file = tmp_path / "keys.txt"
@@ -293,11 +296,44 @@ def test_keys_by_hand(tmp_path, d1_server):
     assert "it's quoted" in listed
     assert "sk-aaaaaaaaaaaaaaaaaaaa" not in listed
     assert d1("delete-blocked") == (0, "0 blocked keys deleted.\n")
-    file.write_text("openai\n")
-    code, text = d1("import", str(file))
-    assert code == 1
-    assert "line 1" in text
+    for line in ("openai", "bad line", "sk-cccccccccccccccccccc openai", "openai sk-ccc\u2026ccc", "ai-gateway sk-ccc"):
+        file.write_text(f"openai sk-dddddddddddddddddddd\n{line}\n")
+        code, text = d1("import", str(file))
+        assert code == 1, line
+        assert "line 2" in text
+        assert "sk-" not in text
+    assert d1("list")[1].endswith("2 keys.\n"), "nothing of a file with a fault was imported"
+    env["PROVIDER_BASE_URLS"] = "own=http://10.0.0.1/v1"
+    file.write_text("\ufeffown key-of-our-own-server\x20a\x1b[31mb\nperplexity pplx-eeeeeeeeeeeeeeee\n")
+    assert d1("import", str(file)) == (0, "2 keys imported, 0 were there already.\n")
+    assert "\x1b" not in d1("list")[1]
     assert d1("import", str(tmp_path / "nowhere"))[0] == 1
+    file.write_bytes(b"openai sk-\xff\n")
+    assert d1("import", str(file)) == (1, f"{file} is not UTF-8\n")
+
+
+def test_d1_by_hand_without_a_token():
+    """What is missing is said, and not that something is."""
+    harness.require("wrangler", None if D1_WRANGLER.exists() else "it is not installed (make d1-migrate)")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("CLOUDFLARE_", "D1_", "CF_"))}
+
+    def d1(command, **more):
+        script = harness.ROOT / "envoy" / "d1" / "d1.py"
+        done = subprocess.run(
+            [sys.executable, script, command],
+            env={**env, "WHERE": "remote", **more},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        return done.stderr
+
+    for command in ("list", "migrate"):
+        assert "D1_DATABASE_ID is not set" in d1(command)
+        text = d1(command, D1_DATABASE_ID=str(uuid.uuid4()), XDG_CONFIG_HOME="/nonexistent", HOME="/nonexistent")
+        assert text.startswith("wrangler failed: it needs CLOUDFLARE_API_TOKEN")
+        assert len(text.splitlines()) == 1
 
 
 def test_a_name_that_does_not_resolve(start, simulator, model):

@@ -124,6 +124,68 @@ def test_the_access_log(start, simulator, model):
     assert all(isinstance(entry["duration_ms"], int) for entry in entries)
 
 
+UPGRADE = (b"connection: upgrade", b"upgrade: websocket", b"sec-websocket-version: 13", b"sec-websocket-key: aGk=")
+MOVED = [("location", "https://files.example/1"), ("set-cookie", "a=b")]
+
+
+@pytest.mark.parametrize(
+    ("slug", "answer", "status", "outcome", "lines"),
+    [
+        ("anthropic", Answer(200, body="{"), 502, "provider_answer_unreadable", ()),
+        ("openai", Answer(302, MOVED), 302, "served", ()),
+        ("openai", Answer(304), 304, "served", ()),
+        ("openai", Answer(400, body={}), 400, "caller_error", ()),
+        # Envoy itself hands these on, without a body.
+        ("openai", Answer(302, MOVED), 302, "served", UPGRADE),
+        ("openai", Answer(200, [("x-kept", "1")], body={}), 200, "served", UPGRADE),
+        ("openai", Answer(426, body={}), 426, "caller_error", UPGRADE),
+    ],
+)
+def test_what_a_request_came_to(start, simulator, slug, answer, status, outcome, lines):
+    simulator.key(slug)
+    balancer = start(concurrency=1)
+    simulator.script(answer, times=None)
+    if lines:
+        headers = [tuple(line.split(b": ")) for line in lines]
+        got = balancer.client.raw_request("GET", f"/api/{slug}/realtime?model=m", headers)
+        assert "application/json" not in dict(got.headers).values() or status == 426
+    else:
+        got = balancer.client.chat(f"{slug}/m")
+    assert getattr(got, "status", None) or got.status_code == status
+    names = {name.lower() for name in dict(got.headers)}
+    assert {name for name, _ in answer.headers} - {"set-cookie"} <= names
+    assert "set-cookie" not in names
+    [entry] = eventually(lambda: access_log(balancer))
+    assert (entry["status"], entry["outcome"], entry["attempts"]) == (status, outcome, "1")
+    found = eventually(lambda: samples(balancer, "requests|answers"))
+    assert found.get(("requests", slug, outcome)) == 1
+    assert ("answers", "no_answer", slug) not in found
+
+
+def test_what_is_too_large_for_envoy(start, simulator):
+    """With limits below the shipped ones Envoy ends what is read whole, on the way up and down."""
+    simulator.key("anthropic")
+
+    def narrow(bootstrap):
+        for node in harness.run.walk(bootstrap):
+            for name in ("request_body_buffer_limit", "per_connection_buffer_limit_bytes"):
+                if name in node:
+                    node[name] = 65536
+        bootstrap["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = 65536
+
+    balancer = start(edit=narrow, concurrency=1)
+    simulator.script(Answer(200, body=b" " * (4 << 20)), times=None)
+    down = balancer.client.chat("anthropic/m")
+    assert (down.status_code, down.json()["error"]["code"]) == (500, "provider_answer_unreadable")
+    assert "larger than what Envoy buffers" in down.json()["error"]["message"]
+    up = balancer.client.chat("anthropic/m", padding="x" * (1 << 20))
+    assert (up.status_code, up.json()["error"]["code"]) == (413, "body_too_large")
+    log = eventually(lambda: (entries := access_log(balancer))[1:] and entries)
+    assert [entry["outcome"] for entry in log] == ["provider_answer_unreadable", "body_too_large"]
+    expected = {("requests", "anthropic", "provider_answer_unreadable"): 1, ("requests", "none", "body_too_large"): 1}
+    eventually(lambda: samples(balancer, "requests") == expected)
+
+
 def test_tokens_can_be_left_uncounted(start, simulator, model):
     simulator.key("openai")
     balancer = start(plugin={"token_metrics": False}, concurrency=1)

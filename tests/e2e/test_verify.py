@@ -1,7 +1,7 @@
 """`make verify`: passes where all is well, and says what is wrong where it is not."""
 
-import http.server
 import os
+import socketserver
 import subprocess
 import threading
 
@@ -97,31 +97,56 @@ def test_what_is_wrong(start, simulator, prepare, failing, hint):
     assert hint in text
 
 
-def test_something_else_is_there():
-    class Open(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"hello")
+def beside(answer: bytes, model: str = "") -> tuple[int, dict[str, str], str]:
+    """What is said of something else that answers everything with these bytes."""
 
-        do_GET = do_POST  # noqa: N815
+    class Other(socketserver.StreamRequestHandler):
+        def handle(self):
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(answer)
 
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Open) as server:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Other) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        status, outcome, text = verify(f"http://127.0.0.1:{server.server_port}", "some-auth-key-1")
-        server.shutdown()
+        try:
+            return verify(f"http://127.0.0.1:{server.server_address[1]}", "some-auth-key-1", model)
+        finally:
+            server.shutdown()
+
+
+def test_something_else_is_there():
+    status, outcome, text = beside(b"HTTP/1.0 200 OK\r\n\r\nhello")
     assert status != 0
     assert outcome["no key refused"] == outcome["wrong key refused"] == "FAIL"
     assert "whoever finds this URL can use the pool" in text
 
 
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (b"HTTP/1.1 301 Moved\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n", "is URL right (https://"),
+        (b"HTTP/1.1 426 Upgrade Required\r\ncontent-length: 0\r\n\r\n", "nginx: proxy_http_version 1.1"),
+        (b"HTTP/1.1 418 Teapot\r\ncontent-length: 0\r\n\r\n", "see the access log"),
+    ],
+)
+def test_what_is_before_envoy(answer, hint):
+    status, outcome, text = beside(answer, "openai/gpt-4o")
+    assert (status != 0, set(outcome.values())) == (True, {"FAIL"})
+    assert hint in text
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("answer", [b"", b"\x15\x03\x01\x00\x02\x02\x46some-auth-key-1"])
+def test_no_http_is_there(answer):
+    status, outcome, text = beside(answer)
+    assert (status != 0, outcome) == (True, {"health": "FAIL"})
+    assert "is it running" in text
+    assert not [word for word in ("Traceback", "some-auth-key-1") if word in text]
+
+
 def test_nothing_is_there():
     status, outcome, text = verify("http://127.0.0.1:1", "some-auth-key-1")
-    assert status != 0
-    assert set(outcome.values()) == {"FAIL"}
+    assert (status != 0, outcome) == (True, {"health": "FAIL"}), "and it is said once"
     assert "is it running" in text
 
 
@@ -129,3 +154,7 @@ def test_what_it_needs_to_be_told():
     status, outcome, text = verify("", "some-auth-key-1")
     assert (status != 0, outcome) == (True, {})
     assert "make verify URL=https://... AUTH_KEY=..." in text
+    for model in ("gpt-4o", "/gpt-4o", "openai/"):
+        status, outcome, text = verify("http://127.0.0.1:1", "some-auth-key-1", model)
+        assert (status != 0, outcome) == (True, {})
+        assert "MODEL is provider/model" in text

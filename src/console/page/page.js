@@ -18,7 +18,8 @@ let pool = null;
 let ahead = 0; // of this clock, in ms, the server's
 let turn = 0; // of the last refresh that was asked for
 let timer = 0;
-let lost = false; // whether the last refresh has failed
+let lost = ""; // why the last refresh has failed
+let busy = false; // with an edit
 
 // ---- Talking to the filter
 
@@ -48,6 +49,8 @@ async function call(path, body) {
 
 async function refresh() {
   clearTimeout(timer);
+  // A delayed one may come after the sign-out.
+  if (!sessionStorage.getItem(SLOT)) return;
   const mine = ++turn;
   const query = Object.entries({ ...view, limit: PAGE }).map(([name, value]) => `${name}=${encodeURIComponent(value)}`);
   try {
@@ -64,33 +67,44 @@ async function refresh() {
       view.offset = Math.max(0, Math.floor((pool.keys.found - 1) / PAGE) * PAGE);
       return refresh();
     }
-    if (lost) problem("");
-    lost = false;
+    // What an edit has come to stays.
+    if (lost && $("problem").textContent === lost) problem("");
+    lost = "";
     show();
   } catch (error) {
     if (mine !== turn) return;
     if (error.status === 401 || error.status === 403) return leave(error.message);
     // The provider that was shown is gone from the configuration.
     if (error.status === 404 && view.provider) view.provider = "";
-    lost = true;
-    problem(error.message);
+    lost = error.message;
+    problem(lost);
   }
   if (sessionStorage.getItem(SLOT) && !document.hidden) timer = setTimeout(refresh, REFRESH);
 }
 
-// Why it failed; nothing if it did not.
+// Why it failed; nothing if it did not. One at a time: D1 may take seconds, and a second click is none
+// for a second edit.
 async function edit(verb, body, done) {
+  if (busy) return "The edit before this one is under way.";
+  busy = true;
   problem("");
+  $("news").textContent = "D1 is asked…";
   let wrong = "";
+  let news = "";
   try {
     const { changed, unchanged, unknown } = await call(`keys/${verb}`, body);
     const rest = [unchanged && `${unchanged} unchanged`, unknown && `${unknown} not in D1`].filter(Boolean);
-    $("news").textContent = `${[`${changed} ${changed === 1 ? "key" : "keys"} ${done}`, ...rest].join(", ")}.`;
-    chosen.clear();
+    news = `${[`${changed} ${changed === 1 ? "key" : "keys"} ${done}`, ...rest].join(", ")}.`;
+    // What was chosen meanwhile stays so.
+    for (const id of body.ids ?? []) chosen.delete(id);
   } catch (error) {
     wrong = error.message;
-    problem(wrong);
   }
+  busy = false;
+  // Signed out meanwhile.
+  if (!sessionStorage.getItem(SLOT)) return wrong;
+  $("news").textContent = news;
+  if (wrong) problem(wrong);
   await refresh();
   return wrong;
 }
@@ -159,7 +173,7 @@ function show() {
 function showSync() {
   const { d1, version } = pool;
   let text = `${version}, without D1`;
-  if (d1?.failure) text = `${version}, D1: ${d1.advice}`;
+  if (d1?.failure) text = `${version}, D1: ${d1.advice}${d1.loaded ? `; it was read ${d1.age_seconds} s ago` : ""}`;
   else if (d1 && !d1.loaded) text = `${version}, D1 has not been read yet`;
   else if (d1) text = `${version}, D1 was read ${d1.age_seconds} s ago`;
   if (d1?.waiting_to_be_written) text += `; ${d1.waiting_to_be_written} changes wait`;
@@ -224,8 +238,15 @@ function showKeys() {
   const { found = 0, offset = 0 } = pool.keys ?? {};
   $("keys-title").textContent = view.provider ? `Keys of ${view.provider}` : "Keys";
   $("range").textContent = found ? `${offset + 1} to ${offset + list.length} of ${found}` : "none";
-  $("previous").disabled = offset === 0;
-  $("next").disabled = offset + list.length >= found;
+  enable($("previous"), offset > 0, $("next"));
+  enable($("next"), offset + list.length < found, $("previous"));
+}
+
+// A button that is switched off loses the focus; it goes to the other then.
+function enable(button, on, other) {
+  const focused = document.activeElement === button;
+  button.disabled = !on;
+  if (!on && focused) other.disabled ? $("search").focus() : other.focus();
 }
 
 function newRow(key) {
@@ -235,7 +256,6 @@ function newRow(key) {
   row.cells[0].className = "edits";
   if (key.source === "d1") {
     const box = node("input", { type: "checkbox", value: key.id });
-    box.setAttribute("aria-label", `Choose ${key.mask} ${key.remark ?? ""}`);
     box.addEventListener("change", () => {
       if (box.checked) chosen.add(key.id);
       else chosen.delete(key.id);
@@ -254,7 +274,8 @@ function fill(row, key) {
   const now = JSON.stringify([key, pool.editable]);
   if (row.dataset.shown === now) return;
   row.dataset.shown = now;
-  const [, , remark, state, coolings, last] = row.cells;
+  const [choice, , remark, state, coolings, last] = row.cells;
+  choice.firstChild?.setAttribute("aria-label", `Choose ${key.mask} ${key.remark ?? ""}`);
   remark.textContent = key.remark ?? "";
   state.replaceChildren(node("span", { className: key.state, textContent: key.state }));
   if (key.blocked_since) state.append(node("small", {}, "since ", when(key.blocked_since)));
@@ -286,13 +307,13 @@ function showChosen() {
   $("choose-all").checked = boxes > 0 && chosen.size === boxes;
   $("choose-all").indeterminate = chosen.size > 0 && chosen.size < boxes;
   $("chosen-count").textContent = `${chosen.size} chosen`;
-  for (const id of ["activate", "clear", "delete"]) $(id).disabled = !chosen.size;
+  for (const id of ["activate", "clear", "delete"]) enable($(id), chosen.size > 0, $("choose-all"));
 }
 
 // ---- Times
 
 function when(text) {
-  return node("time", { dateTime: text, textContent: new Date(text).toLocaleString() });
+  return node("time", { dateTime: text, textContent: new Date(text).toLocaleString([], { timeZoneName: "short" }) });
 }
 
 function countdown(until) {
@@ -330,7 +351,8 @@ function sure(text) {
 function openAdd() {
   const options = pool.known_providers.map((name) => node("option", { textContent: name }));
   $("add-provider").replaceChildren(...options);
-  $("add-provider").value = view.provider || pool.known_providers[0];
+  const known = pool.known_providers.includes(view.provider);
+  $("add-provider").value = known ? view.provider : pool.known_providers[0];
   $("add").showModal();
   $("add-keys").focus();
 }
@@ -354,7 +376,8 @@ async function removeChosen() {
 async function removeBlocked() {
   const provider = view.provider;
   const count = pool.providers.find((entry) => entry.provider === provider)?.blocked ?? 0;
-  if (!(await sure(`Delete the ${count} blocked keys of ${provider} that are in D1 for good?`))) return;
+  const most = count > 1000 ? ", a thousand at a time" : "";
+  if (!(await sure(`Delete the ${count} blocked keys of ${provider} that are in D1 for good${most}?`))) return;
   await edit("delete-blocked", { provider }, "deleted");
 }
 
