@@ -22,6 +22,7 @@ use crate::config::{Config, WhenAllCooling};
 use crate::headers::Headers;
 use crate::journal::Journal;
 use crate::lifecycle::{self, Subject, Walk};
+use crate::local_reply;
 use crate::metrics::{CALLER_ERROR, CANCELLED, Counter, FAILED, OTHER, SERVED, SUCCESS, Tally, UNREADABLE};
 use crate::pool::store::Store;
 use crate::pool::{Ask, Lease, NoKey, Pool};
@@ -29,7 +30,7 @@ use crate::provider::Auth;
 use crate::reply::{Reply, retry_headers};
 use crate::rewrite::{Edit, REMOVED_UPSTREAM};
 use crate::ticket::Ticket;
-use crate::time::{Span, Time};
+use crate::time::Time;
 
 /// How many keys a request may try whose own fault is likely.
 const FEW: u8 = 3;
@@ -108,18 +109,18 @@ impl Balancer {
             lifecycle::unanswered(&mut self.pool, store, subject);
         }
         if first.is_none() && ticket.tried.len() > self.config.max_retries as usize {
-            let reply = unreachable(ticket);
+            let reply = local_reply::unreachable(ticket);
             return Err(self.refused(ticket, reply));
         }
         let lease = match first.map_or_else(|| self.lease(store, ticket, random, now), Ok) {
             Ok(lease) => lease,
             Err(reply) => {
-                let reply = if ticket.unanswered { unreachable(ticket) } else { reply };
+                let reply = if ticket.unanswered { local_reply::unreachable(ticket) } else { reply };
                 return Err(self.refused(ticket, reply));
             }
         };
         let Some(key) = self.pool.roster().key(lease.id) else {
-            let reply = no_key(ticket, NoKey::Empty, now);
+            let reply = local_reply::no_key(ticket, NoKey::Empty, now);
             return Err(self.refused(ticket, reply));
         };
         let (name, value) = credential(ticket.auth, key.secret.expose());
@@ -175,8 +176,7 @@ impl Balancer {
         };
         match next {
             Next::Deliver(_) if self.shows_key(ticket, body) => {
-                let message = format!("{} answered {status} with the pool's key in its text.", ticket.slug());
-                Next::Replace(Reply::new(status, "provider_error_withheld", message))
+                Next::Replace(local_reply::withheld(ticket.slug(), status))
             }
             next => next,
         }
@@ -226,7 +226,7 @@ impl Balancer {
         ticket: Option<&mut Ticket>,
         clock: impl Fn() -> Time,
     ) -> Reply {
-        let reply = delivered_by_envoy(headers, ticket.as_deref());
+        let reply = local_reply::by_envoy(headers, ticket.as_deref());
         let Some(ticket) = ticket else {
             self.tally.refuse(reply.code);
             return reply;
@@ -260,11 +260,7 @@ impl Balancer {
         ticket.result = FAILED;
         self.tally.add(ticket.slug(), Counter::Request(FAILED), 1);
         let status = headers.text(":status").and_then(|text| text.parse().ok()).unwrap_or(502);
-        let slug = ticket.slug();
-        let message = format!(
-            "{slug} answered {status}, and Envoy did not ask with the next key; see its retry policy and circuit breakers."
-        );
-        Reply::new(status, "not_retried", message)
+        local_reply::not_retried(ticket.slug(), status)
     }
 
     /// Downstream: the stream is over. A lease that no attempt took goes back: a filter behind this one
@@ -307,18 +303,9 @@ impl Balancer {
     ) -> Next {
         let slug = ticket.slug();
         match verdict.outcome {
-            // The provider's own text may hold the key.
-            Outcome::Credential => {
-                let message = format!("{slug} refuses the pool's keys; check them, they are blocked now.");
-                return Next::Replace(Reply::new(status, "provider_keys_refused", message));
-            }
-            // Not the client's credential: a 401 would send it looking for the fault at the wrong place.
+            Outcome::Credential => return Next::Replace(local_reply::keys_refused(slug, status)),
             Outcome::Gateway { .. } if matches!(status, 401 | 403) => {
-                let message = format!(
-                    "The way to {slug} is refused ({}); check AI_GATEWAY_TOKEN and what the provider allows.",
-                    verdict.evidence
-                );
-                return Next::Replace(Reply::new(502, "gateway_refused", message));
+                return Next::Replace(local_reply::gateway_refused(slug, &verdict.evidence));
             }
             _ => {}
         }
@@ -365,8 +352,8 @@ impl Balancer {
             {
                 Ok(Lease { id, ..Lease::default() })
             }
-            NoKey::Empty if config.d1.is_some() && !self.pool.is_loaded() => Err(not_loaded()),
-            _ => Err(no_key(ticket, reason, now)),
+            NoKey::Empty if config.d1.is_some() && !self.pool.is_loaded() => Err(local_reply::not_loaded()),
+            _ => Err(local_reply::no_key(ticket, reason, now)),
         })
     }
 }
@@ -412,72 +399,9 @@ fn goes_on(ticket: &mut Ticket, walk: Walk, verdict: &Verdict) -> bool {
     }
 }
 
-/// The answer while D1's keys are not known yet.
-#[must_use]
-pub fn not_loaded() -> Reply {
-    let message = "The pool's keys have not been loaded from D1 yet; see Envoy's log if this lasts.";
-    Reply::new(503, "pool_not_loaded", message).retry_after(Span::secs(5))
-}
-
-fn delivered_by_envoy(headers: &Headers, ticket: Option<&Ticket>) -> Reply {
-    let number = |name| headers.text(name).and_then(|text| text.trim().parse::<u64>().ok());
-    let status = number(":status").and_then(|status| u16::try_from(status).ok()).unwrap_or(503);
-    match (status, ticket) {
-        (404, _) => Reply::new(404, "no_route", "Envoy has no route for this request; check its route configuration."),
-        (413, _) => Reply::new(413, "body_too_large", "The body is larger than Envoy's buffer limit."),
-        // Its rate limit filter, which says when the next request fits.
-        (429, _) => Reply {
-            retry_after: number("x-ratelimit-reset").map(Span::secs),
-            ..Reply::new(429, "client_rate_limited", "This AUTH_KEY has used up its requests for now.")
-        },
-        (504, Some(ticket)) => {
-            let message = format!("{} gave no answer in time.", ticket.slug());
-            Reply::new(504, "provider_timeout", message)
-        }
-        // No other 500 is Envoy's after an attempt.
-        (500, Some(ticket)) if ticket.unanswered => {
-            let message = format!("{}'s answer is larger than what Envoy buffers of one.", ticket.slug());
-            Reply::new(500, UNREADABLE, message)
-        }
-        (500.., Some(ticket)) => Reply { status, ..unreachable(ticket) },
-        _ => Reply::new(status, "envoy_error", "Envoy could not serve this request; see its log."),
-    }
-}
-
 fn credential(auth: Auth, key: &str) -> (&'static str, Cow<'static, str>) {
     match auth {
         Auth::Bearer => ("authorization", ["Bearer ", key].concat().into()),
         Auth::Header(name) => (name, key.to_owned().into()),
     }
-}
-
-fn no_key(ticket: &Ticket, reason: NoKey, now: Time) -> Reply {
-    let slug = ticket.slug();
-    match reason {
-        NoKey::Empty => {
-            Reply::new(503, "no_keys", format!("The pool has no key for {slug}; add one to PROVIDER_KEYS."))
-        }
-        NoKey::Blocked => {
-            let message =
-                format!("All keys for {slug} are blocked, for the provider refused them; add or replace keys.");
-            Reply::new(503, "all_keys_blocked", message)
-        }
-        NoKey::Cooling(until, _) => {
-            let wait = now.until(until);
-            let seconds = wait.as_secs_up().max(1);
-            let message = format!("All keys for {slug} are cooling for this model; the first is ready in {seconds} s.");
-            Reply::new(429, "all_keys_cooling", message).retry_after(wait)
-        }
-        NoKey::Resting(until) => {
-            let message = format!("{slug} limits the address that requests come from; it is left alone for a moment.");
-            Reply::new(429, "provider_resting", message).retry_after(now.until(until))
-        }
-        NoKey::Tried => Reply::new(503, "all_keys_tried", format!("Every key for {slug} has been tried; try again.")),
-    }
-}
-
-fn unreachable(ticket: &Ticket) -> Reply {
-    let (slug, count) = (ticket.slug(), ticket.tried.len());
-    let message = format!("{slug} gave no answer in {count} attempts; it may be down, or not be reachable from here.");
-    Reply::new(502, "provider_unreachable", message)
 }

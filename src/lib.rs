@@ -18,6 +18,7 @@ pub mod headers;
 pub mod journal;
 pub mod json;
 pub mod lifecycle;
+pub mod local_reply;
 pub mod metrics;
 pub mod model;
 pub mod multipart;

@@ -10,12 +10,12 @@ use log::info;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::balancer::not_loaded;
 use crate::config::{self, Config, Reader};
 use crate::d1::api::Failure;
 use crate::d1::edit::{Edit, Rows};
 use crate::d1::{self, Answer, Call, api};
 use crate::headers::Headers;
+use crate::local_reply::not_loaded;
 use crate::pool::record::Record;
 use crate::pool::store::Store;
 use crate::pool::{Key, Pool};
