@@ -186,6 +186,8 @@ fn what_it_shows() {
         ("state=blocked", &["blocked"]),
         ("search=SK-0", &["cooling"]),
         ("search=IJK1", &["cooling"]),
+        ("search=sk-0%E2%80%A6IJK1", &["cooling"]),
+        ("search=sk-0%E2%80%A6ijk2", &[]),
         ("search=sk-01", &[]),
         ("search=nothing", &[]),
         ("limit=2&offset=1", &["blocked", "resting"]),

@@ -262,14 +262,18 @@ fn keys<'a>(pool: &'a Pool, slug: &'a str, query: &Query, now: Time) -> Keys<'a>
 
 /// Ten thousand keys are asked in a moment: nothing is made that cannot match.
 fn is_called(key: &Key, words: &str) -> bool {
+    let within = |part: &str| part.len() >= words.len() && part.to_lowercase().contains(words);
     if let Some(row) = &key.row
-        && (row.id.contains(words) || row.remark.as_ref().is_some_and(|remark| remark.to_lowercase().contains(words)))
+        && (within(&row.id) || row.remark.as_ref().is_some_and(|remark| remark.to_lowercase().contains(words)))
     {
         return true;
     }
     let (head, tail) = key.secret.edges();
+    // A mask as it is shown.
+    if let Some((first, last)) = words.split_once('…') {
+        return head.to_lowercase() == first && tail.to_lowercase() == last;
+    }
     let may_be_id = key.row.is_none() && words.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let within = |part: &str| part.len() >= words.len() && part.to_ascii_lowercase().contains(words);
     within(head) || within(tail) || may_be_id && key.id.to_string().contains(words)
 }
 

@@ -17,7 +17,7 @@ const TICKET: &str = "one_balance.ticket";
 pub const CLIENT: &str = "one_balance.client";
 /// The provider's slug.
 pub const PROVIDER: &str = "one_balance.provider";
-/// The model, as the client names it, without its provider.
+/// The model by its one name: without provider or prefix, and what an alias stands for.
 pub const MODEL: &str = "one_balance.model";
 /// What became of the request: a result of [`crate::metrics`].
 pub const OUTCOME: &str = "one_balance.outcome";

@@ -135,6 +135,10 @@ impl Upstream {
             host::remove_header(map, "content-encoding");
         }
         for (name, value) in marks {
+            // The provider's finer one speaks of its last key alone, and OpenAI's SDKs would believe it first.
+            if name == "retry-after" && head.headers.has("retry-after-ms") {
+                host::remove_header(map, "retry-after-ms");
+            }
             host::set_header(map, name, &value);
         }
     }

@@ -210,7 +210,9 @@ def test_d1_away(browser, page, simulator, d1):
 
 def test_an_edit_under_way(browser, page, simulator, d1):
     d1.fault("delay", seconds=2)
-    before = len(d1.calls())
+    # The reads of the sync come when they come.
+    edits = lambda: [call for call in d1.calls() if not call["statements"][0].startswith("SELECT")]  # noqa: E731
+    before = len(edits())
     browser.choose("remark one")
     browser.click("#delete-blocked")
     browser.click("#sure-no")
@@ -219,7 +221,7 @@ def test_an_edit_under_way(browser, page, simulator, d1):
     browser.until(lambda: browser.text("#news") == "D1 is asked…")
     browser.choose("remark two")
     browser.until(lambda: "cleared" in browser.text("#news"))
-    assert len(d1.calls()) == before + 1, "two clicks are one edit"
+    assert len(edits()) == before + 1, "two clicks are one edit"
     browser.until(lambda: browser.text("#chosen-count") == "1 chosen"), "what was chosen meanwhile stays so"
     # Why an edit failed outlives the refresh that finds Envoy again.
     browser.run("window.real = fetch; window.fetch = () => Promise.reject(new TypeError('away'))")

@@ -198,6 +198,17 @@ def test_no_key_at_all(start, simulator, model):
     assert answer.headers["x-should-retry"] == "false"
 
 
+def test_the_providers_finer_wait_does_not_outdo_ours(start, simulator, model):
+    waits = [simulator.key("openai") for _ in range(2)]
+    for key, milliseconds in zip(waits, ("30000", "60000"), strict=True):
+        answer = Answer(429, headers=[("retry-after-ms", milliseconds)], body={})
+        simulator.script(answer, key=key, model=model)
+    answer = start().client.chat(f"openai/{model}")
+    # Until the first key is ready, whichever was asked last.
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "30")
+    assert "retry-after-ms" not in answer.headers
+
+
 def test_all_keys_cooling(start, simulator, model):
     for _ in range(2):
         simulator.key("openai", Behaviour.MINUTE_SPENT)
