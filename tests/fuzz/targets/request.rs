@@ -6,7 +6,7 @@
 mod support;
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
-use one_balance::translate::{self, AnswerShape, Options, Refusal, Target, Translated};
+use one_balance::translate::{self, Options, Refusal, Target, Translated};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -35,9 +35,6 @@ fn sound(target: Target, result: Result<Translated, Refusal>) -> Option<Value> {
     let prefix = if target == Target::Gemini { "/v1beta/models/" } else { "/v1/messages" };
     assert!(translated.path.starts_with(prefix), "{}", translated.path);
     assert!(translated.path.bytes().all(|byte| byte.is_ascii_graphic()), "{}", translated.path);
-    let bytes = postcard::to_allocvec(&translated.answer).expect("a shape can be written");
-    let shape: AnswerShape = postcard::from_bytes(&bytes).expect("and read");
-    assert_eq!(shape, translated.answer);
     // It may stand some levels deeper than what was read, and that is limited to 128.
     let mut reader = serde_json::Deserializer::from_slice(&translated.body);
     reader.disable_recursion_limit();
