@@ -94,7 +94,7 @@ $(WRK): | $(STAMPS)
 		for package in *.deb; do dpkg -x $$package .; done
 	@mv $@.part $@
 
-bench: $(STAMPS)/run $(MODULE) $(WRK) ## the filter's cost against bare Envoy (QUICK=1: a minute; ONLY=word)
+bench: $(STAMPS)/run $(MODULE) $(WRK) ## the filter's cost against bare Envoy (QUICK=1: a minute and a half; ONLY=word)
 	@cd tests/bench/upstream && cargo build --quiet --release --target-dir ../../../target/bench
 	@cd tests/bench/floor && cargo build --quiet --release --target $(WASI) --target-dir ../../../target/bench
 	@$(BIN)/python tests/bench/bench.py

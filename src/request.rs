@@ -132,7 +132,7 @@ fn read(
     }
     let method = headers.text(":method").unwrap_or_default();
     if method == "OPTIONS" {
-        let allow = ("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned());
+        let allow = ("allow", format!("{PASSED_ON}, OPTIONS"));
         return Ok(Entered::Answer(Rendered { status: 204, headers: vec![allow], body: Vec::new() }));
     }
     if let Some(Route::Console(place)) = route

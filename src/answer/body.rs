@@ -76,11 +76,10 @@ impl ErrorBody {
         self.codes.iter().any(|have| have == code) || (self.json.is_none() && self.quotes(code))
     }
 
-    /// The same error as far as its message cannot be the request's words: without what stands between the
-    /// first quote and the last, for a quoted text may have quotes of its own.
-    pub fn without_quotes(&self) -> Self {
-        let message = if ECHO.find(self).is_some() { String::new() } else { unquoted(&self.message) };
-        ErrorBody { message, ..ErrorBody::default() }
+    /// The message as far as it cannot be the request's words: without what stands between the first quote
+    /// and the last, for a quoted text may have quotes of its own.
+    pub fn without_quotes(&self) -> String {
+        if ECHO.find(self).is_some() { String::new() } else { unquoted(&self.message) }
     }
 
     fn quotes(&self, word: &str) -> bool {

@@ -15,21 +15,27 @@ pub struct Markers {
 impl Markers {
     /// The first of these words that the error uses.
     pub fn find(&self, error: &ErrorBody) -> Option<Sign> {
-        let code = self.codes.iter().find(|code| error.has_code(code)).copied().map(Sign::Code);
-        code.or_else(|| self.texts.iter().find(|text| error.message.contains(*text)).copied().map(Sign::Text))
+        self.code(error).or_else(|| self.text(&error.message))
     }
 
     /// The same for words that accuse the key, in an answer that may quote the request: a client must not
     /// be able to put them there.
     pub fn find_unquoted(&self, error: &ErrorBody, status: u16) -> Option<Sign> {
-        let code = Markers { texts: &[], ..*self }.find(error);
         let text = || match status {
-            400 | 403 => Markers { codes: &[], ..*self }.find(&error.without_quotes()),
-            401 | 402 | 429 => Markers { codes: &[], ..*self }.find(error),
+            400 | 403 => self.text(&error.without_quotes()),
+            401 | 402 | 429 => self.text(&error.message),
             // Of the request alone, such as 404 with the name of the model.
             _ => None,
         };
-        code.or_else(text)
+        self.code(error).or_else(text)
+    }
+
+    fn code(&self, error: &ErrorBody) -> Option<Sign> {
+        self.codes.iter().find(|code| error.has_code(code)).copied().map(Sign::Code)
+    }
+
+    fn text(&self, message: &str) -> Option<Sign> {
+        self.texts.iter().find(|text| message.contains(*text)).copied().map(Sign::Text)
     }
 
     /// Where in the message the first of these words stands; 0 if it is a code.

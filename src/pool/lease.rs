@@ -60,7 +60,7 @@ impl Pool {
     /// # Errors
     /// Why there is none.
     pub fn lease(&mut self, store: &dyn Store, ask: Ask) -> Result<Lease, NoKey> {
-        let mut races = 0;
+        let (mut races, mut looked) = (0, false);
         // Keys without room for a request of this size, which may have room for a smaller one.
         let mut too_small: Vec<(Time, KeyId)> = Vec::new();
         loop {
@@ -77,8 +77,9 @@ impl Pool {
                 Err(NoKey::Tried) => {
                     return Err(too_small.iter().min().map_or(NoKey::Tried, |&(until, id)| NoKey::Cooling(until, id)));
                 }
-                Err(NoKey::Cooling(until, id)) => {
-                    return self.regained(store, ask).ok_or(NoKey::Cooling(until, id));
+                Err(NoKey::Cooling(..)) if !looked && self.regained(store, ask) => {
+                    looked = true;
+                    continue;
                 }
                 choice => choice?,
             };
@@ -138,24 +139,25 @@ impl Pool {
         }
     }
 
-    /// A key that waits for its quota alone, and has got room back since it was found full: requests
-    /// that came to nothing no longer count. The index does not hear of that, for it happens often and
-    /// matters only here.
-    fn regained(&mut self, store: &dyn Store, ask: Ask) -> Option<Lease> {
+    /// Whether a key that waits for its quota alone has got room back since it was found full, for requests
+    /// that came to nothing no longer count; it is ready then. The index does not hear of that, for it
+    /// happens often and matters only here.
+    fn regained(&mut self, store: &dyn Store, ask: Ask) -> bool {
         let ModelIndex { group, index, .. } = self.index(ask);
         let (group, places) = (*group, index.waiting(MAX_LOOKED_AT));
-        places.into_iter().find_map(|place| {
-            let id = self.roster.group(group).keys.get(place as usize)?.id;
+        let has_room = |place: &u32| {
+            let id = self.roster.group(group).keys.get(*place as usize)?.id;
             let waits = self.record(id).is_some_and(|record| record.available_from(ask.model) > ask.now);
             if waits || ask.tried.contains(&id) {
                 return None;
             }
             let usage = counts::read(store, id, ask.model);
             let minute = ask.upstream.provider.minute;
-            usage.room(self.quota(ask, usage.own()), minute, needed(ask.tokens), ask.now).ok()?;
-            self.index(ask).index.set(place, ask.now, ask.now);
-            self.reserve(store, id, ask).ok()
-        })
+            usage.room(self.quota(ask, usage.own()), minute, needed(ask.tokens), ask.now).ok()
+        };
+        let Some(place) = places.into_iter().find(|place| has_room(place).is_some()) else { return false };
+        self.index(ask).index.set(place, ask.now, ask.now);
+        true
     }
 
     /// The limits of a key: as configured, as its own answers stated them, as those of other keys did.
