@@ -6,7 +6,7 @@
 //!
 //! Facts come from the providers' public documentation as of November 2026.
 
-use crate::pool::quota::Minute;
+use crate::quota::Minute;
 use crate::time::DailyReset;
 
 /// What the code must know of a provider.

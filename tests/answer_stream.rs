@@ -5,7 +5,7 @@
 
 use one_balance::answer::stream::{Usage, Watcher};
 use one_balance::answer::{Outcome, Period, Verdict};
-use one_balance::headers::Headers;
+use one_balance::http::headers::Headers;
 use one_balance::provider::{Provider, find};
 use one_balance::time::{Span, Time};
 use proptest::prelude::*;

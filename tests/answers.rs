@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use one_balance::answer::{
     Answer, LONGEST, LONGEST_MONTHLY, Outcome, Period, SHORTEST, StatedLimit, Verdict, Window, classify,
 };
-use one_balance::headers::Headers;
+use one_balance::http::headers::Headers;
 use one_balance::provider::{PROVIDERS, find};
 use one_balance::time::{Span, Time};
 use proptest::prelude::*;

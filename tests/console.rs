@@ -6,19 +6,22 @@
 mod support;
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use one_balance::console::edit::{Task, Verb};
 use one_balance::console::status::{self, Query};
 use one_balance::console::{Asked, edit};
 use one_balance::d1::{Answer, Call, Syncer};
-use one_balance::headers::Headers;
+use one_balance::host::memory::Memory;
+use one_balance::host::{Host, Store};
+use one_balance::http::headers::Headers;
+use one_balance::pool::Pool;
 use one_balance::pool::record::NEVER;
-use one_balance::pool::store::{Memory, Store};
 use one_balance::reply::Reply;
 use one_balance::request::{self, Step};
 use one_balance::time::Time;
 use serde_json::{Value, json};
-use support::{START, World, id};
+use support::{World, id};
 
 const D1: [(&str, &str); 3] = [("D1_ACCOUNT_ID", "acc"), ("D1_DATABASE_ID", "db"), ("D1_API_TOKEN", "t")];
 
@@ -31,8 +34,8 @@ fn world(json: &str, keys: &str, d1: bool) -> World {
 /// What becomes of a request: status and code, or what it asks the pool for.
 fn begin(world: &World, method: &str, path: &str, headers: &[(&str, &str)]) -> String {
     let all = [(":method", method), (":path", path)].into_iter().chain(headers.iter().copied());
-    match request::begin(&world.config, Headers::from_iter(all), true, || START) {
-        Step::Reply(reply, _) => format!("{} {}", reply.status, reply.code),
+    match request::begin(&world.config, &*world.host, Headers::from_iter(all), true) {
+        Step::Reply(reply, _) => format!("{} {}", reply.status, reply.code.as_str()),
         Step::Answer(answer) => format!("{} {}", answer.status, answer.headers[0].1),
         Step::Console(Asked::Status(_), 0) => "status".to_owned(),
         Step::Console(Asked::Edit(verb), 0) => format!("{verb:?}"),
@@ -43,13 +46,13 @@ fn begin(world: &World, method: &str, path: &str, headers: &[(&str, &str)]) -> S
 fn show(world: &mut World, worker: usize, query: &str) -> Value {
     let pool = &mut world.workers[worker].pool;
     let query = Query::read(query).unwrap();
-    let answer = status::answer(pool, &world.store, &world.config, &query, world.now).unwrap();
+    let answer = status::answer(pool, &*world.host, &world.config, &query).unwrap();
     serde_json::from_slice(&answer.body).unwrap()
 }
 
 fn task(world: &mut World, verb: Verb, body: &Value) -> Result<Task, Reply> {
     let pool = &mut world.workers[0].pool;
-    Task::read(verb, body.to_string().as_bytes(), pool, &world.store, &world.config, world.now)
+    Task::read(verb, body.to_string().as_bytes(), pool, &world.config)
 }
 
 fn answer(world: &mut World, task: &Task, status: u16, results: &[Value]) -> Result<Value, Reply> {
@@ -57,7 +60,7 @@ fn answer(world: &mut World, task: &Task, status: u16, results: &[Value]) -> Res
     let body = json!({"success": true, "result": results}).to_string();
     let answer = Answer { status: Some(status), retry_after: None, body: body.as_bytes() };
     let pool = &mut world.workers[0].pool;
-    let done = task.answered(pool, &world.store, &world.config, &answer, world.now)?;
+    let done = task.answered(pool, &*world.host, &world.config, &answer)?;
     Ok(serde_json::from_slice(&done.body).unwrap())
 }
 
@@ -70,7 +73,7 @@ struct Sync(Syncer);
 
 impl Sync {
     fn tick(&mut self, world: &mut World) -> Option<Call> {
-        self.0.tick(&mut world.workers[1].pool, &world.store, world.now)
+        self.0.tick(&mut world.workers[1].pool)
     }
 
     fn begin(&mut self, world: &mut World) -> bool {
@@ -80,13 +83,13 @@ impl Sync {
     fn end(&mut self, world: &mut World, rows: &[Value]) -> Option<Call> {
         let body = json!({"success": true, "result": [{"success": true, "results": rows}]}).to_string();
         let answer = Answer { status: Some(200), retry_after: None, body: body.as_bytes() };
-        self.0.answered(&mut world.workers[1].pool, &world.store, &answer, 0, world.now)
+        self.0.answered(&mut world.workers[1].pool, &answer)
     }
 }
 
 fn loaded(rows: &[Value]) -> (World, Sync) {
     let mut world = world("", "", true);
-    let mut sync = Sync(Syncer::new(world.config.clone(), 2));
+    let mut sync = Sync(Syncer::new(world.config.clone(), world.host.clone()));
     assert!(sync.begin(&mut world));
     sync.end(&mut world, rows);
     world.wait(1);
@@ -218,9 +221,9 @@ fn ten_thousand_keys_are_paged_without_asking_the_host() {
     let keys: Vec<String> = (0..10_000).map(|number| format!("sk-{number:020}")).collect();
     let mut world = world("", &format!("openai={}", keys.join(",")), false);
     show(&mut world, 0, "");
-    let calls = world.store.calls.get();
+    let calls = world.host.calls.get();
     let shown = show(&mut world, 0, "provider=openai&limit=100000&offset=9900&search=sk-");
-    assert!(world.store.calls.get() - calls <= 2, "the board is read");
+    assert!(world.host.calls.get() - calls <= 2, "the board is read");
     assert_eq!(shown["keys"]["found"], 10_000);
     assert_eq!(shown["keys"]["list"].as_array().unwrap().len(), 100);
     let full = show(&mut world, 0, "provider=openai&limit=100000").to_string();
@@ -268,7 +271,7 @@ fn what_was_learned_yields_to_the_operator() {
     let done = answer(&mut world, &activate, 200, &[json!([{"id": "r1"}])]).unwrap();
     assert_eq!(done, json!({"changed": 1, "unchanged": 0, "unknown": 1}));
     assert_eq!(world.available_from("openai", "k1", "m"), Time(0), "pending or not");
-    assert!(world.available_from("openai", "k2", "m") > world.now);
+    assert!(world.available_from("openai", "k2", "m") > world.now());
     let clear = task(&mut world, Verb::Clear, &json!({"ids": ["r2"]})).unwrap();
     answer(&mut world, &clear, 200, &[json!([{"id": "r2"}])]).unwrap();
     assert_eq!(world.available_from("openai", "k2", "m"), Time(0));
@@ -303,49 +306,59 @@ fn a_write_that_was_under_way_is_taken_back() {
     assert!(undo.contains("json_object(?2, NULL)") && !undo.contains("r2"), "{undo}");
 }
 
-/// Shared data in which something happens just before a page of records is read next.
-struct Interrupted<'a> {
-    store: &'a Memory,
-    then: RefCell<Option<Box<dyn FnOnce() + 'a>>>,
+/// A host on which something happens just before a page of records is read next.
+struct Interrupted {
+    memory: Rc<Memory>,
+    then: RefCell<Option<Box<dyn FnOnce()>>>,
 }
 
-impl Store for Interrupted<'_> {
+impl Store for Interrupted {
     fn get(&self, name: &str) -> Option<(Vec<u8>, u32)> {
         if name.contains("/records/")
             && let Some(then) = self.then.take()
         {
             then();
         }
-        self.store.get(name)
+        self.memory.get(name)
     }
 
     fn set(&self, name: &str, value: &[u8], cas: Option<u32>) -> bool {
-        self.store.set(name, value, cas)
+        self.memory.set(name, value, cas)
+    }
+}
+
+impl Host for Interrupted {
+    fn now(&self) -> Time {
+        self.memory.now()
+    }
+
+    fn random(&self) -> u64 {
+        self.memory.random()
     }
 }
 
 #[test]
 fn an_edit_in_the_midst_of_a_snapshot() {
-    let (mut world, mut sync) = loaded(&[row("r1", "k1", "active")]);
+    let (mut world, _) = loaded(&[row("r1", "k1", "active")]);
     let activate = task(&mut world, Verb::Activate, &json!({"ids": ["r1"]})).unwrap();
     world.wait(70);
-    assert!(sync.begin(&mut world));
-    let World { store, config, workers, now } = &mut world;
-    let (store, config, now) = (&*store, &*config, *now);
-    let [one, two] = workers.as_mut_slice() else { panic!("two workers") };
+    let interrupted = Rc::new(Interrupted { memory: world.host.clone(), then: RefCell::default() });
+    let mut pool = Pool::new(world.config.clone(), interrupted.clone());
+    let mut syncer = Syncer::new(world.config.clone(), interrupted.clone());
+    assert!(syncer.tick(&mut pool).is_some());
     let body = |rows: Value| json!({"success": true, "result": [{"success": true, "results": rows}]}).to_string();
-    let edit = || {
-        let body = body(json!([{"id": "r1"}]));
-        let answer = Answer { status: Some(200), retry_after: None, body: body.as_bytes() };
-        activate.answered(&mut one.pool, store, config, &answer, now).unwrap();
+    let (host, config, edited) = (world.host.clone(), world.config.clone(), body(json!([{"id": "r1"}])));
+    let edit = move || {
+        let mut pool = Pool::new(config.clone(), host.clone());
+        let answer = Answer { status: Some(200), retry_after: None, body: edited.as_bytes() };
+        activate.answered(&mut pool, &*host, &config, &answer).unwrap();
     };
-    let interrupted = Interrupted { store, then: RefCell::new(Some(Box::new(edit))) };
+    interrupted.then.replace(Some(Box::new(edit)));
     // The Worker had blocked it, which the read has seen, and the operator's edit came after.
     let body = body(json!([row("r1", "k1", "blocked")]));
     let answer = Answer { status: Some(200), retry_after: None, body: body.as_bytes() };
-    sync.0.answered(&mut two.pool, &interrupted, &answer, 0, now);
+    syncer.answered(&mut pool, &answer);
     assert!(interrupted.then.take().is_none(), "it has happened");
-    drop(interrupted);
     assert_eq!(world.available_from("openai", "k1", "m"), Time(0));
 }
 
@@ -373,12 +386,12 @@ fn one_cooling_is_cleared() {
     let (mut world, _) = loaded(&[row("r1", "k1", "active")]);
     for model in ["m", "n"] {
         world.serve(0, "openai", model, |_| (429, "{}"));
-        assert!(world.available_from("openai", "k1", model) > world.now);
+        assert!(world.available_from("openai", "k1", model) > world.now());
     }
     let clear = task(&mut world, Verb::Clear, &json!({"ids": ["r1"], "model": "m"})).unwrap();
     answer(&mut world, &clear, 200, &[json!([{"id": "r1"}])]).unwrap();
     assert_eq!(world.available_from("openai", "k1", "m"), Time(0));
-    assert!(world.available_from("openai", "k1", "n") > world.now);
+    assert!(world.available_from("openai", "k1", "n") > world.now());
 }
 
 #[test]
@@ -396,7 +409,7 @@ fn deleted_keys_are_gone_and_forgotten() {
     let nothing = task(&mut world, Verb::Delete, &json!({"ids": ["r3"]})).unwrap();
     assert!(nothing.call(&world.config).is_none());
     let reply = world.ask(0, "openai", "m").err().unwrap();
-    assert_eq!(reply.code, "all_keys_blocked");
+    assert_eq!(reply.code.as_str(), "all_keys_blocked");
 }
 
 #[test]
@@ -412,7 +425,7 @@ fn nothing_changes_without_an_acknowledgement() {
         ] {
             let task = task(&mut world, verb, &body).unwrap();
             let reply = answer(&mut world, &task, status, &[json!([{"id": "r1"}])]).unwrap_err();
-            assert_eq!(reply.code, code, "{verb:?} {status}");
+            assert_eq!(reply.code.as_str(), code, "{verb:?} {status}");
             assert_eq!(show(&mut world, 1, "provider=openai"), before, "{verb:?} {status}");
         }
     }
@@ -441,22 +454,22 @@ fn bodies_that_are_refused() {
         (Verb::DeleteBlocked, json!({"provider": "nobody"}), "404 unknown_provider"),
     ] {
         let reply = task(&mut world, verb, &body).unwrap_err();
-        assert_eq!(format!("{} {}", reply.status, reply.code), code, "{verb:?} {body}");
+        assert_eq!(format!("{} {}", reply.status, reply.code.as_str()), code, "{verb:?} {body}");
         assert!(!reply.message.contains("secret"), "{}", reply.message);
     }
     let mut fresh = self::world("", "", true);
     let reply = task(&mut fresh, Verb::Delete, &json!({"ids": ["r1"]})).unwrap_err();
-    assert_eq!((reply.status, reply.code), (503, "pool_not_loaded"));
+    assert_eq!((reply.status, reply.code.as_str()), (503, "pool_not_loaded"));
     assert_eq!(edit::too_large().status, 413);
     let mut some = world_with_providers();
     let reply = task(&mut some, Verb::Add, &json!({"provider": "openai", "keys": ["k"]})).unwrap_err();
-    assert_eq!((reply.status, reply.code), (422, "invalid_edit"), "{}", reply.message);
+    assert_eq!((reply.status, reply.code.as_str()), (422, "invalid_edit"), "{}", reply.message);
 }
 
 /// Only groq's keys are read from D1.
 fn world_with_providers() -> World {
     let mut world = world(r#"{"d1_providers": "groq"}"#, "", true);
-    let mut sync = Sync(Syncer::new(world.config.clone(), 2));
+    let mut sync = Sync(Syncer::new(world.config.clone(), world.host.clone()));
     assert!(sync.begin(&mut world));
     sync.end(&mut world, &[]);
     world

@@ -8,12 +8,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
+use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use one_balance::host::memory::Memory;
+use one_balance::host::store::update;
+use one_balance::host::{Host, Store};
 use one_balance::pool::record::{Pause, Reason, Sync, Trial};
-use one_balance::pool::store::{Memory, Store, update};
 use one_balance::pool::{self, KeyId, Pool};
 use one_balance::time::Time;
 
@@ -42,7 +45,17 @@ impl Store for Gated {
     }
 }
 
-type Work = fn(&dyn Store, usize);
+impl Host for Gated {
+    fn now(&self) -> Time {
+        Time(1000)
+    }
+
+    fn random(&self) -> u64 {
+        7
+    }
+}
+
+type Work = fn(Rc<dyn Host>, usize);
 
 /// Runs the workers along a schedule; returns the memory and how many workers could have gone on at
 /// each step.
@@ -57,7 +70,7 @@ fn run(prepare: fn(&Memory), work: Work, workers: usize, schedule: &[usize]) -> 
                 let (ask, asked) = sync_channel(0);
                 let (allow, go) = sync_channel(0);
                 let memory = memory.clone();
-                scope.spawn(move || work(&Gated { memory, ask, go }, number));
+                scope.spawn(move || work(Rc::new(Gated { memory, ask, go }), number));
                 (asked, allow)
             })
             .collect();
@@ -111,7 +124,7 @@ fn counts_all(memory: &Memory, workers: usize) -> bool {
 
 #[test]
 fn updates_are_never_lost() {
-    let work: Work = |store, _| update(store, "n", |value| (Some(vec![value[0] + 1]), ())).unwrap();
+    let work: Work = |host, _| update(&*host, "n", |value| (Some(vec![value[0] + 1]), ())).unwrap();
     for workers in [2, 3] {
         let (schedules, failures) = walk(counter, work, workers, counts_all);
         println!("{workers} workers: {schedules} schedules");
@@ -132,18 +145,18 @@ fn a_careless_protocol_is_caught() {
 
 const KEY: KeyId = KeyId(7);
 
-fn config() -> std::rc::Rc<one_balance::config::Config> {
+fn config() -> Rc<one_balance::config::Config> {
     let env = |name: &str| (name == "AUTH_KEY").then(|| "a".to_owned());
-    std::rc::Rc::new(one_balance::config::Config::parse(b"", env).unwrap())
+    Rc::new(one_balance::config::Config::parse(b"", env).unwrap())
 }
 
 /// Two workers get a 429 on the same key at once: both are counted, the longer cooling stands, and
 /// a third worker that looks afterwards sees it.
 #[test]
 fn counts_and_coolings_of_the_pool_are_exact() {
-    let work: Work = |store, number| {
-        let mut pool = Pool::new(config());
-        pool.change(store, KEY, Time(1000), |record| {
+    let work: Work = |host, number| {
+        let mut pool = Pool::new(config(), host);
+        pool.change(KEY, |record| {
             let state = record.model_mut("m");
             state.consecutive_429 += 1;
             let until = Time(2000 + number as u64);
@@ -153,8 +166,10 @@ fn counts_and_coolings_of_the_pool_are_exact() {
         .unwrap();
     };
     let check = |memory: &Memory, workers: usize| {
-        let mut pool = Pool::new(config());
-        pool.refresh(memory, Time(1000));
+        let host = Rc::new(Memory::default());
+        memory.copy_to(&host);
+        let mut pool = Pool::new(config(), host);
+        pool.refresh();
         let state = pool.record(KEY).and_then(|record| record.model("m")).cloned().unwrap();
         state.consecutive_429 == workers as u32 && state.cooling.unwrap().until == Time(1999 + workers as u64)
     };

@@ -5,21 +5,23 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use one_balance::config::Config;
-use one_balance::headers::Headers;
+use one_balance::host::memory::Memory;
+use one_balance::http::headers::Headers;
 use one_balance::provider::Auth;
+use one_balance::request::edits::Edit;
 use one_balance::request::{self, Step};
-use one_balance::rewrite::Edit;
 use support::{START, forward};
 
-fn config(extra: &[(&str, &str)]) -> Config {
+fn config(extra: &[(&str, &str)]) -> Rc<Config> {
     let mut env = BTreeMap::from([("AUTH_KEY", "open;tight=google-ai-studio,gemini-2.0-flash&openai;old(5)")]);
     env.extend(extra.iter().copied());
-    Config::parse(b"", |name| env.get(name).map(|&text| text.to_owned())).unwrap()
+    Rc::new(Config::parse(b"", |name| env.get(name).map(|&text| text.to_owned())).unwrap())
 }
 
-fn outcome(config: &Config, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> String {
+fn outcome(config: &Rc<Config>, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> String {
     let sent = body;
     match forward(config, method, path, headers, sent) {
         Err(reply) => format!("{} {}", reply.status, reply.code),
@@ -36,7 +38,7 @@ fn outcome(config: &Config, method: &str, path: &str, headers: &[(&str, &str)], 
                 assert_eq!(whole.len(), new.size);
                 format!(" {}", String::from_utf8(whole).unwrap())
             });
-            format!("{scheme}://{authority}{path} [{}]{body}", forward.ticket.model)
+            format!("{scheme}://{authority}{path} [{}]{body}", forward.outgoing.model)
         }
     }
 }
@@ -287,7 +289,8 @@ fn passed_through_ai_gateway() {
         "AI_GATEWAY" => Some("acc/gw".to_owned()),
         _ => None,
     };
-    let config = Config::parse(br#"{"providers": {"azure-openai": {"openai_format": "passthrough"}}}"#, env).unwrap();
+    let json = br#"{"providers": {"azure-openai": {"openai_format": "passthrough"}}}"#;
+    let config = Rc::new(Config::parse(json, env).unwrap());
     for (model, expected) in [
         (
             "azure-openai/res/dep",
@@ -308,11 +311,13 @@ fn passed_through_ai_gateway() {
 fn an_upgrade_has_no_body() {
     let config = config(&[]);
     let path = "/api/google-ai-studio/v1beta/openai/chat/completions?model=gemini-2.0-flash";
+    let host = Memory::default();
+    host.now.set(START);
     let awaits_body = |method, length: Option<&str>| {
         let all = [(":method", method), (":path", path), TIGHT, ("upgrade", "websocket")].into_iter();
         let headers = Headers::from_iter(all.chain(length.map(|length| ("content-length", length))));
-        match request::begin(&config, headers, false, || START) {
-            Step::Proceed(intake) => Ok(intake.awaits_body),
+        match request::begin(&config, &host, headers, false) {
+            Step::Proceed(pending) => Ok(pending.awaits_body),
             Step::Reply(reply, _) => Err(reply.status),
             other => panic!("{other:?}"),
         }
@@ -333,7 +338,7 @@ fn an_encoded_path_takes_the_same_key_header() {
         ("/api/google-ai-studio/v1beta/%6fpenai/models", Auth::Bearer),
         ("/api/google-ai-studio/v1beta/models", native),
     ] {
-        assert_eq!(forward(&config(&[]), "GET", path, &[OPEN], "").unwrap().ticket.auth, auth, "{path}");
+        assert_eq!(forward(&config(&[]), "GET", path, &[OPEN], "").unwrap().outgoing.auth, auth, "{path}");
     }
 }
 
@@ -352,7 +357,7 @@ fn older_versions_of_an_api_take_the_key_elsewhere() {
         let headers: Vec<_> = [OPEN].into_iter().chain(header.map(|version| ("cartesia-version", version))).collect();
         let path = format!("/api/cartesia/tts/bytes{query}");
         let forward = forward(&config(&[]), "POST", &path, &headers, r#"{"model_id":"sonic"}"#).unwrap();
-        assert_eq!(forward.ticket.auth, auth, "{header:?} {query}");
+        assert_eq!(forward.outgoing.auth, auth, "{header:?} {query}");
         let set = forward.edits.iter().find_map(|edit| match edit {
             Edit::Set("cartesia-version", value) => Some(&**value),
             _ => None,
@@ -364,7 +369,7 @@ fn older_versions_of_an_api_take_the_key_elsewhere() {
 #[test]
 fn the_gateways_compat_endpoint_takes_every_key_as_bearer() {
     let config = config(&[("AI_GATEWAY", "acc/gw")]);
-    let auth = |path: &str, body: &str| forward(&config, "POST", path, &[OPEN], body).unwrap().ticket.auth;
+    let auth = |path: &str, body: &str| forward(&config, "POST", path, &[OPEN], body).unwrap().outgoing.auth;
     let compat = auth("/v1/chat/completions", r#"{"model":"azure-openai/res/dep"}"#);
     assert_eq!(compat, Auth::Bearer);
     let native = auth("/api/azure-openai/res/dep/chat/completions", "{}");
@@ -421,7 +426,7 @@ fn what_does_not_go_up() {
 fn debug_holds_no_secret() {
     let config = config(&[("AI_GATEWAY", "acc/gw"), ("AI_GATEWAY_TOKEN", "cf-token")]);
     let forward = forward(&config, "POST", "/api/openai/x", &[OPEN], r#"{"model":"m"}"#).unwrap();
-    let shown = format!("{forward:?} {:?}", one_balance::headers::Headers::from_iter([OPEN]));
+    let shown = format!("{forward:?} {:?}", one_balance::http::headers::Headers::from_iter([OPEN]));
     assert!(shown.contains("authorization") && !shown.contains("cf-token") && !shown.contains("open\""), "{shown}");
     assert!(!shown.contains("Bearer "), "{shown}");
 }

@@ -6,9 +6,9 @@ mod support;
 
 use one_balance::answer::stream::Watcher;
 use one_balance::balancer::Next;
-use one_balance::headers::Headers;
+use one_balance::http::headers::Headers;
 use one_balance::pool::record::{NEVER, Record, Trial};
-use one_balance::ticket::Ticket;
+use one_balance::request::forward::Outgoing;
 use one_balance::time::{DailyReset, Span, Time};
 use support::{START, Sent, World, id};
 
@@ -73,7 +73,7 @@ fn when_nothing_is_left() {
     let mut world = world("", "openai=k1;groq=g1");
     let refused = |world: &mut World, slug: &str| {
         let reply = world.ask(0, slug, "m").err().unwrap();
-        (reply.status, reply.code, reply.retry_after)
+        (reply.status, reply.code.as_str(), reply.retry_after)
     };
     assert_eq!(refused(&mut world, "anthropic"), (503, "no_keys", None));
     let mut sent = world.ask(0, "openai", "m").unwrap();
@@ -102,7 +102,7 @@ fn a_429_that_says_nothing_lets_one_request_go_first_and_escalates() {
     let mut first = world.ask(0, GEMINI, "m").unwrap();
     assert!(world.ask(1, GEMINI, "m").is_err(), "one goes first");
     world.answer(&mut first, 429, &[], "");
-    let reset = DailyReset::MidnightPacific.next(world.now);
+    let reset = DailyReset::MidnightPacific.next(world.now());
     assert_eq!(world.available_from(GEMINI, "k1", "m"), reset, "the second in a row");
 }
 
@@ -111,10 +111,10 @@ fn a_success_between_resets_the_count() {
     let mut world = world("", "openai=k1");
     for _ in 0..3 {
         world.serve(0, "openai", "m", |_| BARE);
-        assert_eq!(world.available_from("openai", "k1", "m"), world.now.plus(Span::secs(65)));
+        assert_eq!(world.available_from("openai", "k1", "m"), world.now().plus(Span::secs(65)));
         world.wait(65);
         assert_eq!(world.serve(1, "openai", "m", |_| OK).1, 200);
-        world.workers[0].pool.refresh(&world.store, world.now);
+        world.workers[0].pool.refresh();
         let mut record = world.workers[0].pool.record(id("openai", "k1")).unwrap().clone();
         assert!(record.last.take().is_some(), "for people to read");
         assert_eq!(record, Record::default(), "nothing is left to know");
@@ -128,10 +128,10 @@ fn parallel_429s_are_all_counted_and_do_not_escalate() {
     for sent in &mut all {
         world.answer(sent, 429, &[], "");
     }
-    world.workers[0].pool.refresh(&world.store, world.now);
+    world.workers[0].pool.refresh();
     let state = world.workers[0].pool.record(id("openai", "k1")).unwrap().model("m").unwrap();
     assert_eq!(state.consecutive_429, 5);
-    assert_eq!(state.cooling.unwrap().until, world.now.plus(Span::secs(65)));
+    assert_eq!(state.cooling.unwrap().until, world.now().plus(Span::secs(65)));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_stated_minute_never_escalates() {
         let body = google(&[PER_MINUTE], "21.5s");
         let mut sent = world.ask(0, GEMINI, "m").unwrap();
         world.answer(&mut sent, 429, &[], &body);
-        assert_eq!(world.available_from(GEMINI, "k1", "m"), world.now.plus(Span(21_500)));
+        assert_eq!(world.available_from(GEMINI, "k1", "m"), world.now().plus(Span(21_500)));
         world.wait(60);
     }
 }
@@ -165,9 +165,9 @@ fn a_daily_quota_cools_until_midnight_pacific() {
             let mut sent = world.ask(0, GEMINI, "m").unwrap();
             world.answer(&mut sent, 429, &[], &google(&[PER_DAY], "20s"));
             let end =
-                delay.map_or(DailyReset::MidnightPacific.next(world.now), |secs| world.now.plus(Span::secs(secs)));
+                delay.map_or(DailyReset::MidnightPacific.next(world.now()), |secs| world.now().plus(Span::secs(secs)));
             assert_eq!(world.available_from(GEMINI, "k1", "m"), end, "{json}");
-            world.now = end;
+            world.host.now.set(end);
         }
     }
 }
@@ -177,7 +177,7 @@ fn spent_credit_rests_the_key_for_all_models_then_one_request_decides() {
     let mut world = world("", "openai=k1,k2");
     let spent = |key: &str| if key == "k1" { (429, r#"{"error":{"code":"insufficient_quota"}}"#) } else { OK };
     world.serve(0, "openai", "m", spent);
-    assert_eq!(world.available_from("openai", "k1", "another"), world.now.plus(Span::secs(86_400)));
+    assert_eq!(world.available_from("openai", "k1", "another"), world.now().plus(Span::secs(86_400)));
     world.wait(86_400);
     let mut keys: Vec<String> = (0..3).map(|_| world.ask(0, "openai", "n").unwrap().key()).collect();
     keys.sort();
@@ -210,10 +210,10 @@ fn nobody_is_blamed() {
 fn a_refused_gateway_is_not_the_clients_fault() {
     let mut world = world("", "openai=k1,k2");
     let mut sent = world.ask(0, "openai", "m").unwrap();
-    sent.ticket.through_ai_gateway = true;
+    sent.exchange.outgoing.through_ai_gateway = true;
     let body = r#"{"name":"AiGatewayError","httpCode":401,"internalCode":2009}"#;
     let Next::Replace(reply) = world.answer(&mut sent, 401, &[], body) else { panic!("ours goes out") };
-    assert_eq!((reply.status, reply.code), (502, "gateway_refused"));
+    assert_eq!((reply.status, reply.code.as_str()), (502, "gateway_refused"));
     assert_eq!(world.available_from("openai", "k1", "m"), Time(0));
 }
 
@@ -255,7 +255,7 @@ fn many_unexplained_429s_rest_the_provider_and_no_key() {
         assert_eq!(world.available_from(GEMINI, key, "m"), Time(0));
     }
     let reply = world.ask(1, GEMINI, "m").err().unwrap();
-    assert_eq!((reply.code, reply.retry_after), ("provider_resting", Some(Span::secs(2))));
+    assert_eq!((reply.code.as_str(), reply.retry_after), ("provider_resting", Some(Span::secs(2))));
     world.wait(2);
     assert_eq!(world.serve(1, GEMINI, "m", |_| BARE).0.len(), 1, "still the address: one is enough to see it");
     world.wait(2);
@@ -283,7 +283,7 @@ fn a_learned_limit_spares_the_other_keys() {
             let next = world.answer(&mut sent, 429, &[], &google(&[PER_MINUTE], "50s"));
             // The other two are found full without being asked.
             assert_eq!(next, Next::Retry);
-            assert_eq!(world.attempt(&mut sent).err().unwrap().code, "all_keys_cooling");
+            assert_eq!(world.attempt(&mut sent).err().unwrap().code.as_str(), "all_keys_cooling");
             limited += 1;
         } else {
             assert!(turn < 6, "every key is at its quota");
@@ -312,18 +312,17 @@ fn a_configured_quota_wins() {
 #[test]
 fn a_lease_that_no_attempt_took_goes_back() {
     let mut world = world(r#"{"providers":{"openai":{"quota":{"rpm":1}}}}"#, "openai=k1");
-    let mut ticket = world.ticket("openai", "m");
-    let now = world.now;
-    world.workers[0].admit(&world.store, &mut ticket, 7, now).unwrap();
+    let outgoing = world.outgoing("openai", "m");
+    let mut admitted = world.admit(0, outgoing).unwrap();
     // Both workers know that the key is full.
     for worker in 0..2 {
-        assert_eq!(world.ask(worker, "openai", "m").err().unwrap().code, "all_keys_cooling");
+        assert_eq!(world.ask(worker, "openai", "m").err().unwrap().code.as_str(), "all_keys_cooling");
     }
-    world.workers[0].ended(&world.store, &mut ticket, || now);
+    world.ended(&mut admitted);
     let mut sent = world.ask(1, "openai", "m").unwrap();
     world.answer(&mut sent, 200, &[], "{}");
-    world.workers[1].ended(&world.store, &mut sent.ticket, || now);
-    assert_eq!(world.ask(0, "openai", "m").err().unwrap().code, "all_keys_cooling", "it was served");
+    world.ended(&mut sent);
+    assert_eq!(world.ask(0, "openai", "m").err().unwrap().code.as_str(), "all_keys_cooling", "it was served");
 }
 
 #[test]
@@ -338,11 +337,11 @@ fn an_error_that_shows_the_key_is_withheld() {
         let next = world.answer(&mut sent, 400, &[], body);
         match next {
             Next::Replace(reply) => {
-                assert_eq!((reply.status, reply.code, withheld), (400, "provider_error_withheld", true))
+                assert_eq!((reply.status, reply.code.as_str(), withheld), (400, "provider_error_withheld", true))
             }
             next => assert_eq!((next, withheld), (Next::Deliver(Vec::new()), false), "{body}"),
         }
-        assert_eq!(sent.ticket.result, "caller_error");
+        assert_eq!(sent.result(), "caller_error");
     }
 }
 
@@ -353,8 +352,7 @@ fn a_client_that_goes_away_does_not_take_the_key_with_it() {
     world.wait(65);
     let mut first = world.ask(0, "openai", "m").unwrap();
     assert!(world.ask(1, "openai", "m").is_err(), "one goes first");
-    let now = world.now;
-    world.workers[0].ended(&world.store, &mut first.ticket, || now);
+    world.ended(&mut first);
     assert!(world.ask(1, "openai", "m").is_ok(), "and is gone");
 }
 
@@ -366,15 +364,15 @@ fn an_attempt_that_envoy_gave_up_does_not_take_the_key_with_it() {
         world.wait(65);
         let mut first = world.ask(0, "openai", "m").unwrap();
         assert!(world.ask(1, "openai", "m").is_err(), "one goes first");
-        let (now, worker) = (world.now, &mut world.workers[0]);
+        let worker = &mut world.workers[0];
         if upgrade {
-            worker.passed_by_envoy(&world.store, &mut first.ticket, || now);
+            worker.passed_by_envoy(&mut first.exchange);
         } else {
             let headers = Headers::from_iter([(":status", "503")]);
-            let reply = worker.answered_by_envoy(&world.store, &headers, Some(&mut first.ticket), || now);
-            assert_eq!(reply.code, "provider_unreachable");
+            let reply = worker.answered_by_envoy(&headers, Some(&mut first.exchange));
+            assert_eq!(reply.code.as_str(), "provider_unreachable");
         }
-        worker.ended(&world.store, &mut first.ticket, || now);
+        worker.ended(&mut first.exchange);
         world.serve(1, "openai", "m", |_| (200, "{}"));
         assert_eq!(world.ask(0, "openai", "m").is_err(), upgrade, "what had no answer has cost nothing");
     }
@@ -387,7 +385,7 @@ fn what_finds_no_fault_is_served() {
     {
         let mut sent = world.ask(0, "openai", "m").unwrap();
         assert_eq!(world.answer(&mut sent, status, &[], ""), Next::Deliver(Vec::new()));
-        assert_eq!(sent.ticket.result, result, "{status}");
+        assert_eq!(sent.result(), result, "{status}");
     }
 }
 
@@ -405,41 +403,39 @@ fn remaining_0_on_a_success_cools_before_the_first_429() {
         ],
         "",
     );
-    assert_eq!(world.available_from("groq", "k1", "m"), world.now.plus(Span(7500)));
+    assert_eq!(world.available_from("groq", "k1", "m"), world.now().plus(Span(7500)));
     let record = world.workers[0].pool.record(id("groq", "k1")).unwrap();
     assert_eq!(record.model("m").unwrap().cooling.unwrap().trial, Trial::Believed);
 }
 
 #[test]
 fn selection_policies() {
-    let picked = |selection: &str, requests: &[u64]| -> Vec<String> {
+    let picked = |selection: &str, requests: &[Option<u64>]| -> Vec<String> {
         let json = format!(r#"{{"selection":"{selection}"}}"#);
         let mut world = world(&json, "openai=k0,k1,k2,k3,k4");
-        let mut pick = |conversation: &u64| {
-            let mut ticket = world.ticket("openai", "m");
-            ticket.conversation = *conversation;
-            world.send(0, ticket).unwrap().key()
+        let mut pick = |conversation: &Option<u64>| {
+            let outgoing = Outgoing { conversation: *conversation, ..world.outgoing("openai", "m") };
+            world.send(0, outgoing).unwrap().key()
         };
         requests.iter().map(&mut pick).collect()
     };
-    assert_eq!(picked("sticky", &[12, 12, 8, 12]), ["k2", "k2", "k3", "k2"]);
-    assert_eq!(picked("sticky", &[0, 0]), ["k0", "k1"], "without a conversation in turn");
-    assert_eq!(picked("random", &[0]), ["k2"], "7 % 5");
+    assert_eq!(picked("sticky", &[Some(12), Some(12), Some(8), Some(12)]), ["k2", "k2", "k3", "k2"]);
+    assert_eq!(picked("sticky", &[None, None]), ["k0", "k1"], "without a conversation in turn");
+    assert_eq!(picked("random", &[None]), ["k2"], "7 % 5");
     // 7 % 5 and (7 >> 32) % 5: k2 and k0 are compared, and the less used is taken.
-    assert_eq!(picked("least_used", &[0, 0, 0]), ["k2", "k0", "k2"]);
+    assert_eq!(picked("least_used", &[None, None, None]), ["k2", "k0", "k2"]);
 }
 
 #[test]
 fn sticky_composes_with_failover() {
     let mut world = world(r#"{"selection":"sticky"}"#, "openai=k0,k1,k2");
-    let mut ticket = world.ticket("openai", "m");
-    ticket.conversation = 4;
-    let mut sent = world.send(0, ticket.clone()).unwrap();
+    let outgoing = Outgoing { conversation: Some(4), ..world.outgoing("openai", "m") };
+    let mut sent = world.send(0, outgoing.clone()).unwrap();
     assert_eq!(sent.key(), "k1");
     assert_eq!(world.answer(&mut sent, 429, &[], ""), Next::Retry);
     world.attempt(&mut sent).unwrap();
     assert_eq!(sent.key(), "k2");
-    assert_eq!(world.send(1, ticket).unwrap().key(), "k2", "while k1 cools");
+    assert_eq!(world.send(1, outgoing).unwrap().key(), "k2", "while k1 cools");
 }
 
 #[test]
@@ -458,7 +454,7 @@ fn reset_before_any_answer_tries_the_next_key() {
     world.attempt(&mut sent).unwrap();
     assert_eq!(sent.key(), "k2");
     let reply = world.attempt(&mut sent).err().unwrap();
-    assert_eq!((reply.status, reply.code), (502, "provider_unreachable"));
+    assert_eq!((reply.status, reply.code.as_str()), (502, "provider_unreachable"));
     assert_eq!(world.available_from("openai", "k1", "m"), Time(0));
 }
 
@@ -468,10 +464,10 @@ fn an_attempt_costs_the_same_with_ten_keys_and_ten_thousand() {
         let keys: Vec<String> = (0..count).map(|number| format!("k{number}")).collect();
         let mut world = world("", &format!("openai={}", keys.join(",")));
         world.ask(0, "openai", "m").unwrap();
-        let before = world.store.calls.get();
+        let before = world.host.calls.get();
         let mut sent = world.ask(0, "openai", "m").unwrap();
         world.answer(&mut sent, 200, &[], "");
-        world.store.calls.get() - before
+        world.host.calls.get() - before
     };
     // The board is read and its cursor moved; the key's count is read and written.
     assert_eq!((calls(10), calls(10_000)), (4, 4));
@@ -491,9 +487,9 @@ fn a_new_configuration_keeps_what_is_known() {
         "PROVIDER_KEYS" => Some("openai=k3,k1".to_owned()),
         _ => None,
     };
-    one_balance::pool::create_state(&world.store);
+    one_balance::pool::create_state(&*world.host);
     let config = std::rc::Rc::new(one_balance::config::Config::parse(b"", env).unwrap());
-    world.workers[0] = one_balance::balancer::Balancer::new(config);
+    world.workers[0] = one_balance::balancer::Balancer::new(config, world.host.clone());
     for _ in 0..3 {
         assert_eq!(world.ask(0, "openai", "m").unwrap().key(), "k3", "k1 is still blocked, k2 has left");
     }
@@ -504,19 +500,19 @@ fn a_late_failure_takes_no_count_of_others() {
     let json = r#"{"providers": {"openai": {"quota": {"tpm": 2500}}}}"#;
     let mut world = world(json, "openai=k1");
     let ask = |world: &mut World| {
-        let ticket = Ticket { tokens: 1000, ..world.ticket("openai", "m") };
-        world.send(0, ticket)
+        let outgoing = Outgoing { tokens: 1000, ..world.outgoing("openai", "m") };
+        world.send(0, outgoing)
     };
     let (first, _second) = (ask(&mut world).unwrap(), ask(&mut world).unwrap());
     let mut watcher = Watcher::new(&Headers::from_iter([("content-type", "application/json")]));
     let body = br#"{"usage":{"prompt_tokens":100,"completion_tokens":0},"error":{"message":"x","code":500}}"#;
-    let verdict = watcher.see(body, first.ticket.upstream.provider, || world.now).unwrap();
-    world.workers[0].failed_late(&world.store, &first.ticket, &verdict, world.now);
-    world.workers[0].served(&world.store, &first.ticket, watcher.usage().unwrap(), || world.now);
+    let verdict = watcher.see(body, first.exchange.outgoing.upstream.provider, || world.now()).unwrap();
+    world.workers[0].failed_late(&first.exchange, &verdict);
+    world.served(&first, watcher.usage().unwrap());
     // 1000 of the second and 100 of the first; a quarter more than 1000 must fit.
     let _third = ask(&mut world).unwrap();
     assert_eq!(
-        ask(&mut world).map(|sent| sent.key()).unwrap_err().code,
+        ask(&mut world).map(|sent| sent.key()).unwrap_err().code.as_str(),
         "all_keys_cooling",
         "2100 and 1250 are more than 2500"
     );

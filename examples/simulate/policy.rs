@@ -1,15 +1,12 @@
 //! The policies that are compared: the pool's real code, one-balance's policy, and no memory at all.
 
 use std::collections::HashMap;
-use std::rc::Rc;
 
 use fastrand::Rng;
 use one_balance::answer::stream::Usage;
-use one_balance::balancer::{Balancer, Next};
-use one_balance::config::{Config, Upstream};
-use one_balance::pool::store::Memory;
-use one_balance::pool::{self, KeyId};
-use one_balance::ticket::Ticket;
+use one_balance::balancer::Next;
+use one_balance::pool::KeyId;
+use one_balance::testing::{self, Sent, World};
 use one_balance::time::{DailyReset, Span, Time};
 
 use crate::provider::Answer;
@@ -25,8 +22,7 @@ pub struct Request {
     /// What the request takes.
     pub tokens: u64,
     last_resort: bool,
-    ticket: Option<Ticket>,
-    worker: usize,
+    sent: Option<Sent>,
 }
 
 impl Request {
@@ -50,9 +46,8 @@ pub trait Policy {
 
 /// The pool's real code, in some workers on one shared memory.
 pub struct Pool {
-    store: Memory,
-    workers: Vec<Balancer>,
-    upstream: Rc<Upstream>,
+    world: World,
+    slug: String,
     places: HashMap<KeyId, usize>,
     rng: Rng,
 }
@@ -60,23 +55,15 @@ pub struct Pool {
 impl Pool {
     pub fn new(slug: &str, keys: usize, workers: usize, seed: u64) -> Self {
         let list: Vec<String> = (0..keys).map(key).collect();
-        let text = format!("{slug}={}", list.join(","));
-        let env = |name: &str| match name {
-            "AUTH_KEY" => Some("simulation".to_owned()),
-            "PROVIDER_KEYS" => Some(text.clone()),
-            _ => None,
-        };
-        let config = Rc::new(Config::parse(b"", env).expect("a valid configuration"));
-        let store = Memory::default();
-        pool::create_state(&store);
-        let ids = list.iter().map(|key| KeyId::of(slug, &one_balance::secret::Secret::new(key.as_str())));
-        Pool {
-            store,
-            workers: (0..workers).map(|_| Balancer::new(config.clone())).collect(),
-            upstream: config.upstreams[slug].clone(),
-            places: ids.zip(0..).collect(),
-            rng: Rng::with_seed(seed),
-        }
+        let keys = format!("{slug}={}", list.join(","));
+        let world = World::with_workers("", &[("AUTH_KEY", "simulation"), ("PROVIDER_KEYS", &keys)], workers);
+        let places = list.iter().map(|key| testing::id(slug, key)).zip(0..).collect();
+        Pool { world, slug: slug.to_owned(), places, rng: Rng::with_seed(seed) }
+    }
+
+    fn begin(&mut self, now: Time) {
+        self.world.host.now.set(now);
+        self.world.host.random.set(self.rng.u64(..));
     }
 }
 
@@ -86,29 +73,27 @@ fn key(number: usize) -> String {
 
 impl Policy for Pool {
     fn pick(&mut self, request: &mut Request, now: Time) -> Option<usize> {
-        let random = self.rng.u64(..);
+        self.begin(now);
         if request.tried.is_empty() {
-            request.worker = self.rng.usize(..self.workers.len());
-            let ticket = request.ticket.insert(Ticket::new(self.upstream.clone(), MODEL.to_owned()));
-            // What a body's length tells of its tokens: 20 % off in either direction.
-            ticket.tokens = request.tokens * self.rng.u64(80..=120) / 100;
-            self.workers[request.worker].admit(&self.store, ticket, random, now).ok()?;
+            let worker = self.rng.usize(..self.world.workers.len());
+            let mut outgoing = self.world.outgoing(&self.slug, MODEL);
+            // What a body's length says about its tokens: 20 % off in either direction.
+            outgoing.tokens = request.tokens * self.rng.u64(80..=120) / 100;
+            request.sent = Some(self.world.admit(worker, outgoing).ok()?);
         }
-        let ticket = request.ticket.as_mut()?;
-        self.workers[request.worker].attempt(&self.store, ticket, random, || now).ok()?;
-        let id = ticket.tried.last()?;
+        let sent = request.sent.as_mut()?;
+        self.world.attempt(sent).ok()?;
+        let id = sent.exchange.progress.tried.last()?;
         self.places.get(id).copied()
     }
 
     fn learn(&mut self, request: &mut Request, answer: &Answer, now: Time) -> Step {
-        let balancer = &mut self.workers[request.worker];
-        let random = self.rng.u64(..);
-        let ticket = request.ticket.as_mut().expect("a key was picked");
-        match balancer.answered(&self.store, ticket, &answer.headers, &answer.body, random, now) {
+        self.begin(now);
+        let sent = request.sent.as_mut().expect("a key was picked");
+        match self.world.answered(sent, &answer.headers, &answer.body) {
             Next::Retry => Step::Retry,
             _ if answer.status == 200 => {
-                let tokens = Usage { input: request.tokens, output: 0 };
-                balancer.served(&self.store, ticket, tokens, || now);
+                self.world.served(sent, Usage { input: request.tokens, output: 0 });
                 Step::Served
             }
             _ => Step::Failed,

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use one_balance::headers::Headers;
-use one_balance::pool::quota::Minute;
+use one_balance::http::headers::Headers;
+use one_balance::quota::Minute;
 use one_balance::time::{DailyReset, MINUTE, Span, Time};
 use serde_json::json;
 

@@ -1,7 +1,7 @@
 //! The scenarios: who asks how much, of which keys, at what time.
 
 use fastrand::Rng;
-use one_balance::pool::quota::Minute;
+use one_balance::quota::Minute;
 use one_balance::time::{DAY, DailyReset, MINUTE, Span, Time};
 
 use crate::provider::{Key, Limits, Provider, Style, UNLIMITED};

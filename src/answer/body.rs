@@ -6,7 +6,6 @@
 
 use serde_json::Value;
 
-use super::markers::ECHO;
 use super::{Answer, BODY_LIMIT};
 
 /// The words of an error body, in lower case.
@@ -76,12 +75,6 @@ impl ErrorBody {
         self.codes.iter().any(|have| have == code) || (self.json.is_none() && self.quotes(code))
     }
 
-    /// The message as far as it cannot be the request's words: without what stands between the first quote
-    /// and the last, for a quoted text may have quotes of its own.
-    pub fn without_quotes(&self) -> String {
-        if ECHO.find(self).is_some() { String::new() } else { unquoted(&self.message) }
-    }
-
     fn quotes(&self, word: &str) -> bool {
         let mut places = self.message.match_indices(word);
         places.any(|(at, _)| {
@@ -143,19 +136,6 @@ impl ErrorBody {
             self.codes.push(name.to_lowercase());
         }
     }
-}
-
-fn unquoted(text: &str) -> String {
-    let is_quote = |&(at, quote): &(usize, char)| {
-        // An apostrophe stands between letters.
-        let letter = |char: Option<char>| char.is_some_and(char::is_alphanumeric);
-        let (before, behind) = text.split_at_checked(at).unwrap_or_default();
-        let inside = letter(before.chars().next_back()) && letter(behind.chars().nth(1));
-        matches!(quote, '"' | '`' | '“' | '”') || (matches!(quote, '\'' | '’') && !inside)
-    };
-    let mut quotes = text.char_indices().filter(is_quote).map(|(at, _)| at);
-    let (Some(first), Some(last)) = (quotes.next(), quotes.next_back()) else { return text.to_owned() };
-    [text.get(..first).unwrap_or_default(), " ", text.get(last..).unwrap_or_default()].concat()
 }
 
 /// A number, or text that is one.

@@ -162,7 +162,7 @@ pub fn exhausted(limits: &[StatedLimit]) -> Option<Exhausted> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::headers::Headers;
+    use crate::http::headers::Headers;
     use crate::provider::find;
 
     fn read(slug: &str, headers: &[(&str, &str)]) -> Vec<StatedLimit> {

@@ -22,7 +22,7 @@ impl Markers {
     /// be able to put them there.
     pub fn find_unquoted(&self, error: &ErrorBody, status: u16) -> Option<Sign> {
         let text = || match status {
-            400 | 403 => self.text(&error.without_quotes()),
+            400 | 403 => self.text(&without_quotes(error)),
             401 | 402 | 429 => self.text(&error.message),
             // Of the request alone, such as 404 with the name of the model.
             _ => None,
@@ -45,6 +45,25 @@ impl Markers {
         }
         self.texts.iter().filter_map(|text| error.message.find(text)).min()
     }
+}
+
+/// The message as far as it cannot be the request's words: without what is between the first quote and
+/// the last, because a quoted text may have quotes of its own.
+fn without_quotes(error: &ErrorBody) -> String {
+    if ECHO.find(error).is_some() { String::new() } else { unquoted(&error.message) }
+}
+
+fn unquoted(text: &str) -> String {
+    let is_quote = |&(at, quote): &(usize, char)| {
+        // An apostrophe stands between letters.
+        let letter = |char: Option<char>| char.is_some_and(char::is_alphanumeric);
+        let (before, behind) = text.split_at_checked(at).unwrap_or_default();
+        let inside = letter(before.chars().next_back()) && letter(behind.chars().nth(1));
+        matches!(quote, '"' | '`' | '“' | '”') || (matches!(quote, '\'' | '’') && !inside)
+    };
+    let mut quotes = text.char_indices().filter(is_quote).map(|(at, _)| at);
+    let (Some(first), Some(last)) = (quotes.next(), quotes.next_back()) else { return text.to_owned() };
+    [text.get(..first).unwrap_or_default(), " ", text.get(last..).unwrap_or_default()].concat()
 }
 
 /// What stands beside words of the request that are quoted without quotes: a field's name (Anthropic, OpenAI),

@@ -20,7 +20,6 @@ mod limits;
 mod markers;
 mod reset;
 mod rules;
-mod scanner;
 pub mod stream;
 mod tokens;
 
@@ -28,7 +27,7 @@ pub use evidence::{Evidence, Sign};
 pub use limits::StatedLimit;
 pub use reset::{LONGEST, LONGEST_MONTHLY, SHORTEST};
 
-use crate::headers::Headers;
+use crate::http::headers::Headers;
 use crate::provider::Provider;
 use crate::time::Time;
 

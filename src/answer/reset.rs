@@ -4,7 +4,7 @@
 //! [`STALE`] in the past, text that is no time. What is too near or too far is clamped.
 
 use super::tokens::digits;
-use crate::date;
+use crate::time::date;
 use crate::time::{DAY, MINUTE, Span, Time};
 
 /// The shortest end of a limit that is believed.

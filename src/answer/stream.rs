@@ -13,10 +13,10 @@ use memchr::{memchr2, memchr2_iter};
 use serde_json::Value;
 
 use super::body::number;
-use super::scanner::{Key, Scanner};
 use super::tokens::Tokens;
 use super::{Answer, Verdict, classify};
-use crate::headers::Headers;
+use crate::http::headers::Headers;
+use crate::json::scanner::{Key, Scanner};
 use crate::provider::Provider;
 use crate::time::Time;
 

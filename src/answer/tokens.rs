@@ -3,7 +3,7 @@
 //! Providers name one count in several ways. Of each answer, and of each event of some streams, one such
 //! object is read, so only its top-level fields are looked at and nothing is built of them.
 
-use super::scanner::end_of_string;
+use crate::json::scanner::end_of_string;
 
 /// What one usage object states.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! Where the pool's D1 database is.
 
 use super::{Reader, slug_of};
+use crate::http::url::Url;
 use crate::secret::Secret;
 use crate::time::Span;
-use crate::url::Url;
 
 /// Cloudflare D1, through its REST API.
 #[derive(Debug)]

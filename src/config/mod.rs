@@ -8,6 +8,7 @@
 mod d1;
 mod policy;
 mod reader;
+mod selection;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -17,12 +18,13 @@ use base64::Engine as _;
 use serde_json::Value;
 
 use crate::auth::AuthKeys;
+use crate::http::url::Url;
 use crate::provider;
 use crate::secret::Secret;
-use crate::url::Url;
 pub use d1::D1;
 pub use policy::{DailyQuota, Escalate, Policy};
 pub use reader::{Problems, Reader};
+pub use selection::Selection;
 pub use upstream::{OpenAiFormat, Upstream};
 
 /// The environment variables and the field that each of them stands for.
@@ -286,8 +288,8 @@ fn read_ai_gateway(reader: &mut Reader, url: Option<Url>) -> Option<AiGateway> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::quota::Quota;
-    use crate::pool::select::Selection;
+    use crate::config::Selection;
+    use crate::quota::Quota;
 
     fn parse(json: &str, env: &[(&str, &str)]) -> Result<Config, Problems> {
         let env: BTreeMap<_, _> = env.iter().copied().collect();

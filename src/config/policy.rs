@@ -1,7 +1,7 @@
 //! How the pool treats its keys.
 
 use super::Reader;
-use crate::pool::select::Selection;
+use crate::config::Selection;
 use crate::time::{DAY, Span};
 
 /// How the pool treats its keys.

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::{AI_GATEWAY_SLUG, Reader, decoded, slug_of};
-use crate::pool::quota::Quota;
+use crate::http::url::Url;
 use crate::provider::{self, Provider};
+use crate::quota::Quota;
 use crate::secret::Secret;
 use crate::translate;
-use crate::url::Url;
 
 /// A provider as it is reached from here, and its keys from the configuration.
 #[derive(Debug, PartialEq, Eq)]

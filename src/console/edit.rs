@@ -14,14 +14,14 @@ use crate::config::{self, Config, Reader};
 use crate::d1::api::Failure;
 use crate::d1::edit::{Edit, Rows};
 use crate::d1::{self, Answer, Call, api};
-use crate::headers::Headers;
-use crate::local_reply::not_loaded;
+use crate::host::Host;
+use crate::http::headers::Headers;
 use crate::pool::record::Record;
-use crate::pool::store::Store;
 use crate::pool::{Key, Pool};
-use crate::reply::{Rendered, Reply};
+use crate::reply::refusals::not_loaded;
+use crate::reply::{Code, Rendered, Reply};
 use crate::secret::Secret;
-use crate::time::{Span, Time};
+use crate::time::Span;
 
 /// The largest body: as many keys as are allowed, of a common length.
 pub const MAX_BODY: usize = 512 << 10;
@@ -72,15 +72,15 @@ impl Verb {
 /// Why not.
 pub fn check(config: &Config, headers: &Headers) -> Result<(), Reply> {
     if config.console != config::Console::Edit {
-        return Err(Reply::new(403, "console_read_only", "The configuration lets the console be read only (console)."));
+        return Err(Reply::new(Code::ConsoleReadOnly, "The configuration lets the console be read only (console)."));
     }
     if config.d1.is_none() {
-        return Err(Reply::new(409, "no_d1", "Without D1 the keys stand in the configuration; edit them there."));
+        return Err(Reply::new(Code::NoD1, "Without D1 the keys stand in the configuration; edit them there."));
     }
     // No form of another site can send this type without being asked about it first.
     let kind = headers.text("content-type").and_then(|kind| kind.split(';').next()).unwrap_or_default();
     if !kind.trim().eq_ignore_ascii_case("application/json") {
-        return Err(Reply::new(415, "unsupported_media_type", "The content-type must be application/json."));
+        return Err(Reply::new(Code::UnsupportedMediaType, "The content-type must be application/json."));
     }
     Ok(())
 }
@@ -88,7 +88,7 @@ pub fn check(config: &Config, headers: &Headers) -> Result<(), Reply> {
 /// The answer to a body over [`MAX_BODY`].
 #[must_use]
 pub fn too_large() -> Reply {
-    Reply::new(413, "body_too_large", format!("An edit has at most {MAX_BODY} bytes; send several."))
+    Reply::new(Code::BodyTooLarge, format!("An edit has at most {MAX_BODY} bytes; send several."))
 }
 
 /// The answer: how many of the keys or ids.
@@ -115,17 +115,10 @@ impl Task {
     ///
     /// # Errors
     /// What is wrong with it; never with a key in it.
-    pub fn read(
-        verb: Verb,
-        body: &[u8],
-        pool: &mut Pool,
-        store: &dyn Store,
-        config: &Config,
-        now: Time,
-    ) -> Result<Task, Reply> {
+    pub fn read(verb: Verb, body: &[u8], pool: &mut Pool, config: &Config) -> Result<Task, Reply> {
         let value: Value =
-            serde_json::from_slice(body).map_err(|_| Reply::new(400, "invalid_json", "The body is not JSON."))?;
-        pool.refresh(store, now);
+            serde_json::from_slice(body).map_err(|_| Reply::new(Code::InvalidJson, "The body is not JSON."))?;
+        pool.refresh();
         if !pool.is_loaded() {
             return Err(not_loaded());
         }
@@ -134,7 +127,7 @@ impl Task {
         let form = Form::read(verb, &mut reader);
         reader.finish();
         if !problems.is_empty() {
-            return Err(Reply::new(422, "invalid_edit", problems.join("; ")));
+            return Err(Reply::new(Code::InvalidEdit, problems.join("; ")));
         }
         match verb {
             Verb::Add => form.add(pool, config),
@@ -166,12 +159,11 @@ impl Task {
     pub fn answered(
         &self,
         pool: &mut Pool,
-        store: &dyn Store,
+        host: &dyn Host,
         config: &Config,
         answer: &Answer,
-        now: Time,
     ) -> Result<Rendered, Reply> {
-        let changed = self.edit.answered(pool, store, config, answer, now).map_err(failed)?;
+        let changed = self.edit.answered(pool, host, config, answer).map_err(failed)?;
         info!("console: {}: {changed} keys changed in D1", self.verb.name());
         Ok(self.done(changed))
     }
@@ -188,9 +180,9 @@ pub fn failed(failure: Failure) -> Reply {
     let message = format!("{}; the pool is as it was.", failure.advice());
     match failure {
         Failure::Unreachable | Failure::Server | Failure::RateLimited => {
-            Reply::new(503, "d1_unavailable", message).retry_after(Span::secs(5))
+            Reply::new(Code::D1Unavailable, message).retry_after(Span::secs(5))
         }
-        _ => Reply::new(502, "d1_refused", message),
+        _ => Reply::new(Code::D1Refused, message),
     }
 }
 
@@ -234,15 +226,15 @@ impl Form {
 
     fn add(self, pool: &Pool, config: &Config) -> Result<Task, Reply> {
         let name = self.provider.unwrap_or_default();
-        let slug = &config.upstream(&name).ok_or_else(|| crate::request::unknown_provider(&name))?.slug;
+        let slug = &config.upstream(&name).ok_or_else(|| crate::reply::refusals::unknown_provider(&name))?.slug;
         let read = config.d1.as_ref().map(|d1| d1.providers.as_slice()).unwrap_or_default();
         if !read.is_empty() && !read.iter().any(|other| other == slug) {
             let message = format!("d1_providers leaves out {slug}, so its keys in D1 would not be used here.");
-            return Err(Reply::new(422, "invalid_edit", message));
+            return Err(Reply::new(Code::InvalidEdit, message));
         }
         if rows(pool).count().saturating_add(self.keys.len()) > d1::MAX_KEYS {
             let message = format!("The pool takes at most {} keys from D1; delete some first.", d1::MAX_KEYS);
-            return Err(Reply::new(409, "pool_full", message));
+            return Err(Reply::new(Code::PoolFull, message));
         }
         let asked = self.keys.len();
         let edit = Edit::Add { slug: slug.to_owned(), keys: self.keys, remark: self.remark };
@@ -252,7 +244,7 @@ impl Form {
     fn delete_blocked(self, pool: &Pool, config: &Config) -> Result<Task, Reply> {
         let slug = match &self.provider {
             Some(name) => {
-                Some(config.upstream(name).ok_or_else(|| crate::request::unknown_provider(name))?.slug.as_str())
+                Some(config.upstream(name).ok_or_else(|| crate::reply::refusals::unknown_provider(name))?.slug.as_str())
             }
             None => None,
         };

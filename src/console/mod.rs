@@ -18,8 +18,8 @@ use serde::Serialize;
 
 use crate::auth::Definition;
 use crate::config::Config;
-use crate::headers::Headers;
-use crate::reply::{Rendered, Reply, check_method};
+use crate::http::headers::Headers;
+use crate::reply::{Code, Rendered, Reply, check_method};
 
 /// What a path of the console is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl Place {
     ) -> Result<Asked, Reply> {
         if !definition.unrestricted() {
             let message = "This AUTH_KEY is for some providers only; the console takes one without rights of its own.";
-            return Err(Reply::new(403, "restricted_auth_key", message));
+            return Err(Reply::new(Code::RestrictedAuthKey, message));
         }
         match self {
             Place::Edit(verb) => {
@@ -97,7 +97,7 @@ impl Place {
                 check_method(method, "GET, HEAD")?;
                 Ok(Asked::Status(status::Query::read(query)?))
             }
-            Place::Bare | Place::File(_) => Err(crate::request::unknown_path()),
+            Place::Bare | Place::File(_) => Err(crate::reply::refusals::unknown_path()),
         }
     }
 }

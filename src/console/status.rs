@@ -11,12 +11,12 @@ use serde::Serialize;
 
 use crate::config::{Config, Console};
 use crate::d1;
+use crate::host::Host;
+use crate::http::url;
 use crate::pool::record::{Pause, Record, Trial};
-use crate::pool::store::Store;
 use crate::pool::{Census, Key, Pool, State};
-use crate::reply::{Rendered, Reply};
+use crate::reply::{Code, Rendered, Reply};
 use crate::time::{Span, Time};
-use crate::url;
 
 /// Keys in an answer, unless it is said.
 const LIMIT: usize = 50;
@@ -80,7 +80,7 @@ impl Query {
 }
 
 fn wrong(name: &'static str, expected: &str) -> Reply {
-    Reply::new(400, "invalid_query", format!("`{name}` must be {expected}.")).param(name)
+    Reply::new(Code::InvalidQuery, format!("`{name}` must be {expected}.")).param(name)
 }
 
 /// What is answered; a time is RFC 3339 in UTC.
@@ -176,20 +176,15 @@ struct ShownNote<'a> {
 ///
 /// # Errors
 /// There is no such provider.
-pub fn answer(
-    pool: &mut Pool,
-    store: &dyn Store,
-    config: &Config,
-    query: &Query,
-    now: Time,
-) -> Result<Rendered, Reply> {
-    pool.refresh(store, now);
+pub fn answer(pool: &mut Pool, host: &dyn Host, config: &Config, query: &Query) -> Result<Rendered, Reply> {
+    let now = host.now();
+    pool.refresh();
     let pool = &*pool;
     let keys = match &query.provider {
         None => None,
         Some(name) => match config.upstream(name) {
             Some(upstream) => Some(keys(pool, &upstream.slug, query, now)),
-            None => return Err(crate::request::unknown_provider(name)),
+            None => return Err(crate::reply::refusals::unknown_provider(name)),
         },
     };
     let read = config.d1.as_ref().map(|d1| d1.providers.as_slice()).unwrap_or_default();
@@ -198,7 +193,7 @@ pub fn answer(
         version: env!("CARGO_PKG_VERSION"),
         time: now.to_string(),
         editable: config.d1.is_some() && config.console == Console::Edit,
-        d1: config.d1.is_some().then(|| sync(&d1::Status::read(store), pool, now)),
+        d1: config.d1.is_some().then(|| sync(&d1::Status::read(host), pool, now)),
         providers: providers(pool, now),
         known_providers: known.map(String::as_str).collect(),
         keys,
@@ -206,7 +201,7 @@ pub fn answer(
 }
 
 fn sync(status: &d1::Status, pool: &Pool, now: Time) -> Sync {
-    let read = (status.snapshot != Time(0)).then_some(status.snapshot);
+    let read = status.snapshot;
     Sync {
         loaded: pool.is_loaded(),
         read_at: read.map(|read| read.to_string()),

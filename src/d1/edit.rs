@@ -14,10 +14,12 @@ use serde_json::Value;
 
 use super::api::{self, Failure, Statement};
 use super::merge::merge;
-use super::snapshot::{LISTING, Listing, Remote};
+use super::snapshot::Remote;
 use crate::config::Config;
+use crate::host::Host;
+use crate::host::store::{Store, create, update};
+use crate::pool::listing::{LISTING, Listing};
 use crate::pool::record::Record;
-use crate::pool::store::{Store, create, update};
 use crate::pool::{KeyId, Pool};
 use crate::secret::Secret;
 use crate::time::{MINUTE, Time};
@@ -56,15 +58,15 @@ pub fn create_state(store: &dyn Store) {
 
 /// Whether a read of D1 that began at `started` may miss an edit. A stamp from the far
 /// future is from before a clock stepped back, and counts for nothing.
-pub fn is_stale(store: &dyn Store, started: Time, now: Time) -> bool {
-    let bytes = store.get(STAMP).and_then(|(bytes, _)| bytes.try_into().ok());
+pub fn is_stale(host: &dyn Host, started: Time) -> bool {
+    let bytes = host.get(STAMP).and_then(|(bytes, _)| bytes.try_into().ok());
     let edited = bytes.map_or(Time(0), |bytes| Time(u64::from_le_bytes(bytes)));
-    started <= edited && edited <= now.plus(MINUTE)
+    started <= edited && edited <= host.now().plus(MINUTE)
 }
 
 /// Marks all reads as stale that have begun by now.
-pub fn stamp(store: &dyn Store, now: Time) {
-    store.set(STAMP, &now.0.to_le_bytes(), None);
+pub fn stamp(host: &dyn Host) {
+    host.set(STAMP, &host.now().0.to_le_bytes(), None);
 }
 
 impl Edit {
@@ -91,13 +93,12 @@ impl Edit {
     pub fn answered(
         &self,
         pool: &mut Pool,
-        store: &dyn Store,
+        host: &dyn Host,
         config: &Config,
         answer: &super::Answer,
-        now: Time,
     ) -> Result<usize, Failure> {
         // Before anything of the pool is changed: see `is_stale`.
-        stamp(store, now);
+        stamp(host);
         let results = api::results(answer.status, answer.body)?;
         let mut results = results.into_iter();
         let returned = results.next().unwrap_or_default();
@@ -107,13 +108,13 @@ impl Edit {
             Edit::Add { .. } => {
                 let rows = results.next().unwrap_or_default();
                 let remotes: Vec<Remote> = rows.iter().filter_map(|row| Remote::read(row, config).ok()).collect();
-                add(pool, store, &remotes, &returned, now);
+                add(pool, host, &remotes, &returned);
             }
             // One that D1 has no more is gone as well.
-            Edit::Delete(rows) => remove(pool, store, rows, |row| rows.contains_key(row), now),
-            Edit::DeleteBlocked(rows) => remove(pool, store, rows, |row| returned.contains(row), now),
+            Edit::Delete(rows) => remove(pool, host, rows, |row| rows.contains_key(row)),
+            Edit::DeleteBlocked(rows) => remove(pool, host, rows, |row| returned.contains(row)),
             Edit::Activate(rows) => {
-                pool.change_many(store, ids(rows).into_iter(), now, |_, record| record.blocked = None);
+                pool.change_many(ids(rows).into_iter(), |_, record| record.blocked = None);
             }
             Edit::Clear(rows, model) => {
                 let clear = |record: &mut Record| match model {
@@ -123,7 +124,7 @@ impl Edit {
                         record.resting = None;
                     }
                 };
-                pool.change_many(store, ids(rows).into_iter(), now, |_, record| clear(record));
+                pool.change_many(ids(rows).into_iter(), |_, record| clear(record));
             }
         }
         Ok(returned.len())
@@ -132,10 +133,11 @@ impl Edit {
 
 /// Puts rows into the list of keys. What is known of a key that was here before, and then deleted, is
 /// over for one that is `new`.
-fn add(pool: &mut Pool, store: &dyn Store, remotes: &[Remote], new: &BTreeSet<&str>, now: Time) {
-    change_listing(pool, store, now, |listing| listing.add(remotes));
+fn add(pool: &mut Pool, host: &dyn Host, remotes: &[Remote], new: &BTreeSet<&str>) {
+    change_listing(pool, host, |listing| listing.add(remotes.iter().map(Remote::listed)));
     let by_id: BTreeMap<KeyId, &Remote> = remotes.iter().map(|remote| (remote.id(), remote)).collect();
-    pool.change_many(store, by_id.keys().copied(), now, |id, record| {
+    let now = host.now();
+    pool.change_many(by_id.keys().copied(), |id, record| {
         let Some(remote) = by_id.get(&id) else { return };
         if new.contains(remote.row.id.as_str()) {
             *record = Record::default();
@@ -145,14 +147,14 @@ fn add(pool: &mut Pool, store: &dyn Store, remotes: &[Remote], new: &BTreeSet<&s
 }
 
 /// Takes rows out of the list of keys, and forgets what is known of keys that are nowhere else.
-fn remove(pool: &mut Pool, store: &dyn Store, rows: &Rows, gone: impl Fn(&str) -> bool, now: Time) {
-    change_listing(pool, store, now, |listing| listing.remove(&gone));
+fn remove(pool: &mut Pool, host: &dyn Host, rows: &Rows, gone: impl Fn(&str) -> bool) {
+    change_listing(pool, host, |listing| listing.remove(&gone));
     let left: Vec<KeyId> = rows.values().copied().filter(|id| pool.roster().key(*id).is_none()).collect();
-    pool.change_many(store, left.into_iter(), now, |_, record| *record = Record::default());
+    pool.change_many(left.into_iter(), |_, record| *record = Record::default());
 }
 
-fn change_listing(pool: &mut Pool, store: &dyn Store, now: Time, change: impl Fn(&mut Listing)) {
-    update(store, LISTING, |bytes| match Listing::read(bytes) {
+fn change_listing(pool: &mut Pool, host: &dyn Host, change: impl Fn(&mut Listing)) {
+    update(host, LISTING, |bytes| match Listing::decode(bytes) {
         // D1 has not been read yet: the first read brings the edit as well.
         None => (None, ()),
         Some(mut listing) => {
@@ -160,6 +162,6 @@ fn change_listing(pool: &mut Pool, store: &dyn Store, now: Time, change: impl Fn
             (Some(listing.encode()), ())
         }
     });
-    pool.announce_roster(store);
-    pool.refresh(store, now);
+    pool.announce_roster();
+    pool.refresh();
 }

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::pool::store::{Store, create, update};
+use crate::host::store::{Store, create, update};
 use crate::time::{Span, Time};
 
 const NAME: &str = "one-balance/1/d1-lease";
@@ -49,7 +49,7 @@ fn encode(held: Held) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::store::Memory;
+    use crate::host::memory::Memory;
 
     #[test]
     fn one_holds_it_and_the_next_takes_over() {

@@ -23,14 +23,17 @@ use std::rc::Rc;
 
 use log::{error, info, warn};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::config::{Config, D1};
-use crate::pool::store::{Store, create, update};
+use crate::host::Host;
+use crate::host::store::{Store, create, update};
+use crate::pool::listing::{LISTING, Listing};
 use crate::pool::{KeyId, Pool};
 use crate::time::{Span, Time};
 use api::Failure;
 use outbox::{Item, Outbox};
-use snapshot::{Listing, Remote};
+use snapshot::Remote;
 
 /// How long a call may take. D1 gives up after 30 s, too.
 pub const CALL_TIMEOUT: Span = Span::secs(30);
@@ -68,15 +71,15 @@ pub struct Answer<'a> {
 /// How the sync stands, for all workers to see.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// When the snapshot in force was read; 0 if none has been.
-    pub snapshot: Time,
+    /// When the snapshot in force was read, if one has been.
+    pub snapshot: Option<Time>,
     /// What waits to be written.
     pub outbox: u32,
     /// Why the last call failed, if it did.
     pub failure: Option<Failure>,
 }
 
-const STATUS: &str = "one-balance/1/d1-status";
+const STATUS: &str = "one-balance/2/d1-status";
 
 impl Status {
     /// The status as the worker that talks to D1 has left it.
@@ -90,7 +93,7 @@ impl Status {
     }
 }
 
-/// Prepares shared data. To be called before there is traffic.
+/// Prepares shared data. Call it before there is traffic.
 pub fn create_state(store: &dyn Store) {
     lease::create_state(store);
     edit::create_state(store);
@@ -101,11 +104,12 @@ pub fn create_state(store: &dyn Store) {
 #[derive(Debug)]
 pub struct Syncer {
     config: Rc<Config>,
+    host: Rc<dyn Host>,
     /// Names this worker in the lease.
     worker: u64,
     state: State,
-    /// When the last read began.
-    read: Time,
+    /// When the last read began, if there was one.
+    read: Option<Time>,
     next_read: Time,
     not_before: Time,
     failures: u32,
@@ -124,14 +128,16 @@ enum State {
 }
 
 impl Syncer {
-    /// A syncer; `worker` is a number that no other worker has.
+    /// A syncer. A random number names this worker.
     #[must_use]
-    pub fn new(config: Rc<Config>, worker: u64) -> Self {
+    pub fn new(config: Rc<Config>, host: Rc<dyn Host>) -> Self {
+        let worker = host.random();
         Syncer {
             config,
+            host,
             worker,
             state: State::Idle,
-            read: Time(0),
+            read: None,
             next_read: Time(0),
             not_before: Time(0),
             failures: 0,
@@ -147,98 +153,99 @@ impl Syncer {
         core::mem::take(&mut self.uncounted)
     }
 
-    /// Looks what is to be done. To be called once or twice a second.
-    pub fn tick(&mut self, pool: &mut Pool, store: &dyn Store, now: Time) -> Option<Call> {
+    /// Starts whatever is due. Call it once or twice a second.
+    pub fn tick(&mut self, pool: &mut Pool) -> Option<Call> {
+        let now = self.host.now();
         self.config.d1.as_ref()?;
-        if !lease::hold(store, self.worker, now) {
+        if !lease::hold(&*self.host, self.worker, now) {
             self.state = State::Idle;
             return None;
         }
         match &self.state {
             State::Reading { called, .. } | State::Writing { called, .. } if called.plus(LOST) > now => return None,
-            State::Reading { .. } | State::Writing { .. } => self.failed(store, Failure::Unreachable, None, 0, now),
+            State::Reading { .. } | State::Writing { .. } => self.failed(Failure::Unreachable, None),
             State::Idle => {}
         }
-        pool.refresh(store, now);
+        pool.refresh();
         let outbox = Outbox::collect(pool, now);
-        self.note(store, |status| status.outbox = u32::try_from(outbox.len()).unwrap_or(u32::MAX));
+        self.update_status(|status| status.outbox = u32::try_from(outbox.len()).unwrap_or(u32::MAX));
         if now < self.not_before || !self.may_call(now) {
             return None;
         }
         if let Some(items) = outbox.batch() {
             let statements = outbox::statements(&items, pool);
             self.state = State::Writing { called: now, items };
-            return self.call(&statements, now);
+            return self.call(&statements);
         }
-        if now < self.next_read && !edit::is_stale(store, self.read, now) {
+        if now < self.next_read && !self.read.is_some_and(|read| edit::is_stale(&*self.host, read)) {
             return None;
         }
-        self.read = now;
+        self.read = Some(now);
         self.state = State::Reading { started: now, called: now, remotes: Vec::new() };
-        self.read_page("", now)
+        self.read_page("")
     }
 
-    /// Takes the answer to the call under way; what is to be called next. `random` spreads the
-    /// workers of many Envoys.
-    pub fn answered(
-        &mut self,
-        pool: &mut Pool,
-        store: &dyn Store,
-        answer: &Answer,
-        random: u64,
-        now: Time,
-    ) -> Option<Call> {
+    /// Takes the answer to the call under way; what has to be called next.
+    pub fn answered(&mut self, pool: &mut Pool, answer: &Answer) -> Option<Call> {
         let state = core::mem::replace(&mut self.state, State::Idle);
         let results = match api::results(answer.status, answer.body) {
             Ok(results) => results,
             Err(failure) => {
-                self.failed(store, failure, answer.retry_after, random, now);
+                self.failed(failure, answer.retry_after);
                 return None;
             }
         };
-        self.succeeded(store);
+        self.succeeded();
         match state {
             State::Idle => None,
-            State::Writing { called, items } => {
-                let by_key = grouped(&items, Item::id);
-                pool.change_many(store, by_key.keys().copied(), now, |id, record| {
-                    by_key.get(&id).into_iter().flatten().for_each(|item| outbox::acknowledge(record, item, now));
-                });
-                if edit::is_stale(store, called, now) {
-                    pool.refresh(store, now);
-                    let undo = outbox::undo(&items, pool);
-                    if !undo.is_empty() {
-                        self.state = State::Writing { called: now, items: Vec::new() };
-                        return self.call(&undo, now);
-                    }
-                }
-                self.tick(pool, store, now)
-            }
-            State::Reading { started, mut remotes, .. } => {
-                let rows = results.into_iter().next().unwrap_or_default();
-                let last = rows.last().and_then(|row| row.get("id")).and_then(|id| id.as_str()).map(str::to_owned);
-                remotes.extend(rows.iter().filter_map(|row| self.read_row(row)));
-                match last {
-                    Some(last) if rows.len() >= api::PAGE_ROWS && remotes.len() < MAX_KEYS => {
-                        self.state = State::Reading { started, called: now, remotes };
-                        self.read_page(&last, now)
-                    }
-                    _ => {
-                        remotes.truncate(MAX_KEYS);
-                        self.apply(pool, store, &remotes, started, now);
-                        self.next_read = now
-                            .plus(jittered(self.config.d1.as_ref().map_or(Span::secs(60), |d1| d1.interval), random));
-                        None
-                    }
-                }
+            State::Writing { called, items } => self.written(pool, called, &items),
+            State::Reading { started, remotes, .. } => {
+                self.page_read(pool, started, remotes, &results.into_iter().next().unwrap_or_default())
             }
         }
     }
 
-    fn apply(&mut self, pool: &mut Pool, store: &dyn Store, remotes: &[Remote], started: Time, now: Time) {
-        let listing = Listing::new(remotes).encode();
-        let replaced = update(store, snapshot::LISTING, |known| {
-            if edit::is_stale(store, started, now) {
+    /// D1 has what was written.
+    fn written(&mut self, pool: &mut Pool, called: Time, items: &[Item]) -> Option<Call> {
+        let now = self.host.now();
+        let by_key = grouped(items, Item::id);
+        pool.change_many(by_key.keys().copied(), |id, record| {
+            by_key.get(&id).into_iter().flatten().for_each(|item| outbox::acknowledge(record, item, now));
+        });
+        // An operator's edit came in between, and what was written may have undone it.
+        if edit::is_stale(&*self.host, called) {
+            pool.refresh();
+            let undo = outbox::undo(items, pool);
+            if !undo.is_empty() {
+                self.state = State::Writing { called: now, items: Vec::new() };
+                return self.call(&undo);
+            }
+        }
+        self.tick(pool)
+    }
+
+    /// A page of the table is in: the next one is read, or the snapshot is complete.
+    fn page_read(&mut self, pool: &mut Pool, started: Time, mut remotes: Vec<Remote>, rows: &[Value]) -> Option<Call> {
+        let now = self.host.now();
+        let last = rows.last().and_then(|row| row.get("id")).and_then(Value::as_str);
+        remotes.extend(rows.iter().filter_map(|row| self.read_row(row)));
+        if let Some(last) = last.filter(|_| rows.len() >= api::PAGE_ROWS && remotes.len() < MAX_KEYS) {
+            self.state = State::Reading { started, called: now, remotes };
+            return self.read_page(last);
+        }
+        remotes.truncate(MAX_KEYS);
+        self.apply(pool, &remotes, started);
+        let interval = self.config.d1.as_ref().map_or(Span::secs(60), |d1| d1.interval);
+        self.next_read = now.plus(jittered(interval, self.host.random()));
+        None
+    }
+
+    fn apply(&mut self, pool: &mut Pool, remotes: &[Remote], started: Time) {
+        let host = self.host.clone();
+        let now = host.now();
+        let listing = Listing::new(remotes.iter().map(Remote::listed)).encode();
+        let replaced = update(&*host, LISTING, |known| {
+            if edit::is_stale(&*host, started) {
                 return (None, None);
             }
             let differs = known != listing;
@@ -248,12 +255,12 @@ impl Syncer {
             // An operator's edit came in between: the next tick reads again.
             None => return,
             Some(true) => {
-                pool.announce_roster(store);
+                pool.announce_roster();
                 info!("D1: the pool has {} keys", remotes.len());
             }
             Some(false) => {}
         }
-        pool.refresh(store, now);
+        pool.refresh();
         let by_id: BTreeMap<KeyId, &Remote> = remotes.iter().map(|remote| (remote.id(), remote)).collect();
         let merge = |id: KeyId, record: &mut crate::pool::record::Record| {
             if let Some(remote) = by_id.get(&id) {
@@ -267,15 +274,15 @@ impl Syncer {
             after != before
         };
         let changed: Vec<KeyId> = by_id.keys().filter(differs).copied().collect();
-        pool.change_many(store, changed.into_iter(), now, |id, record| {
-            if !edit::is_stale(store, started, now) {
+        pool.change_many(changed.into_iter(), |id, record| {
+            if !edit::is_stale(&*host, started) {
                 merge(id, record);
             }
         });
-        self.note(store, |status| status.snapshot = started);
+        self.update_status(|status| status.snapshot = Some(started));
     }
 
-    fn read_row(&mut self, row: &serde_json::Value) -> Option<Remote> {
+    fn read_row(&mut self, row: &Value) -> Option<Remote> {
         match Remote::read(row, &self.config) {
             Ok(remote) => Some(remote),
             Err((id, what)) => {
@@ -288,14 +295,14 @@ impl Syncer {
         }
     }
 
-    fn read_page(&mut self, after: &str, now: Time) -> Option<Call> {
+    fn read_page(&mut self, after: &str) -> Option<Call> {
         let providers = self.config.d1.as_ref().map(|d1| d1.providers.clone()).unwrap_or_default();
-        self.call(&[api::select(after, &providers)], now)
+        self.call(&[api::select(after, &providers)])
     }
 
-    fn call(&mut self, statements: &[api::Statement], now: Time) -> Option<Call> {
+    fn call(&mut self, statements: &[api::Statement]) -> Option<Call> {
         let path = self.config.d1.as_ref().map(D1::path)?;
-        self.calls.push_back(now);
+        self.calls.push_back(self.host.now());
         Some(Call { path, body: api::body(statements) })
     }
 
@@ -306,41 +313,41 @@ impl Syncer {
         self.calls.len() < CALLS
     }
 
-    fn failed(&mut self, store: &dyn Store, failure: Failure, retry_after: Option<u64>, random: u64, now: Time) {
+    fn failed(&mut self, failure: Failure, retry_after: Option<u64>) {
+        let now = self.host.now();
         self.state = State::Idle;
         self.failures = self.failures.saturating_add(1);
         self.uncounted.push(failure);
         let backoff = Span::secs(1 << self.failures.min(7)).min(MAX_BACKOFF);
         // `retry-after` is honoured up to an hour; it is at most five minutes as documented.
         let stated = retry_after.map(|secs| Span::secs(secs.min(3600)));
-        self.not_before = now.plus(stated.unwrap_or_default().max(jittered(backoff, random)));
+        self.not_before = now.plus(stated.unwrap_or_default().max(jittered(backoff, self.host.random())));
         // One line when it begins and when it changes, not one a minute.
         if self.status.failure != Some(failure) {
-            let age = self.status.snapshot.until(now).as_secs_up();
             let keys = match self.status.snapshot {
-                Time(0) => "no keys have been read yet".to_owned(),
-                _ => format!("the keys of {age} s ago go on"),
+                None => "no keys have been read yet".to_owned(),
+                Some(read) => format!("the keys read {} s ago stay in use", read.until(now).as_secs_up()),
             };
             let waiting = self.status.outbox;
             error!("D1: {}; {keys}, and {waiting} changes wait ({})", failure.advice(), failure.name());
         }
-        self.note(store, |status| status.failure = Some(failure));
+        self.update_status(|status| status.failure = Some(failure));
     }
 
-    fn succeeded(&mut self, store: &dyn Store) {
+    fn succeeded(&mut self) {
         self.failures = 0;
         if self.status.failure.is_some() {
             info!("D1: is back");
         }
-        self.note(store, |status| status.failure = None);
+        self.update_status(|status| status.failure = None);
     }
 
     /// Changes the status, and writes it if it is another one now.
-    fn note(&mut self, store: &dyn Store, change: impl FnOnce(&mut Status)) {
+    fn update_status(&mut self, change: impl FnOnce(&mut Status)) {
         let before = self.status.clone();
         change(&mut self.status);
         if self.status != before {
-            self.status.write(store);
+            self.status.write(&*self.host);
         }
     }
 }

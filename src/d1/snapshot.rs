@@ -4,13 +4,13 @@
 //! be NULL, empty or odd; people write rows by hand. A row that cannot be used is passed over with a
 //! warning that names it, and never keeps the others from being used.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::pool::{KeyId, Row, store};
+use crate::pool::listing::ListedKey;
+use crate::pool::{KeyId, Row};
 use crate::secret::Secret;
 use crate::time::Time;
 
@@ -34,6 +34,11 @@ impl Remote {
     #[must_use]
     pub fn id(&self) -> KeyId {
         KeyId::of(&self.slug, &self.key)
+    }
+
+    /// The key as the pool's listing has it.
+    pub fn listed(&self) -> ListedKey {
+        (self.slug.clone(), self.key.clone(), self.row.clone())
     }
 
     /// Reads a row.
@@ -77,57 +82,6 @@ fn read_coolings(text: &str) -> BTreeMap<String, Time> {
     ends.collect()
 }
 
-/// The list of keys from D1 as it lies in shared data, for all workers. It has no `Debug`: the keys are
-/// in it as they are.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listing {
-    rows: Vec<(String, Box<str>, Row)>,
-}
-
-/// The listing's name in shared data.
-pub const LISTING: &str = "one-balance/1/d1-keys";
-
-impl Listing {
-    /// The listing of a snapshot.
-    #[must_use]
-    pub fn new(remotes: &[Remote]) -> Self {
-        let rows = remotes.iter().map(|remote| (remote.slug.clone(), remote.key.expose().into(), remote.row.clone()));
-        Listing { rows: rows.collect() }
-    }
-
-    /// Its bytes.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        store::encode(self)
-    }
-
-    /// The listing; `None` if D1 has not been read yet.
-    #[must_use]
-    pub fn read(bytes: &[u8]) -> Option<Self> {
-        store::decode(bytes)
-    }
-
-    /// Puts rows into it, in the place of those it has with their ids.
-    pub fn add(&mut self, remotes: &[Remote]) {
-        let ids: BTreeSet<&str> = remotes.iter().map(|remote| remote.row.id.as_str()).collect();
-        self.remove(|row| ids.contains(row));
-        self.rows.extend(Listing::new(remotes).rows);
-        // As D1 orders them, so that the next read finds nothing else.
-        self.rows.sort_by(|(_, _, one), (_, _, other)| one.id.cmp(&other.id));
-    }
-
-    /// Takes out the rows that are gone, by their ids.
-    pub fn remove(&mut self, gone: impl Fn(&str) -> bool) {
-        self.rows.retain(|(_, _, row)| !gone(&row.id));
-    }
-
-    /// The keys; `None` if D1 has not been read yet.
-    #[must_use]
-    pub fn decode(bytes: &[u8]) -> Option<Vec<(String, Secret, Row)>> {
-        Some(Listing::read(bytes)?.rows.into_iter().map(|(slug, key, row)| (slug, Secret::new(key), row)).collect())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,15 +123,5 @@ mod tests {
             assert!(!what.contains("sk-secret"));
         }
         assert!(Remote::read(&json!("text"), &config()).is_err());
-    }
-
-    #[test]
-    fn listings_survive_the_way_through_bytes() {
-        let row = json!({"id": "r", "key": "k", "provider": "openai", "status": "blocked", "remark": "mine"});
-        let remote = Remote::read(&row, &config()).unwrap();
-        let keys = Listing::decode(&Listing::new(core::slice::from_ref(&remote)).encode()).unwrap();
-        assert_eq!(keys, [("openai".to_owned(), Secret::new("k"), remote.row)]);
-        assert_eq!(Listing::decode(&[]), None);
-        assert_eq!(Listing::decode(&[9, 9]), None);
     }
 }

@@ -8,6 +8,7 @@
 
 mod document;
 mod reader;
+pub mod scanner;
 mod text;
 mod writer;
 

@@ -12,7 +12,7 @@ use core::slice;
 
 use proxy_wasm::types::{BufferType, MapType};
 
-use crate::bytes;
+use crate::memcmp;
 
 const OK: u32 = 0;
 
@@ -82,7 +82,7 @@ pub fn set_shared_data(key: &str, value: &[u8], cas: u32) -> bool {
     unsafe { proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas) == OK }
 }
 
-/// A header map, in the form that [`crate::headers`] reads.
+/// A header map, in the form that [`crate::http::headers`] reads.
 pub fn header_map(map: MapType) -> Option<Vec<u8>> {
     // SAFETY: the addresses are those that `given` makes for the call.
     given(|pairs, size| unsafe { proxy_get_header_map_pairs(map as u32, pairs, size) })
@@ -134,5 +134,5 @@ pub fn set_property(path: &str, value: &[u8]) {
 unsafe extern "C" fn memcmp(one: *const u8, other: *const u8, size: usize) -> i32 {
     // SAFETY: the caller's.
     let (one, other) = unsafe { (slice::from_raw_parts(one, size), slice::from_raw_parts(other, size)) };
-    bytes::compare(one, other)
+    memcmp::compare(one, other)
 }

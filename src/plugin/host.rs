@@ -1,35 +1,39 @@
 //! The border to the host: its calls in the core's words.
 
+use std::cell::Cell;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType};
 
-use super::abi;
-use crate::headers::Headers;
-use crate::pool::store::Store;
-use crate::rewrite::Edit;
-use crate::ticket::Stub;
+use super::{abi, d1};
+use crate::balancer::progress::ExchangeId;
+use crate::config::D1;
+use crate::d1::Call;
+use crate::filter::{Attribute, Side, Stream};
+use crate::host::{Host, Store};
+use crate::http::headers::Headers;
 use crate::time::Time;
 
-/// The property that carries the stub of the stream's ticket. One path element: two do not come back.
-const TICKET: &str = "one_balance.ticket";
-/// What is noted for the access log and for filters behind this one: the number of the AUTH_KEY
-/// definition, from 1.
-pub const CLIENT: &str = "one_balance.client";
-/// The provider's slug.
-pub const PROVIDER: &str = "one_balance.provider";
-/// The model by its one name: without provider or prefix, and what an alias stands for.
-pub const MODEL: &str = "one_balance.model";
-/// What became of the request: a result of [`crate::metrics`].
-pub const OUTCOME: &str = "one_balance.outcome";
-/// Tokens of the prompt.
-pub const TOKENS_IN: &str = "one_balance.tokens_in";
-/// Tokens of the answer.
-pub const TOKENS_OUT: &str = "one_balance.tokens_out";
+/// The property that carries the id of the stream's exchange. One path element: two do not come back.
+const EXCHANGE: &str = "one_balance.exchange";
 
-/// Envoy's shared data.
-pub struct SharedData;
+thread_local! {
+    /// The time of the callback under way, once somebody has read it.
+    static NOW: Cell<Option<Time>> = const { Cell::new(None) };
+    static RANDOM: Cell<u64> = Cell::new(RandomState::new().build_hasher().finish() | 1);
+}
 
-impl Store for SharedData {
+/// Begins a callback: the clock is read anew. Each callback of each context calls this first.
+pub fn begin_callback() {
+    NOW.set(None);
+}
+
+/// Envoy.
+pub struct Envoy;
+
+impl Store for Envoy {
     fn get(&self, name: &str) -> Option<(Vec<u8>, u32)> {
         abi::shared_data(name)
     }
@@ -39,9 +43,93 @@ impl Store for SharedData {
     }
 }
 
-/// The wall clock.
-pub fn now() -> Time {
-    Time(abi::time() / 1_000_000)
+impl Host for Envoy {
+    fn now(&self) -> Time {
+        NOW.get().unwrap_or_else(|| {
+            let now = Time(abi::time() / 1_000_000);
+            NOW.set(Some(now));
+            now
+        })
+    }
+
+    /// xorshift64.
+    fn random(&self) -> u64 {
+        let mut next = RANDOM.get();
+        next ^= next << 13;
+        next ^= next >> 7;
+        next ^= next << 17;
+        RANDOM.set(next);
+        next
+    }
+}
+
+/// The stream of the callback under way: Envoy knows which one that is.
+pub struct CurrentStream;
+
+impl Stream for CurrentStream {
+    fn headers(&self, side: Side) -> Headers {
+        headers(map(side))
+    }
+
+    fn set_header(&self, side: Side, name: &str, value: &str) {
+        abi::set_header(map(side), name, value);
+    }
+
+    fn remove_header(&self, side: Side, name: &str) {
+        abi::remove_header(map(side), name);
+    }
+
+    fn body(&self, side: Side, size: usize) -> Vec<u8> {
+        body(buffer(side), size)
+    }
+
+    fn set_body(&self, side: Side, replaced: usize, bytes: &[u8]) {
+        abi::set_buffer(buffer(side), replaced, bytes);
+    }
+
+    fn reply(&self, status: u16, headers: &[(&str, String)], body: &[u8]) {
+        let headers = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let body = (!body.is_empty()).then_some(body);
+        let _ = hostcalls::send_http_response(u32::from(status), headers, body);
+    }
+
+    fn record(&self, attribute: Attribute, value: &str) {
+        abi::set_property(property(attribute), value.as_bytes());
+    }
+
+    fn set_exchange(&self, id: ExchangeId) {
+        abi::set_property(EXCHANGE, &id.to_bytes());
+    }
+
+    fn call_d1(&self, d1: &D1, call: &Call) -> Option<u32> {
+        d1::dispatch(d1, call)
+    }
+}
+
+fn map(side: Side) -> MapType {
+    match side {
+        Side::Request => MapType::HttpRequestHeaders,
+        Side::Response => MapType::HttpResponseHeaders,
+    }
+}
+
+fn buffer(side: Side) -> BufferType {
+    match side {
+        Side::Request => BufferType::HttpRequestBody,
+        Side::Response => BufferType::HttpResponseBody,
+    }
+}
+
+/// The access log shows it as `%FILTER_STATE(wasm.{name}:PLAIN)%`.
+fn property(attribute: Attribute) -> &'static str {
+    match attribute {
+        Attribute::Client => "one_balance.client",
+        Attribute::Provider => "one_balance.provider",
+        Attribute::Model => "one_balance.model",
+        Attribute::Outcome => "one_balance.outcome",
+        Attribute::TokensIn => "one_balance.tokens_in",
+        Attribute::TokensOut => "one_balance.tokens_out",
+    }
 }
 
 /// All headers of a map.
@@ -49,46 +137,14 @@ pub fn headers(map: MapType) -> Headers {
     Headers::decode(abi::header_map(map).unwrap_or_default())
 }
 
-pub use abi::{remove_header, set_header};
-
-/// Carries out changes of the request's headers.
-pub fn edit_request(edits: &[Edit]) {
-    for edit in edits {
-        match edit {
-            Edit::Set(name, value) => set_header(MapType::HttpRequestHeaders, name, value),
-            Edit::Remove(name) => remove_header(MapType::HttpRequestHeaders, name),
-        }
-    }
-}
-
-/// Up to `size` bytes of a body from its beginning.
+/// Up to `size` bytes of a buffer from its beginning.
 pub fn body(buffer: BufferType, size: usize) -> Vec<u8> {
     abi::buffer(buffer, size).unwrap_or_default()
 }
 
-/// Puts other bytes in the place of the first `size` of a body. Envoy knows no other place.
-pub use abi::set_buffer as set_body;
-
-/// Answers the client.
-pub fn reply(status: u16, headers: &[(&str, String)], body: &[u8]) {
-    let headers = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let body = (!body.is_empty()).then_some(body);
-    let _ = hostcalls::send_http_response(u32::from(status), headers, body);
-}
-
-/// What the access log may show of a stream: `%FILTER_STATE(wasm.one_balance.{name}:PLAIN)%`.
-pub fn note(name: &'static str, value: &str) {
-    abi::set_property(name, value.as_bytes());
-}
-
-/// The stub of the stream's ticket.
-pub fn stub() -> Option<Stub> {
-    abi::property(TICKET)?.try_into().ok().map(Stub::from_bytes)
-}
-
-/// Lets the stream carry the stub of its ticket.
-pub fn set_stub(stub: Stub) {
-    abi::set_property(TICKET, &stub.to_bytes());
+/// The id of the stream's exchange.
+pub fn exchange() -> Option<ExchangeId> {
+    abi::property(EXCHANGE)?.try_into().ok().map(ExchangeId::from_bytes)
 }
 
 /// The plugin's `root_id`.

@@ -1,4 +1,4 @@
-//! The host's side of [`crate::metrics`]: defines them once, and tells the host their values.
+//! The host's side of [`crate::observe::metrics`]: defines them once, and tells the host their values.
 //!
 //! Every worker tells its own counts, which the host adds up, and the same gauges, for all of them
 //! read shared data.
@@ -6,10 +6,9 @@
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MetricType;
 
-use super::host;
 use crate::balancer::Balancer;
 use crate::d1::Status;
-use crate::metrics::{D1_GAUGES, census_gauges, census_values, d1_values};
+use crate::observe::metrics::{D1_GAUGES, census_gauges, census_values, d1_values};
 use crate::time::{Span, Time};
 
 /// How often the keys are counted through.
@@ -39,8 +38,8 @@ fn record(gauge: Option<&Option<u32>>, value: u64) {
 
 impl Metrics {
     pub fn define(balancer: &Balancer) -> Self {
-        let names = balancer.tally.names();
-        let census = balancer.tally.providers().map(|slug| {
+        let names = balancer.counters.names();
+        let census = balancer.counters.providers().map(|slug| {
             let gauges = census_gauges(slug).map(|name| define(MetricType::Gauge, &name)).collect();
             (slug.to_owned(), gauges)
         });
@@ -53,33 +52,35 @@ impl Metrics {
         }
     }
 
-    /// Tells what this balancer has counted. To be called at each tick.
+    /// Tells what this balancer has counted. Call it at each tick.
     pub fn count(&self, balancer: &Balancer) {
-        balancer.tally.drain(|place, sum| {
+        balancer.counters.drain(|place, sum| {
             if let Some(&Some(counter)) = self.counters.get(place) {
                 let _ = hostcalls::increment_metric(counter, i64::try_from(sum).unwrap_or(i64::MAX));
             }
         });
     }
 
-    /// Tells how things are. To be called at each tick, for the balancer in force.
-    pub fn measure(&mut self, balancer: &mut Balancer, now: Time) {
+    /// Tells how things are. Call it at each tick, for the balancer in force.
+    pub fn measure(&mut self, balancer: &mut Balancer) {
+        let now = balancer.host.now();
         // A clock that was set back must not stop it.
         if self.next_census <= now || self.next_census > now.plus(CENSUS_EVERY) {
             self.next_census = now.plus(CENSUS_EVERY);
-            self.gauges(balancer, now);
+            self.gauges(balancer);
         }
     }
 
-    fn gauges(&self, balancer: &mut Balancer, now: Time) {
-        balancer.pool.refresh(&host::SharedData, now);
+    fn gauges(&self, balancer: &mut Balancer) {
+        let now = balancer.host.now();
+        balancer.pool.refresh();
         let census = balancer.pool.census(now);
         for (slug, gauges) in &self.census {
             let values = census_values(&census.get(slug.as_str()).copied().unwrap_or_default());
             values.into_iter().enumerate().for_each(|(place, value)| record(gauges.get(place), value));
         }
         if !self.d1.is_empty() {
-            let status = Status::read(&host::SharedData);
+            let status = Status::read(&*balancer.host);
             d1_values(&status, now).enumerate().for_each(|(place, value)| record(self.d1.get(place), value));
         }
     }

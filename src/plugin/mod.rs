@@ -11,49 +11,38 @@
 //! through a cluster that has the filter itself.
 
 mod abi;
-mod console;
+mod d1;
 mod downstream;
 mod host;
 mod metrics;
 mod root;
 mod upstream;
 
-use std::cell::{Cell, RefCell};
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
+use std::cell::RefCell;
 use std::rc::Rc;
 
-use proxy_wasm::types::LogLevel;
+use proxy_wasm::types::{self, LogLevel};
 
-use crate::balancer::Balancer;
-use crate::ticket::Tickets;
+use crate::filter::downstream::SharedInFlight;
+use crate::filter::{Action, SharedBalancer};
 
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(LogLevel::Info);
-    proxy_wasm::set_root_context(|_| Box::new(root::Root::new()));
+    proxy_wasm::set_root_context(|_| Box::new(root::Root::new(Rc::new(host::Envoy))));
 }}
 
-/// The balancer of this VM, for the streams of both placements.
-type Shared = Rc<RefCell<Balancer>>;
-
 thread_local! {
-    static TICKETS: RefCell<Tickets> = RefCell::default();
-    static BALANCER: RefCell<Option<Shared>> = const { RefCell::new(None) };
-    static RANDOM: Cell<u64> = Cell::new(RandomState::new().build_hasher().finish() | 1);
+    static IN_FLIGHT: SharedInFlight = SharedInFlight::default();
+    static BALANCER: RefCell<Option<SharedBalancer>> = const { RefCell::new(None) };
 }
 
-fn balancer() -> Option<Shared> {
+fn balancer() -> Option<SharedBalancer> {
     BALANCER.with(|balancer| balancer.borrow().clone())
 }
 
-/// A random number (xorshift64), for choices that need no secrecy.
-fn random() -> u64 {
-    RANDOM.with(|state| {
-        let mut next = state.get();
-        next ^= next << 13;
-        next ^= next >> 7;
-        next ^= next << 17;
-        state.set(next);
-        next
-    })
+fn action(action: Action) -> types::Action {
+    match action {
+        Action::Continue => types::Action::Continue,
+        Action::Pause => types::Action::Pause,
+    }
 }

@@ -7,13 +7,17 @@ use std::time::Duration;
 use log::{error, info, warn};
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{BufferType, ContextType, MapType};
+use proxy_wasm::types::{BufferType, ContextType};
 
+use super::downstream::DownstreamContext;
 use super::metrics::Metrics;
-use super::{BALANCER, Shared, balancer, downstream, host, random, upstream};
+use super::upstream::UpstreamContext;
+use super::{BALANCER, balancer, d1 as calls, host};
 use crate::balancer::Balancer;
-use crate::config::{Config, D1};
-use crate::d1::{self, Answer, CALL_TIMEOUT, Call, Syncer};
+use crate::config::Config;
+use crate::d1::{self, Answer, Call, Syncer};
+use crate::filter::SharedBalancer;
+use crate::host::Host;
 use crate::pool;
 
 /// How often metrics are told, and the sync looks what is to be done.
@@ -28,6 +32,7 @@ enum Placement {
 
 /// A plugin's root.
 pub struct Root {
+    host: Rc<dyn Host>,
     placement: Placement,
     syncer: Option<Syncer>,
     d1: Option<Rc<Config>>,
@@ -35,13 +40,14 @@ pub struct Root {
     under_way: Option<u32>,
     /// The balancer of this root's configuration. A root lives on for its old streams when a newer
     /// configuration has come, and the VM's balancer is then another one.
-    balancer: Option<Shared>,
+    balancer: Option<SharedBalancer>,
     metrics: Metrics,
 }
 
 impl Root {
-    pub fn new() -> Self {
+    pub fn new(host: Rc<dyn Host>) -> Self {
         Root {
+            host,
             placement: Placement::Downstream,
             syncer: None,
             d1: None,
@@ -52,17 +58,17 @@ impl Root {
     }
 
     fn start(&mut self, config: Config) {
-        pool::create_state(&host::SharedData);
-        d1::create_state(&host::SharedData);
+        pool::create_state(&*self.host);
+        d1::create_state(&*self.host);
         info!("configured: {}", config.summary());
         config.doubts().for_each(|doubt| warn!("configuration: {doubt}"));
         let config = Rc::new(config);
         if config.d1.is_some() {
-            self.syncer = Some(Syncer::new(config.clone(), random()));
+            self.syncer = Some(Syncer::new(config.clone(), self.host.clone()));
             self.d1 = Some(config.clone());
         }
         let _ = hostcalls::set_tick_period(TICK);
-        let balancer = Balancer::new(config);
+        let balancer = Balancer::new(config, self.host.clone());
         self.metrics = Metrics::define(&balancer);
         let balancer = Rc::new(RefCell::new(balancer));
         self.balancer = Some(balancer.clone());
@@ -70,14 +76,14 @@ impl Root {
     }
 
     /// The balancer, if this root's configuration is the one in force.
-    fn current(&self) -> Option<Shared> {
+    fn current(&self) -> Option<SharedBalancer> {
         self.balancer.clone().filter(|own| balancer().is_some_and(|current| Rc::ptr_eq(own, &current)))
     }
 
     /// Sends a call. One that cannot be sent is answered by its absence.
     fn send(&mut self, call: Call) {
         let Some(d1) = self.d1.as_ref().and_then(|config| config.d1.as_ref()) else { return };
-        match dispatch(d1, &call) {
+        match calls::dispatch(d1, &call) {
             Some(token) => self.under_way = Some(token),
             None => self.answered(&Answer::default()),
         }
@@ -86,55 +92,27 @@ impl Root {
     fn answered(&mut self, answer: &Answer) {
         let Some(balancer) = self.current() else { return };
         let Some(syncer) = &mut self.syncer else { return };
-        let next = {
-            let pool = &mut balancer.borrow_mut().pool;
-            syncer.answered(pool, &host::SharedData, answer, random(), host::now())
-        };
+        let next = syncer.answered(&mut balancer.borrow_mut().pool, answer);
         if let Some(call) = next {
             self.send(call);
         }
     }
 }
 
-/// Sends a call to D1; its token. `None` if the host does not send it.
-pub fn dispatch(d1: &D1, call: &Call) -> Option<u32> {
-    let authorization = format!("Bearer {}", d1.token.expose());
-    let headers = vec![
-        (":method", "POST"),
-        (":scheme", d1.url.scheme()),
-        (":authority", d1.url.authority.as_str()),
-        (":path", call.path.as_str()),
-        ("authorization", authorization.as_str()),
-        ("content-type", "application/json"),
-    ];
-    let timeout = Duration::from_millis(CALL_TIMEOUT.0);
-    hostcalls::dispatch_http_call(&d1.cluster, headers, Some(&call.body), vec![], timeout).ok()
-}
-
-/// Reads the answer to a call to D1, in the callback that says that it is there.
-pub fn receive<T>(headers: usize, body_size: usize, then: impl FnOnce(&Answer) -> T) -> T {
-    // A call that has failed has no headers at all.
-    let map = if headers > 0 { host::headers(MapType::HttpCallResponseHeaders) } else { Default::default() };
-    let body = if body_size > 0 { host::body(BufferType::HttpCallResponseBody, body_size) } else { Vec::new() };
-    then(&Answer {
-        status: map.text(":status").and_then(|text| text.parse().ok()),
-        retry_after: map.text("retry-after").and_then(|text| text.parse().ok()),
-        body: &body,
-    })
-}
-
 impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
+        host::begin_callback();
         if self.under_way != Some(token) {
             return;
         }
         self.under_way = None;
-        receive(headers, body_size, |answer| self.answered(answer));
+        calls::receive(headers, body_size, |answer| self.answered(answer));
     }
 }
 
 impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
+        host::begin_callback();
         let root_id = host::root_id();
         if root_id.as_deref() == Some(b"upstream") {
             self.placement = Placement::Upstream;
@@ -154,15 +132,15 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        let now = host::now();
+        host::begin_callback();
         if let Some(own) = &self.balancer {
             self.metrics.count(&own.borrow());
         }
         let Some(balancer) = self.current() else { return };
-        self.metrics.measure(&mut balancer.borrow_mut(), now);
+        self.metrics.measure(&mut balancer.borrow_mut());
         let Some(syncer) = &mut self.syncer else { return };
-        syncer.failures().into_iter().for_each(|failure| balancer.borrow().tally.d1_failed(failure));
-        let call = syncer.tick(&mut balancer.borrow_mut().pool, &host::SharedData, now);
+        syncer.failures().into_iter().for_each(|failure| balancer.borrow().counters.d1_failed(failure));
+        let call = syncer.tick(&mut balancer.borrow_mut().pool);
         if let Some(call) = call {
             self.send(call);
         }
@@ -170,8 +148,8 @@ impl RootContext for Root {
 
     fn create_http_context(&self, number: u32) -> Option<Box<dyn HttpContext>> {
         Some(match self.placement {
-            Placement::Downstream => Box::new(downstream::Downstream::new(number, balancer())),
-            Placement::Upstream => Box::new(upstream::Upstream::new(balancer())),
+            Placement::Downstream => Box::new(DownstreamContext::new(number)),
+            Placement::Upstream => Box::new(UpstreamContext::new(balancer())),
         })
     }
 

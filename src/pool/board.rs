@@ -6,7 +6,7 @@
 //! each announcement moves, so that a worker sees by one number that nothing has changed; the pages'
 //! generations; the cursors. Fixed places are read and written without decoding.
 
-use super::store::{Store, create, update};
+use crate::host::store::{Store, create, update};
 
 /// Number of record pages. 10,000 keys make about 40 to a page; a change re-reads one page.
 pub const RECORD_PAGES: usize = 256;
@@ -119,8 +119,8 @@ fn write_u32(bytes: &mut [u8], place: usize, number: u32) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::store::Memory;
     use super::*;
+    use crate::host::memory::Memory;
 
     #[test]
     fn changes_show_by_page() {

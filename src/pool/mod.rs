@@ -7,19 +7,18 @@
 //! every worker knows at its next attempt.
 
 pub mod board;
+mod by_model;
 mod census;
-pub mod counts;
-pub mod index;
-mod indexes;
 pub mod key;
 pub mod lease;
-pub mod page;
+pub mod listing;
 pub mod providers;
-pub mod quota;
+pub mod ready;
 pub mod record;
+pub mod record_pages;
 pub mod select;
-pub mod store;
 pub mod usage;
+pub mod usage_pages;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -27,22 +26,25 @@ use std::rc::Rc;
 use log::warn;
 
 use crate::config::Config;
-use crate::d1::snapshot::{LISTING, Listing};
+use crate::host::Host;
+use crate::host::store::{Store, create, update};
 use crate::time::{Days, Time};
 use board::{Board, PROVIDERS_PAGE, RECORD_PAGES, ROSTER_PAGE};
+use by_model::Indexes;
 pub use census::{Census, State};
-use indexes::Indexes;
 pub use key::{Group, Key, KeyId, Roster, Row};
-pub use lease::{Ask, Lease};
-use page::Page;
+pub use lease::{Lease, LeaseRequest};
+use listing::{LISTING, Listing};
 use providers::{ProviderState, Providers};
 use record::Record;
-use store::{Store, create, update};
+use record_pages::Page;
+use usage::Usage;
 
 /// One worker's view of all keys.
 #[derive(Debug)]
 pub struct Pool {
     config: Rc<Config>,
+    host: Rc<dyn Host>,
     roster: Roster,
     loaded: bool,
     pages: Vec<Page>,
@@ -68,21 +70,23 @@ pub enum NoKey {
     Tried,
 }
 
-/// Prepares shared data. To be called before there is traffic.
+/// Prepares shared data. Call it before there is traffic.
 pub fn create_state(store: &dyn Store) {
     Board::create(store);
     create(store, providers::NAME, &Providers::default().encode());
-    (0..RECORD_PAGES).for_each(|number| create(store, &page::name(number), &page::encode(&Page::new())));
-    counts::create_pages(store);
+    (0..RECORD_PAGES)
+        .for_each(|number| create(store, &record_pages::name(number), &record_pages::encode(&Page::new())));
+    usage_pages::create_pages(store);
 }
 
 impl Pool {
     /// A view of the configuration's keys; of D1's and of their state nothing has been read yet.
     #[must_use]
-    pub fn new(config: Rc<Config>) -> Self {
+    pub fn new(config: Rc<Config>, host: Rc<dyn Host>) -> Self {
         Pool {
             roster: Roster::new(&config, Vec::new()),
             config,
+            host,
             loaded: false,
             pages: vec![Page::new(); RECORD_PAGES],
             providers: Providers::default(),
@@ -113,7 +117,7 @@ impl Pool {
     /// The record of a key, as of the last refresh.
     #[must_use]
     pub fn record(&self, id: KeyId) -> Option<&Record> {
-        page::find(self.pages.get(page::of(id))?, id)
+        record_pages::find(self.pages.get(record_pages::of(id))?, id)
     }
 
     /// All records, as of the last refresh.
@@ -122,15 +126,9 @@ impl Pool {
     }
 
     /// Changes the record of a key, in shared data, and tells all workers. `None` if that failed.
-    pub fn change<T>(
-        &mut self,
-        store: &dyn Store,
-        id: KeyId,
-        now: Time,
-        mut change: impl FnMut(&mut Record) -> T,
-    ) -> Option<T> {
+    pub fn change<T>(&mut self, id: KeyId, mut change: impl FnMut(&mut Record) -> T) -> Option<T> {
         let mut result = None;
-        let written = self.change_many(store, core::iter::once(id), now, |_, record| result = Some(change(record)));
+        let written = self.change_many(core::iter::once(id), |_, record| result = Some(change(record)));
         result.filter(|_| written)
     }
 
@@ -138,75 +136,78 @@ impl Pool {
     /// it could not be written.
     pub fn change_many(
         &mut self,
-        store: &dyn Store,
         ids: impl Iterator<Item = KeyId>,
-        now: Time,
         mut change: impl FnMut(KeyId, &mut Record),
     ) -> bool {
         let mut by_page: BTreeMap<usize, Vec<KeyId>> = BTreeMap::new();
         for id in ids {
-            by_page.entry(page::of(id)).or_default().push(id);
+            by_page.entry(record_pages::of(id)).or_default().push(id);
         }
-        change_pages(store, &by_page, now, &mut change)
+        change_pages(&*self.host, &by_page, &mut change)
     }
 
     /// Tells all workers that the list of keys from D1 has changed.
-    pub fn announce_roster(&self, store: &dyn Store) {
-        Board::announce(store, &[ROSTER_PAGE]);
+    pub fn announce_roster(&self) {
+        Board::announce(&*self.host, &[ROSTER_PAGE]);
     }
 
     /// Changes what is known of a provider, in shared data, and tells all workers. `None` if that
     /// failed.
-    pub fn change_provider<T>(
-        &mut self,
-        store: &dyn Store,
-        slug: &str,
-        mut change: impl FnMut(&mut ProviderState) -> T,
-    ) -> Option<T> {
-        let result = update(store, providers::NAME, |bytes| {
+    pub fn change_provider<T>(&mut self, slug: &str, mut change: impl FnMut(&mut ProviderState) -> T) -> Option<T> {
+        let result = update(&*self.host, providers::NAME, |bytes| {
             let mut providers = Providers::decode(bytes);
             let result = change(providers.get_mut(slug));
             (Some(providers.encode()), result)
         })?;
-        Board::announce(store, &[PROVIDERS_PAGE]);
+        Board::announce(&*self.host, &[PROVIDERS_PAGE]);
         Some(result)
     }
 
+    /// Changes the usage count of a key for a model, unless `change` returns false. `None` if that failed,
+    /// else whether it was changed.
+    pub fn change_usage(&self, id: KeyId, model: &str, change: &mut dyn FnMut(&mut Usage) -> bool) -> Option<bool> {
+        usage_pages::change(&*self.host, id, model, self.host.now(), change)
+    }
+
     /// Brings the decoded copy up to date with shared data.
-    pub fn refresh(&mut self, store: &dyn Store, now: Time) -> Board {
-        let board = Board::read(store);
+    pub fn refresh(&mut self) -> Board {
+        let board = Board::read(&*self.host);
         if board.has_moved(&self.seen) {
-            self.catch_up(store, &board, now);
+            self.catch_up(&board);
         }
         board
     }
 
     #[cold]
-    fn catch_up(&mut self, store: &dyn Store, board: &Board, now: Time) {
+    fn catch_up(&mut self, board: &Board) {
         let seen = core::mem::replace(&mut self.seen, board.generations().to_vec());
         for page in board.changed(&seen) {
             match page {
-                PROVIDERS_PAGE => self.providers = read_providers(store),
-                ROSTER_PAGE => self.load_roster(store),
-                page => self.load(store, page, now),
+                PROVIDERS_PAGE => self.providers = read_providers(&*self.host),
+                ROSTER_PAGE => self.load_roster(),
+                page => self.load(page),
             }
         }
     }
 
-    fn load_roster(&mut self, store: &dyn Store) {
-        let rows = store.get(LISTING).and_then(|(bytes, _)| Listing::decode(&bytes));
+    fn load_roster(&mut self) {
+        let rows = self.host.get(LISTING).and_then(|(bytes, _)| Listing::decode(&bytes)).map(Listing::into_keys);
         self.loaded = rows.is_some();
         self.roster = Roster::new(&self.config, rows.unwrap_or_default());
         self.indexes.clear();
     }
 
-    fn load(&mut self, store: &dyn Store, number: usize, now: Time) {
-        let new = store.get(&page::name(number)).map_or_else(Page::new, |(bytes, _)| page::decode(&bytes));
+    fn load(&mut self, number: usize) {
+        let now = self.host.now();
+        let new = self
+            .host
+            .get(&record_pages::name(number))
+            .map_or_else(Page::new, |(bytes, _)| record_pages::decode(&bytes));
         let Some(slot) = self.pages.get_mut(number) else { return };
         let old = core::mem::replace(slot, new);
-        for id in page::differences(&old, slot) {
+        for id in record_pages::differences(&old, slot) {
             let Some((slug, place)) = self.roster.place(id) else { continue };
-            let record = page::find(slot, id);
+            let record = record_pages::find(slot, id);
             for (model, index) in self.indexes.of(slug) {
                 index.set(place, record.map_or(Time(0), |record| record.available_from(model)), now);
             }
@@ -216,25 +217,24 @@ impl Pool {
 
 /// Apart and with a `dyn` change: it has many callers, and each would get a copy of it.
 fn change_pages(
-    store: &dyn Store,
+    host: &dyn Host,
     by_page: &BTreeMap<usize, Vec<KeyId>>,
-    now: Time,
     change: &mut dyn FnMut(KeyId, &mut Record),
 ) -> bool {
     let mut all = true;
     let mut changed = Vec::new();
     for (&number, ids) in by_page {
-        let written = update(store, &page::name(number), |bytes| {
-            let mut page = page::decode(bytes);
+        let written = update(host, &record_pages::name(number), |bytes| {
+            let mut page = record_pages::decode(bytes);
             let before = page.clone();
             for &id in ids {
-                let mut record = page::find(&page, id).cloned().unwrap_or_default();
+                let mut record = record_pages::find(&page, id).cloned().unwrap_or_default();
                 change(id, &mut record);
-                page::put(&mut page, id, record);
+                record_pages::put(&mut page, id, record);
             }
-            page.retain_mut(|(_, record)| !record.expire(now));
+            page.retain_mut(|(_, record)| !record.expire(host.now()));
             let differs = page != before;
-            (differs.then(|| page::encode(&page)), differs)
+            (differs.then(|| record_pages::encode(&page)), differs)
         });
         match written {
             Some(true) => changed.push(number),
@@ -246,7 +246,7 @@ fn change_pages(
         }
     }
     if !changed.is_empty() {
-        Board::announce(store, &changed);
+        Board::announce(host, &changed);
     }
     all
 }

@@ -6,8 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::key::KeyId;
-use super::quota::{Dimension, Quota};
-use super::store;
+use crate::host::store;
+use crate::quota::{Dimension, Quota};
 use crate::time::{MINUTE, Span, Time};
 
 /// The value's name in shared data.

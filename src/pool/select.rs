@@ -5,21 +5,7 @@
 
 use std::cmp::Ordering;
 
-/// How keys are picked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Selection {
-    /// In turn, over all workers.
-    #[default]
-    RoundRobin,
-    /// By chance.
-    Random,
-    /// Of two by chance, the one that was used less (this minute, then this day): close to the
-    /// least used of all, at the cost of two reads whatever the size of the pool.
-    LeastUsed,
-    /// Requests of one conversation get the same key while it is healthy, so that the provider's
-    /// prompt cache pays; others are served in turn.
-    Sticky,
-}
+use crate::config::Selection;
 
 /// Where a search begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,17 +18,16 @@ pub enum Start {
     LessUsed(u32, u32),
 }
 
-impl Selection {
+impl Start {
     /// Where the search begins among `turns` turns.
     #[must_use]
-    pub fn start(self, conversation: u64, random: u64, turns: u32) -> Start {
+    pub fn of(selection: Selection, conversation: Option<u64>, random: u64, turns: u32) -> Self {
         let turn = |number: u64| u32::try_from(number.checked_rem(u64::from(turns)).unwrap_or_default()).unwrap_or(0);
-        match self {
+        match selection {
             Selection::RoundRobin => Start::Cursor,
             Selection::Random => Start::At(turn(random)),
             Selection::LeastUsed => Start::LessUsed(turn(random), turn(random >> 32)),
-            Selection::Sticky if conversation == 0 => Start::Cursor,
-            Selection::Sticky => Start::At(turn(conversation)),
+            Selection::Sticky => conversation.map_or(Start::Cursor, |conversation| Start::At(turn(conversation))),
         }
     }
 }
@@ -110,13 +95,13 @@ mod tests {
 
     #[test]
     fn starts() {
-        assert_eq!(Selection::RoundRobin.start(7, 9, 5), Start::Cursor);
-        assert_eq!(Selection::Random.start(7, 9, 5), Start::At(4));
-        assert_eq!(Selection::Sticky.start(7, 9, 5), Start::At(2));
-        assert_eq!(Selection::Sticky.start(0, 9, 5), Start::Cursor);
+        assert_eq!(Start::of(Selection::RoundRobin, Some(7), 9, 5), Start::Cursor);
+        assert_eq!(Start::of(Selection::Random, Some(7), 9, 5), Start::At(4));
+        assert_eq!(Start::of(Selection::Sticky, Some(7), 9, 5), Start::At(2));
+        assert_eq!(Start::of(Selection::Sticky, None, 9, 5), Start::Cursor);
         // 2^32 is 1 modulo 5, so the first is (9 + 6) % 5.
-        assert_eq!(Selection::LeastUsed.start(0, 9 << 32 | 6, 5), Start::LessUsed(0, 4));
-        assert_eq!(Selection::Random.start(0, 9, 0), Start::At(0));
+        assert_eq!(Start::of(Selection::LeastUsed, None, 9 << 32 | 6, 5), Start::LessUsed(0, 4));
+        assert_eq!(Start::of(Selection::Random, None, 9, 0), Start::At(0));
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Usage: how much a key has been used for one model, as counted here.
 //!
 //! The minute is counted in slots, so that any window of a minute can be told, and the day by its sums.
-//! The slots stay as they lie in shared data ([`super::counts`]): a busy key has dozens, and a request
+//! The slots stay as they lie in shared data ([`super::usage_pages`]): a busy key has dozens, and a request
 //! looks at a few of them and changes one.
 
-use super::quota::{DIMENSIONS, Dimension, Minute, Quota};
+use crate::quota::{DIMENSIONS, Dimension, Minute, Quota};
 use crate::time::{MINUTE, Span, Time};
 
 /// The grain of counting: the requests of a quarter of a second are counted together.

@@ -6,8 +6,7 @@
 use serde_json::{Value, json};
 
 use crate::json::Node;
-use crate::provider::Api;
-use crate::reply::Reply;
+use crate::reply::openai_error;
 
 /// The error that a seeming success holds instead of an answer: the object that goes under `error`.
 pub(super) fn of(answer: Node) -> Option<Value> {
@@ -56,11 +55,13 @@ fn translate(status: u16, error: &Value) -> Value {
     rendered
 }
 
-/// Type and shape have one home, which is [`Reply`].
-fn render(status: u16, code: &'static str, message: &str) -> Value {
-    let body = Reply::new(status, code, message).render(Api::OpenAi).body;
-    let json = serde_json::from_slice::<Value>(&body).unwrap_or_default();
-    json.get("error").cloned().unwrap_or_default()
+/// Type and shape have one home, which is [`crate::reply`].
+fn render(status: u16, code: &str, message: &str) -> Value {
+    unwrap_error(openai_error(status, code, message, None))
+}
+
+fn unwrap_error(mut body: Value) -> Value {
+    body.get_mut("error").map(Value::take).unwrap_or_default()
 }
 
 fn details(error: &Value) -> impl Iterator<Item = &Value> {

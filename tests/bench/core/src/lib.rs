@@ -1,24 +1,13 @@
 //! A request's whole way through the core, as the adapter drives it, against a memory in place of
 //! shared data: what `make bench-core` times.
 
-use std::rc::Rc;
-
 use one_balance::answer::stream::Watcher;
-use one_balance::balancer::Balancer;
-use one_balance::config::Config;
-use one_balance::d1;
-use one_balance::headers::Headers;
-use one_balance::pool::{self, store::Memory};
+use one_balance::http::headers::Headers;
 use one_balance::request::{self, Step};
-use one_balance::time::Time;
+use one_balance::testing;
 
 /// One worker with its keys.
-pub struct World {
-    config: Rc<Config>,
-    balancer: Balancer,
-    store: Memory,
-    now: Time,
-}
+pub struct World(testing::World);
 
 /// What a client sends, and what its provider answers.
 pub struct Exchange {
@@ -78,16 +67,13 @@ impl World {
             list("plain"),
             list("google-ai-studio")
         );
-        let config = Rc::new(Config::parse(json.as_bytes(), |_| None).expect("a valid configuration"));
-        let store = Memory::default();
-        pool::create_state(&store);
-        d1::create_state(&store);
-        World { balancer: Balancer::new(config.clone()), config, store, now: Time::from_secs(1_795_532_400) }
+        World(testing::World::with_workers(&json, &[], 1))
     }
 
     /// A request and its answer; the size of what goes up and down, so that nothing is optimized away.
     pub fn serve(&mut self, exchange: &Exchange) -> usize {
-        self.now.0 += 1;
+        let World(world) = self;
+        world.host.now.set(one_balance::time::Time(world.now().0 + 1));
         let length = exchange.body.len().to_string();
         let headers: Headers = [
             (":authority", "one-balance"),
@@ -104,31 +90,28 @@ impl World {
         ]
         .into_iter()
         .collect();
-        let Step::Proceed(intake) = request::begin(&self.config, headers, false, || self.now) else {
+        let Step::Proceed(pending) = request::begin(&world.config, &*world.host, headers, false) else {
             panic!("the request is good")
         };
-        let read = if intake.reads_body(&self.config) { exchange.body.as_slice() } else { &[] };
-        let mut forward = intake.finish(&self.config, read, exchange.body.len(), 7).expect("the request is good");
-        self.balancer.admit(&self.store, &mut forward.ticket, 7, self.now).expect("there is a key");
-        let mut ticket = forward.ticket;
-        let attempt = self.balancer.attempt(&self.store, &mut ticket, 7, || self.now).expect("there is a key");
+        let read = if pending.reads_body() { exchange.body.as_slice() } else { &[] };
+        let forward = pending.finish(read, exchange.body.len(), 7).expect("the request is good");
+        let mut sent = world.send(0, forward.outgoing).expect("there is a key");
         let answer: Headers =
             [(":status", "200"), ("content-type", "application/json"), ("x-request-id", "req_1"), ("alt-svc", "h3")]
                 .into_iter()
                 .collect();
-        self.balancer.answered(&self.store, &mut ticket, &answer, &[], 7, self.now);
-        let marks = self.balancer.marks(&ticket).len();
+        world.answered(&mut sent, &answer, &[]);
+        let mut size = world.workers[0].answer_headers(&sent.exchange.progress).len();
         let mut watcher = Watcher::new(&answer);
-        let provider = ticket.upstream.provider;
-        let now = self.now;
-        watcher.see(exchange.answer, provider, || now);
-        let mut size = marks + attempt.edits.len() + forward.body.map_or(0, |body| body.beginning.len());
-        if let Some(shape) = &ticket.answer {
+        let outgoing = &sent.exchange.outgoing;
+        watcher.see(exchange.answer, outgoing.upstream.provider, || world.now());
+        size += sent.headers.len() + forward.body.map_or(0, |body| body.beginning.len());
+        if let Some(shape) = &outgoing.shape {
             size +=
                 one_balance::translate::answer(shape, "chatcmpl-1", 1, exchange.answer).map_or(0, |body| body.len());
         }
         if let Some(tokens) = watcher.usage() {
-            self.balancer.served(&self.store, &ticket, tokens, || self.now);
+            world.served(&sent, tokens);
         }
         size
     }
