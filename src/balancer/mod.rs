@@ -129,16 +129,19 @@ impl Balancer {
             }
             _ => None,
         };
-        // The key may have left the pool since it was leased; another one may be there.
-        let admitted = admitted.filter(|leased| self.pool.roster().key(leased.lease.id).is_some());
-        let leased = match admitted {
-            Some(leased) => leased,
-            None => Leased { lease: self.lease(outgoing, &progress.tried)?, at: self.host.now() },
+        let send = |pool: &Pool, leased: Leased| {
+            let key = pool.roster().key(leased.lease.id)?;
+            Some((leased, credential(outgoing.auth, key.secret.expose())))
         };
-        let Some(key) = self.pool.roster().key(leased.lease.id) else {
-            return Err(replies::no_key(outgoing, NoKey::Empty, leased.at));
+        let (leased, (name, value)) = match admitted.and_then(|leased| send(&self.pool, leased)) {
+            Some(sent) => sent,
+            // The key has left the pool since it was leased, or this is not the first attempt.
+            None => {
+                let leased = Leased { lease: self.lease(outgoing, &progress.tried)?, at: self.host.now() };
+                let no_key = || replies::no_key(outgoing, NoKey::Empty, leased.at);
+                send(&self.pool, leased).ok_or_else(no_key)?
+            }
         };
-        let (name, value) = credential(outgoing.auth, key.secret.expose());
         self.counters.add(outgoing.slug(), Counter::Attempt, 1);
         progress.tried.push(leased.lease.id);
         progress.phase = Phase::Attempting(leased);

@@ -17,7 +17,6 @@ use super::console::{self, Editing};
 use super::{Action, Attribute, SharedBalancer, Side, Stream};
 use crate::balancer::RETRY_HEADER;
 use crate::balancer::progress::{Exchange, ExchangeId, InFlight, SharedExchange};
-use crate::config::Config;
 use crate::console::{Asked, edit};
 use crate::d1::Answer;
 use crate::observe::metrics::Ending;
@@ -70,11 +69,11 @@ impl Downstream {
         let Some(balancer) = self.balancer.clone() else {
             return self.refuse(stream, &refusals::not_configured());
         };
-        let (config, host) = {
+        let step = {
             let balancer = balancer.borrow();
-            (balancer.config.clone(), balancer.host.clone())
+            request::begin(&balancer.config, &*balancer.host, stream.headers(Side::Request), end_of_stream)
         };
-        match request::begin(&config, &*host, stream.headers(Side::Request), end_of_stream) {
+        match step {
             Step::Reply(reply, api) => {
                 self.api = api;
                 self.refuse(stream, &reply)
@@ -82,7 +81,7 @@ impl Downstream {
             Step::Answer(answer) => self.answer(stream, &answer),
             Step::Console(asked, definition) => {
                 record_client(stream, definition);
-                self.console(stream, &balancer, config, asked, end_of_stream)
+                self.console(stream, &balancer, asked, end_of_stream)
             }
             Step::Proceed(pending) => {
                 self.api = pending.api();
@@ -192,14 +191,8 @@ impl Downstream {
         }
     }
 
-    fn console(
-        &mut self,
-        stream: &dyn Stream,
-        balancer: &SharedBalancer,
-        config: Rc<Config>,
-        asked: Asked,
-        complete: bool,
-    ) -> Action {
+    fn console(&mut self, stream: &dyn Stream, balancer: &SharedBalancer, asked: Asked, complete: bool) -> Action {
+        let config = balancer.borrow().config.clone();
         match asked {
             Asked::Status(query) => self.outcome(stream, console::status(balancer, &config, &query)),
             Asked::Edit(verb) if complete => self.edit(stream, Box::new(Editing::new(verb, config)), 0),

@@ -278,8 +278,8 @@ impl Upstream {
     fn watch(&self, watcher: &mut Watcher, piece: &[u8]) {
         let Some((balancer, exchange)) = &self.request else { return };
         let exchange = exchange.borrow();
-        let host = balancer.borrow().host.clone();
-        if let Some(verdict) = watcher.see(piece, exchange.outgoing.upstream.provider, || host.now()) {
+        let now = || balancer.borrow().host.now();
+        if let Some(verdict) = watcher.see(piece, exchange.outgoing.upstream.provider, now) {
             balancer.borrow_mut().failed_late(&exchange, &verdict);
         }
     }

@@ -244,6 +244,11 @@ impl Counters {
 
 fn place(counter: Counter) -> usize {
     match counter {
+        // The first four are nearly all there is, and not looked for.
+        Counter::Request(Ending::Served) => 0,
+        Counter::Request(Ending::CallerError) => 1,
+        Counter::Request(Ending::Failed) => 2,
+        Counter::Request(Ending::Cancelled) => 3,
         Counter::Request(ending) => endings().position(|other| other == ending).unwrap_or(ENDINGS - 1),
         Counter::Attempt => ATTEMPTS,
         Counter::Answer(outcome) => ANSWERS + position(&OUTCOMES, outcome),

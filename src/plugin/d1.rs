@@ -5,9 +5,10 @@ use std::time::Duration;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType};
 
-use super::host;
+use super::abi;
 use crate::config::D1;
 use crate::d1::{Answer, CALL_TIMEOUT, Call};
+use crate::http::headers::Headers;
 
 /// Sends a call to D1; its token. `None` if the host does not send it.
 pub fn dispatch(d1: &D1, call: &Call) -> Option<u32> {
@@ -27,10 +28,18 @@ pub fn dispatch(d1: &D1, call: &Call) -> Option<u32> {
 /// Reads the answer to a call to D1, in the callback that says that it is there.
 pub fn receive<T>(headers: usize, body_size: usize, then: impl FnOnce(&Answer) -> T) -> T {
     // A call that has failed has no headers at all.
-    let map = if headers > 0 { host::headers(MapType::HttpCallResponseHeaders) } else { Default::default() };
-    let body = if body_size > 0 { host::body(BufferType::HttpCallResponseBody, body_size) } else { Vec::new() };
+    let map = if headers > 0 {
+        Headers::decode(abi::header_map(MapType::HttpCallResponseHeaders).unwrap_or_default())
+    } else {
+        Default::default()
+    };
+    let body = if body_size > 0 {
+        abi::buffer(BufferType::HttpCallResponseBody, body_size).unwrap_or_default()
+    } else {
+        Vec::new()
+    };
     then(&Answer {
-        status: map.text(":status").and_then(|text| text.parse().ok()),
+        status: map.status(),
         retry_after: map.text("retry-after").and_then(|text| text.parse().ok()),
         body: &body,
     })

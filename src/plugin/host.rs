@@ -22,7 +22,13 @@ const EXCHANGE: &str = "one_balance.exchange";
 thread_local! {
     /// The time of the callback under way, once somebody has read it.
     static NOW: Cell<Option<Time>> = const { Cell::new(None) };
-    static RANDOM: Cell<u64> = Cell::new(RandomState::new().build_hasher().finish() | 1);
+    static RANDOM: Cell<u64> = Cell::new(seed());
+}
+
+/// A seed that differs from worker to worker; xorshift64 must not begin with 0.
+#[expect(clippy::disallowed_methods, reason = "the adapter is where randomness comes from")]
+fn seed() -> u64 {
+    RandomState::new().build_hasher().finish() | 1
 }
 
 /// Begins a callback: the clock is read anew. Each callback of each context calls this first.

@@ -90,12 +90,12 @@ pub fn begin(config: &Rc<Config>, host: &dyn Host, headers: Headers, complete: b
         Ok(Read::Answer(answer)) => Step::Answer(answer),
         Ok(Read::Console(asked, definition)) => Step::Console(asked, definition),
         Ok(Read::Request(kind, definition)) => {
+            let awaits_body = match check_body(config, &headers, &kind, complete) {
+                Ok(awaits_body) => awaits_body,
+                Err(reply) => return Step::Reply(reply, api),
+            };
             let client = Client { headers, api, definition };
-            let pending = PendingRequest { config: config.clone(), client, kind, awaits_body: false };
-            match pending.check_body(complete) {
-                Ok(pending) => Step::Proceed(Box::new(pending)),
-                Err(reply) => Step::Reply(reply, api),
-            }
+            Step::Proceed(Box::new(PendingRequest { config: config.clone(), client, kind, awaits_body }))
         }
         Err(reply) => Step::Reply(reply, api),
     }
@@ -163,47 +163,47 @@ impl Admitted<'_> {
     }
 }
 
+/// What the headers say of the body: whether one has to be waited for, and whether it can be read.
+fn check_body(config: &Config, headers: &Headers, kind: &Kind, complete: bool) -> Result<bool, Reply> {
+    let declared = headers.text("content-length").and_then(|text| text.parse::<u64>().ok());
+    if declared.is_some_and(|bytes| bytes > config.max_body_bytes as u64) {
+        return Err(refusals::too_large(config.max_body_bytes));
+    }
+    // An upgrade has no body and no end either: what follows is the other protocol. A server may answer
+    // one that has a body as if it had none, and nobody would have read the model in it.
+    let upgrades = headers.has("upgrade");
+    if upgrades && headers.text(":method") != Some("GET") {
+        let message = "An upgrade comes with GET; leave out the header `upgrade`.".to_owned();
+        return Err(Reply { message, ..Reply::method_not_allowed("GET") });
+    }
+    let bodyless = headers.text("content-length").is_none_or(|length| length == "0");
+    let awaits_body = !(complete || (upgrades && bodyless));
+    if awaits_body && kind.model_is_in_body() && headers.is_encoded() {
+        let message =
+            "The body is compressed, so that the model in it cannot be read; send it without content-encoding.";
+        return Err(Reply::new(Code::UnsupportedEncoding, message));
+    }
+    Ok(awaits_body)
+}
+
+impl Kind {
+    fn model_is_in_body(&self) -> bool {
+        match self {
+            Kind::OpenAi(_) => true,
+            Kind::Native(native) => native.model_is_in_body(),
+        }
+    }
+}
+
 impl PendingRequest {
     /// The dialect in which the client expects errors.
     pub fn api(&self) -> Api {
         self.client.api
     }
 
-    /// What the headers say of the body: whether there will be one, and whether it can be read.
-    fn check_body(mut self, complete: bool) -> Result<Self, Reply> {
-        let headers = &self.client.headers;
-        let declared = headers.text("content-length").and_then(|text| text.parse::<u64>().ok());
-        if declared.is_some_and(|bytes| bytes > self.config.max_body_bytes as u64) {
-            return Err(refusals::too_large(self.config.max_body_bytes));
-        }
-        // An upgrade has no body and no end either: what follows is the other protocol. A server may answer
-        // one that has a body as if it had none, and nobody would have read the model in it.
-        let upgrades = headers.has("upgrade");
-        if upgrades && headers.text(":method") != Some("GET") {
-            let message = "An upgrade comes with GET; leave out the header `upgrade`.".to_owned();
-            return Err(Reply { message, ..Reply::method_not_allowed("GET") });
-        }
-        let bodyless = headers.text("content-length").is_none_or(|length| length == "0");
-        let awaits_body = !(complete || (upgrades && bodyless));
-        if awaits_body && self.model_is_in_body() && headers.is_encoded() {
-            let message =
-                "The body is compressed, so that the model in it cannot be read; send it without content-encoding.";
-            return Err(Reply::new(Code::UnsupportedEncoding, message));
-        }
-        self.awaits_body = awaits_body;
-        Ok(self)
-    }
-
     /// Whether the body has to be read. If not, it only has to be complete.
     pub fn reads_body(&self) -> bool {
-        self.config.policy.selection == Selection::Sticky || self.model_is_in_body()
-    }
-
-    fn model_is_in_body(&self) -> bool {
-        match &self.kind {
-            Kind::OpenAi(_) => true,
-            Kind::Native(native) => native.model_is_in_body(),
-        }
+        self.config.policy.selection == Selection::Sticky || self.kind.model_is_in_body()
     }
 
     /// Decides where the request goes, with its whole body of `size` bytes. `body` may be empty if
