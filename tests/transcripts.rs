@@ -325,6 +325,18 @@ fn a_lease_that_no_attempt_took_goes_back() {
     assert_eq!(world.ask(0, "openai", "m").err().unwrap().code.as_str(), "all_keys_cooling", "it was served");
 }
 
+/// D1 may take a key out of the pool between its lease and the attempt.
+#[test]
+fn a_key_that_has_left_the_pool_is_replaced_by_another() {
+    let mut before = world("", "openai=k1,k2");
+    let outgoing = before.outgoing("openai", "m");
+    let admitted = before.admit(0, outgoing).unwrap();
+    let mut after = world("", "openai=k2");
+    let mut sent = Sent { worker: 0, ..admitted };
+    after.attempt(&mut sent).unwrap();
+    assert_eq!(sent.key(), "k2");
+}
+
 #[test]
 fn an_error_that_shows_the_key_is_withheld() {
     let mut world = world("", "openai=sk-0123456789abcdef;groq=short");
