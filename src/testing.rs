@@ -122,8 +122,8 @@ impl World {
     }
 
     /// A successful answer has ended.
-    pub fn served(&mut self, sent: &Sent, tokens: Usage) {
-        self.workers[sent.worker].served(&sent.exchange, tokens);
+    pub fn served(&mut self, sent: &mut Sent, tokens: Usage) {
+        self.workers[sent.worker].served(&mut sent.exchange, tokens);
     }
 
     /// The stream of a request is over.

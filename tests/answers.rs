@@ -70,6 +70,7 @@ fn in_words(verdict: &Verdict) -> Value {
         Outcome::Transient { until } => json!({"outcome": "transient", "until": date(until)}),
         Outcome::Overloaded { until } => json!({"outcome": "overloaded", "until": date(until)}),
         Outcome::Gateway { until } => json!({"outcome": "gateway", "until": date(until)}),
+        Outcome::Credential { conclusive } => json!({"outcome": "credential", "conclusive": conclusive}),
         other => json!({"outcome": word(other)}),
     };
     words["evidence"] = json!(verdict.evidence.to_string());
@@ -187,7 +188,7 @@ fn words_of_the_request_accuse_no_key() {
         ] {
             let outcome = verdict(slug, status, &message);
             assert!(
-                !matches!(outcome, Outcome::Credential | Outcome::Quota(_)),
+                !matches!(outcome, Outcome::Credential { .. } | Outcome::Quota(_)),
                 "{slug} {status} {message}: {outcome:?}"
             );
         }
@@ -195,8 +196,11 @@ fn words_of_the_request_accuse_no_key() {
     let role = verdict("openai", 400, "Invalid value: 'you do not have access to'. Supported values are: 'system'.");
     assert_eq!(role, Outcome::Caller, "nor does the model cool on the key");
     let suspended = verdict("google-ai-studio", 403, "Consumer 'api_key:AIzaX' has been suspended.");
-    assert_eq!(suspended, Outcome::Credential, "it stands behind the quotes");
-    assert_eq!(verdict("google-ai-studio", 400, "API key expired. Don't use it."), Outcome::Credential);
+    assert_eq!(suspended, Outcome::Credential { conclusive: false }, "it stands behind the quotes");
+    assert_eq!(
+        verdict("google-ai-studio", 400, "API key expired. Don't use it."),
+        Outcome::Credential { conclusive: true }
+    );
 }
 
 /// The hot path: a good answer without rate limit headers costs no allocation.

@@ -156,9 +156,13 @@ fn what_it_shows() {
     let headers = [("retry-after", "100")];
     world.answer(&mut sent, 429, &headers, r#"{"error":{"code":"rate_limit_exceeded"}}"#);
     world.attempt(&mut sent).unwrap();
-    world.answer(&mut sent, 401, &[], r#"{"error":{"code":"invalid_api_key"}}"#);
+    world.answer(&mut sent, 401, &[], r#"{"error":{"code":"account_deactivated"}}"#);
     world.attempt(&mut sent).unwrap();
-    world.answer(&mut sent, 429, &[], r#"{"error":{"code":"insufficient_quota"}}"#);
+    // Two models without credit are the key's matter.
+    for _ in ["m", "n"] {
+        world.answer(&mut sent, 429, &[], r#"{"error":{"code":"insufficient_quota"}}"#);
+        sent.exchange.outgoing.model = "n".to_owned();
+    }
     let shown = show(&mut world, 1, "provider=openai");
     assert_eq!(
         shown["providers"],
@@ -261,7 +265,7 @@ fn added_keys_serve_at_once() {
 fn what_was_learned_yields_to_the_operator() {
     let (mut world, _) = loaded(&[row("r1", "k1", "active"), row("r2", "k2", "active")]);
     let tried = world.serve(0, "openai", "m", |key| match key {
-        "k1" => (401, r#"{"error":{"code":"invalid_api_key"}}"#),
+        "k1" => (401, r#"{"error":{"code":"account_deactivated"}}"#),
         _ => (429, r#"{"error":{"code":"insufficient_quota"}}"#),
     });
     assert_eq!(tried.0.len(), 2);
@@ -281,7 +285,7 @@ fn what_was_learned_yields_to_the_operator() {
 fn a_write_that_was_under_way_is_taken_back() {
     let (mut world, mut sync) = loaded(&[row("r1", "k1", "active"), row("r2", "k2", "active")]);
     world.serve(0, "openai", "m", |key| match key {
-        "k1" => (401, r#"{"error":{"code":"invalid_api_key"}}"#),
+        "k1" => (401, r#"{"error":{"code":"account_deactivated"}}"#),
         _ => (429, r#"{"error":{"code":"rate_limit_exceeded"}}"#),
     });
     let text = |call: Call| String::from_utf8(call.body).unwrap();
@@ -365,7 +369,7 @@ fn an_edit_in_the_midst_of_a_snapshot() {
 #[test]
 fn a_key_that_is_added_again_begins_anew() {
     let (mut world, mut sync) = loaded(&[row("r1", "k1", "active")]);
-    world.serve(0, "openai", "m", |_| (401, r#"{"error":{"code":"invalid_api_key"}}"#));
+    world.serve(0, "openai", "m", |_| (401, r#"{"error":{"code":"account_deactivated"}}"#));
     // Before D1 has heard of it, somebody deletes the row there.
     world.wait(70);
     assert!(sync.begin(&mut world), "the block is being written");

@@ -102,7 +102,11 @@ struct Worker {
 
 impl Worker {
     fn new(keys: &str) -> Self {
-        let mut world = World::with_workers("", &[("AUTH_KEY", "a"), ("PROVIDER_KEYS", keys)], 1);
+        Worker::with("", keys)
+    }
+
+    fn with(json: &str, keys: &str) -> Self {
+        let mut world = World::with_workers(json, &[("AUTH_KEY", "a"), ("PROVIDER_KEYS", keys)], 1);
         let balancer = Rc::new(RefCell::new(world.workers.remove(0)));
         let in_flight = SharedInFlight::default();
         let downstream = Downstream::new(1, Some(balancer.clone()), in_flight.clone());
@@ -184,12 +188,12 @@ fn what_the_router_does_not_retry_is_replaced() {
 
 #[test]
 fn an_error_without_a_body_is_answered_by_a_reply_of_ours() {
-    let mut worker = Worker::new("openai=k1");
+    let mut worker = Worker::with(r#"{"ai_gateway":"account/gateway"}"#, "openai=k1");
     worker.request(CHAT, BODY);
     let (mut upstream, _) = worker.attempt();
     assert_eq!(worker.answer(&mut upstream, "401", ""), Action::Pause);
     let (status, headers, body) = worker.stream.replied.take().unwrap();
-    assert!(status == 401 && body.contains("provider_keys_refused"), "{status} {body}");
+    assert!(status == 502 && body.contains("gateway_refused"), "{status} {body}");
     assert_eq!(headers["x-one-balance-attempts"], "1");
 }
 

@@ -133,7 +133,7 @@ fn what_was_learned_goes_up_once() {
     let mut sync = sync("openai=only-here");
     sync.load(&[active("r1", "k1"), active("r2", "k2")]);
     let (tried, _) = sync.world.serve(1, "openai", "m.\"[x]", |key| match key {
-        "k1" => (401, r#"{"error":{"code":"invalid_api_key"}}"#),
+        "k1" => (401, r#"{"error":{"code":"account_deactivated"}}"#),
         "k2" => (429, "{}"),
         _ => (200, "{}"),
     });
@@ -143,7 +143,7 @@ fn what_was_learned_goes_up_once() {
         || sync.world.available_from("openai", "k1", "m") == Time(0)
     {
         sync.world.serve(1, "openai", "m.\"[x]", |key| match key {
-            "k1" => (401, r#"{"error":{"code":"invalid_api_key"}}"#),
+            "k1" => (401, r#"{"error":{"code":"account_deactivated"}}"#),
             "k2" => (429, "{}"),
             _ => (200, "{}"),
         });
@@ -174,7 +174,7 @@ fn cooldowns_wait_a_moment_for_others() {
 fn a_person_is_obeyed_at_the_next_sync() {
     let mut sync = sync("");
     sync.load(&[active("r1", "k1")]);
-    sync.world.serve(0, "openai", "m", |_| (401, r#"{"error":{"code":"invalid_api_key"}}"#));
+    sync.world.serve(0, "openai", "m", |_| (401, r#"{"error":{"code":"account_deactivated"}}"#));
     sync.world.wait(70);
     sync.tick(0).expect("the block is sent first");
     // The answer to the write is lost: a read still must not unblock.
@@ -199,7 +199,7 @@ fn a_read_that_began_before_the_acknowledgement_decides_nothing() {
     let mut sent = sync.world.ask(0, "openai", "m").unwrap();
     sync.world.wait(70);
     sync.tick(0).expect("a read");
-    let next = sync.world.answer(&mut sent, 401, &[], r#"{"error":{"code":"invalid_api_key"}}"#);
+    let next = sync.world.answer(&mut sent, 401, &[], r#"{"error":{"code":"account_deactivated"}}"#);
     assert!(matches!(next, Next::Replace(_)));
     sync.rows(0, &[active("r1", "k1")]);
     assert_eq!(sync.world.available_from("openai", "k1", "m"), NEVER);
@@ -242,7 +242,7 @@ fn d1_away() {
 fn another_worker_takes_over() {
     let mut sync = sync("");
     sync.load(&[active("r1", "k1")]);
-    sync.world.serve(0, "openai", "m", |_| (401, r#"{"error":{"code":"invalid_api_key"}}"#));
+    sync.world.serve(0, "openai", "m", |_| (401, r#"{"error":{"code":"account_deactivated"}}"#));
     sync.tick(0).expect("the block is on its way");
     // The holder dies between sending and hearing.
     sync.world.wait(9);

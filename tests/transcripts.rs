@@ -43,7 +43,7 @@ fn all_workers_take_turns() {
 #[test]
 fn what_one_worker_learns_the_other_knows() {
     let mut world = world("", "openai=k1,k2,k3");
-    let bad = |key: &str| if key == "k1" { (401, r#"{"error":{"code":"invalid_api_key"}}"#) } else { OK };
+    let bad = |key: &str| if key == "k1" { (401, r#"{"error":{"code":"account_deactivated"}}"#) } else { OK };
     assert_eq!(world.serve(0, "openai", "m", bad), (vec!["k1".to_owned(), "k2".to_owned()], 200));
     for _ in 0..4 {
         assert_ne!(world.ask(1, "openai", "m").unwrap().key(), "k1");
@@ -65,7 +65,9 @@ fn attempts_are_bounded() {
     let keys: Vec<String> = (0..20).map(|number| format!("k{number}")).collect();
     let env = [("AUTH_KEY", "a"), ("PROVIDER_KEYS", &format!("openai={}", keys.join(","))), ("MAX_RETRIES", "4")];
     let mut world = World::new("", &env);
-    assert_eq!(world.serve(0, "openai", "m", |_| (500, "")).0.len(), 5);
+    let others = r#"{"error":{"message":"You do not have permission to access the File abc123"}}"#;
+    assert_eq!(world.serve(0, "openai", "m", |_| (403, others)).0.len(), 5);
+    assert_eq!(world.serve(0, "openai", "m", |_| (500, "")).0.len(), 4, "a provider that stumbles is not overrun");
 }
 
 #[test]
@@ -82,7 +84,7 @@ fn when_nothing_is_left() {
     world.wait(5);
     assert_eq!(refused(&mut world, "openai"), (429, "all_keys_cooling", Some(Span::secs(60))));
     assert!(world.ask(0, "openai", "another").is_ok(), "cooling is per model");
-    world.serve(0, "groq", "m", |_| (401, r#"{"error":{"code":"invalid_api_key"}}"#));
+    world.serve(0, "groq", "m", |_| (401, r#"{"error":{"code":"account_deactivated"}}"#));
     assert_eq!(refused(&mut world, "groq"), (503, "all_keys_blocked", None));
 }
 
@@ -176,18 +178,118 @@ fn a_daily_quota_cools_until_midnight_pacific() {
 fn spent_credit_rests_the_key_for_all_models_then_one_request_decides() {
     let mut world = world("", "openai=k1,k2");
     let spent = |key: &str| if key == "k1" { (429, r#"{"error":{"code":"insufficient_quota"}}"#) } else { OK };
+    let day = world.now().plus(Span::secs(86_400));
     world.serve(0, "openai", "m", spent);
-    assert_eq!(world.available_from("openai", "k1", "another"), world.now().plus(Span::secs(86_400)));
+    assert_eq!(world.available_from("openai", "k1", "m"), day);
+    assert_eq!(world.available_from("openai", "k1", "another"), Time(0), "a model may be free");
+    while world.available_from("openai", "k1", "another") == Time(0) {
+        world.serve(0, "openai", "free", spent);
+    }
+    assert_eq!(world.available_from("openai", "k1", "another"), day, "two models without credit");
     world.wait(86_400);
     let mut keys: Vec<String> = (0..3).map(|_| world.ask(0, "openai", "n").unwrap().key()).collect();
     keys.sort();
     assert_eq!(keys, ["k1", "k2", "k2"], "one request tries it");
 }
 
+/// B1: one request, or one client where there are several, may have caused what it saw.
+#[test]
+fn a_refused_credential_is_confirmed_by_another_request() {
+    let refused = r#"{"error":{"code":"invalid_api_key"}}"#;
+    for (auth_key, second_client, blocked) in [("a", 0, true), ("a;b", 0, false), ("a;b", 1, true)] {
+        let mut world = World::new("", &[("AUTH_KEY", auth_key), ("PROVIDER_KEYS", "openai=k1")]);
+        let mut ask = |world: &mut World, definition| {
+            let outgoing = Outgoing { definition, ..world.outgoing("openai", "m") };
+            let mut sent = world.send(0, outgoing).unwrap();
+            world.answer(&mut sent, 401, &[], refused);
+        };
+        ask(&mut world, 0);
+        assert_eq!(world.available_from("openai", "k1", "m"), world.now().plus(Span::secs(5)), "it rests briefly");
+        world.wait(5);
+        ask(&mut world, second_client);
+        let until = world.available_from("openai", "k1", "m");
+        assert_eq!(until == NEVER, blocked, "{auth_key} {second_client}");
+        assert!(blocked || until == world.now().plus(Span::secs(20)), "longer each time");
+    }
+}
+
+#[test]
+fn a_success_between_two_refusals_acquits_the_key() {
+    let mut world = world("", "openai=k1");
+    let refused = |_: &str| (401, r#"{"error":{"code":"invalid_api_key"}}"#);
+    for _ in 0..3 {
+        world.serve(0, "openai", "m", refused);
+        world.wait(5);
+        world.serve(0, "openai", "m", |_| OK);
+    }
+    assert_eq!(world.available_from("openai", "k1", "m"), Time(0));
+}
+
+/// W5, and rule 3: what another key serves is held against the key that does not.
+#[test]
+fn a_key_without_access_is_known_by_the_success_of_others() {
+    let mut world = world("", "openai=k1,k2,k3,k4");
+    let only_k4 = |key: &str| if key == "k4" { OK } else { (403, r#"{"error":{"message":"no"}}"#) };
+    assert_eq!(world.serve(0, "openai", "m", only_k4), (vec!["k1".into(), "k2".into(), "k3".into()], 403));
+    assert_eq!(world.available_from("openai", "k1", "m"), Time(0), "it may be the request");
+    assert_eq!(world.serve(0, "openai", "m", only_k4), (vec!["k4".into()], 200));
+    let all: Vec<String> = ["k1", "k2", "k3", "k4"].map(str::to_owned).to_vec();
+    assert_eq!(world.serve(0, "openai", "m", only_k4), (all, 200), "such refusals use up no tries any more");
+    for key in ["k1", "k2", "k3"] {
+        assert_eq!(world.available_from("openai", key, "m"), world.now().plus(Span::secs(65)), "{key}");
+    }
+    assert_eq!(world.available_from("openai", "k1", "other"), Time(0));
+    world.wait(65);
+    for _ in 0..4 {
+        world.serve(0, "openai", "m", only_k4);
+    }
+    assert_eq!(world.available_from("openai", "k1", "m"), world.now().plus(Span::secs(260)), "longer each time");
+}
+
+/// A mistyped model gets the provider's 404 however often it is asked for.
+#[test]
+fn a_model_that_does_not_exist_cools_nothing() {
+    let mut world = world("", "openai=k1,k2,k3,k4");
+    let missing = |_: &str| (404, r#"{"error":{"code":"model_not_found","message":"The model `gtp` does not exist"}}"#);
+    for _ in 0..10 {
+        let (tried, status) = world.serve(0, "openai", "gtp", missing);
+        assert_eq!((tried.len(), status), (3, 404));
+    }
+    assert_eq!(world.serve(0, "openai", "gpt", |_| OK).1, 200);
+}
+
+/// B1b: what is not about a model may want another kind of key.
+#[test]
+fn a_refusal_without_a_model_is_not_the_keys() {
+    let mut world = world("", "anthropic=k1,k2,k3,k4");
+    let refused =
+        |_: &str| (401, r#"{"type":"error","error":{"type":"authentication_error","message":"invalid x-api-key"}}"#);
+    for _ in 0..10 {
+        world.serve(0, "anthropic", "", refused);
+        world.wait(1);
+    }
+    for key in ["k1", "k2", "k3", "k4"] {
+        assert_eq!(world.available_from("anthropic", key, "m"), Time(0), "{key}");
+    }
+}
+
+#[test]
+fn an_overloaded_provider_is_tried_again_and_no_key_is_blamed() {
+    let mut world = world("", "anthropic=k1,k2,k3,k4,k5");
+    let overloaded = |_: &str| (529, r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#);
+    let (tried, status) = world.serve(0, "anthropic", "m", overloaded);
+    assert_eq!((tried.len(), status), (4, 529), "three more times");
+    for key in ["k1", "k2", "k3", "k4", "k5"] {
+        assert_eq!(world.available_from("anthropic", key, "m"), Time(0));
+    }
+    let mut sent = world.ask(0, "anthropic", "m").unwrap();
+    let next = world.answer(&mut sent, 529, &[("retry-after", "30")], overloaded("").1);
+    assert_eq!(next, Next::Deliver(vec![("retry-after", "30".to_owned())]), "it says when to come back");
+}
+
 #[test]
 fn nobody_is_blamed() {
     for (status, body) in [
-        (529, r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#),
         (
             400,
             r#"{"error":{"code":400,"status":"FAILED_PRECONDITION","message":"User location is not supported for the API use."}}"#,
@@ -267,7 +369,7 @@ fn many_unexplained_429s_rest_the_provider_and_no_key() {
 fn many_refused_keys_at_once_are_not_blocked() {
     let keys: Vec<String> = (0..8).map(|number| format!("k{number}")).collect();
     let mut world = world("", &format!("openai={}", keys.join(",")));
-    world.serve(0, "openai", "m", |_| (401, r#"{"error":{"code":"invalid_api_key"}}"#));
+    world.serve(0, "openai", "m", |_| (401, r#"{"error":{"code":"account_deactivated"}}"#));
     let blocked = keys.iter().filter(|key| world.available_from("openai", key, "m") == NEVER).count();
     assert_eq!(blocked, 4);
 }
@@ -492,7 +594,7 @@ fn a_new_configuration_keeps_what_is_known() {
         0,
         "openai",
         "m",
-        |key| if key == "k1" { (401, r#"{"error":{"code":"invalid_api_key"}}"#) } else { OK },
+        |key| if key == "k1" { (401, r#"{"error":{"code":"account_deactivated"}}"#) } else { OK },
     );
     let env = |name: &str| match name {
         "AUTH_KEY" => Some("a".to_owned()),
@@ -515,12 +617,12 @@ fn a_late_failure_takes_no_count_of_others() {
         let outgoing = Outgoing { tokens: 1000, ..world.outgoing("openai", "m") };
         world.send(0, outgoing)
     };
-    let (first, _second) = (ask(&mut world).unwrap(), ask(&mut world).unwrap());
+    let (mut first, _second) = (ask(&mut world).unwrap(), ask(&mut world).unwrap());
     let mut watcher = Watcher::new(&Headers::from_iter([("content-type", "application/json")]));
     let body = br#"{"usage":{"prompt_tokens":100,"completion_tokens":0},"error":{"message":"x","code":500}}"#;
     let verdict = watcher.see(body, first.exchange.outgoing.upstream.provider, || world.now()).unwrap();
-    world.workers[0].failed_late(&first.exchange, &verdict);
-    world.served(&first, watcher.usage().unwrap());
+    world.workers[0].failed_late(&mut first.exchange, &verdict);
+    world.served(&mut first, watcher.usage().unwrap());
     // 1000 of the second and 100 of the first; a quarter more than 1000 must fit.
     let _third = ask(&mut world).unwrap();
     assert_eq!(

@@ -91,6 +91,10 @@ pub const CREDIT: Markers = Markers {
         "billing_not_active",
         "openrouter_credits", // OpenRouter's limit_source
         "insufficient_balance",
+        "insufficient_user_quota", // new-api
+        "arrearage",               // DashScope, with a 400
+        "accountoverdueerror",     // Ark
+        "30001",                   // SiliconFlow, with a 403
     ],
     texts: &[
         "credit balance",
@@ -108,6 +112,10 @@ pub const CREDIT: Markers = Markers {
         "doesn't have any credits",
         "insufficient balance", // DeepSeek
         "insufficient credit",
+        "balance is insufficient", // SiliconFlow
+        "quota is not enough",     // new-api
+        "in good standing",        // DashScope
+        "can only afford 0",       // OpenRouter
     ],
 };
 
@@ -129,7 +137,15 @@ pub const DAILY: Markers = Markers {
 };
 
 /// The model has no quota in the key's tier.
-pub const NOT_IN_TIER: Markers = Markers { codes: &[], texts: &["doesn't have a free quota tier"] };
+pub const NOT_IN_TIER: Markers = Markers {
+    codes: &["allocationquota.freetieronly"], // DashScope
+    texts: &[
+        "doesn't have a free quota tier",
+        // Google, of a project without billing: another key's project may have it.
+        "free tier is not available in your country",
+        "without a billing account linked",
+    ],
+};
 
 /// The provider has no room for anybody.
 pub const OVERLOADED: Markers = Markers {
@@ -206,7 +222,19 @@ pub const PER_MINUTE: Markers = Markers { codes: &[], texts: &["per min", "per-m
 pub const OVERSIZED: Markers = Markers { codes: &[], texts: &["request too large"] };
 
 /// Of a key whose credit is not spent: a request that may cost less is served.
-pub const UNAFFORDABLE: Markers = Markers { codes: &[], texts: &["can only afford"] };
+pub const UNAFFORDABLE: Markers =
+    Markers { codes: &[], texts: &["can only afford", "prompt tokens limit exceeded", "more credits are required"] };
+
+/// The request names what another key owns, or what is gone.
+pub const NOT_MINE: Markers = Markers {
+    codes: &["previous_response_not_found", "invalid_encrypted_content"], // OpenAI's Responses
+    texts: &[
+        "permission to access the file",           // Google
+        "cachedcontent not found",                 // Google
+        "previous response with id",               // OpenAI
+        "encrypted content could not be verified", // OpenAI
+    ],
+};
 
 /// Azure does not say whether the key is wrong or belongs to another resource, which the path names.
 pub const WRONG_RESOURCE: Markers = Markers { codes: &[], texts: &["or wrong api endpoint"] };
@@ -222,26 +250,27 @@ pub const REGION: Markers = Markers {
     ],
 };
 
-/// The key itself is at fault.
+/// The key is dead, in words that no request can cause.
+pub const REVOKED: Markers = Markers {
+    codes: &["api_key_expired", "account_deactivated"],
+    texts: &["api key expired", "reported as leaked", "organization has been disabled"],
+};
+
+/// The key itself is at fault, as far as the answer says.
 pub const CREDENTIAL: Markers = Markers {
     codes: &[
         "api_key_invalid", // Google
-        "api_key_expired",
         "invalid_api_key",
-        "consumer_suspended", // Google
-        "account_deactivated",
+        "consumer_suspended",          // Google
         "unrecognizedclientexception", // Bedrock
         "invalidsignatureexception",
         "expiredtokenexception",
     ],
     texts: &[
         "api key not valid",
-        "api key expired",
-        "reported as leaked",
         "has been suspended",
         "project has been denied access",
         "incorrect api key provided", // xAI says it with a 400
-        "organization has been disabled",
     ],
 };
 
@@ -299,5 +328,6 @@ pub const MODEL: Markers = Markers {
 /// The request was refused for what it says.
 pub const MODERATION: Markers = Markers {
     codes: &["content_policy_violation", "content_filter", "moderation"],
-    texts: &["requires moderation", "flagged"],
+    // The last two are xAI's.
+    texts: &["requires moderation", "flagged", "violates usage guidelines", "safety_check_type"],
 };

@@ -89,12 +89,17 @@ pub enum Outcome {
     },
     /// The address we come from is in a region that the provider does not serve.
     Region,
-    /// The key is wrong, revoked, leaked or of a closed account.
-    Credential,
+    /// The key is wrong, revoked, leaked or of a closed account, as far as this answer says.
+    Credential {
+        /// No request can cause such an answer: the key was revoked, deleted, deactivated or reported as leaked.
+        conclusive: bool,
+    },
     /// This key may not use this model, or nobody may: another key can.
     ModelAccess,
     /// Refused (403) for a reason that is neither key nor model as far as is known.
     Forbidden,
+    /// The request names what belongs to another key of the pool, or to nobody: a file, a cache, a stored answer.
+    NotMine,
     /// The gateway's, the egress address's or our own fault, never the provider key's.
     Gateway {
         /// When to try again, if the gateway limits our rate.

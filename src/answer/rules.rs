@@ -34,6 +34,7 @@ pub fn failure(answer: &Answer) -> Verdict {
         .or_else(|| failure.overloaded())
         .or_else(|| failure.rate_limit())
         .or_else(|| failure.transient())
+        .or_else(|| failure.not_mine())
         .or_else(|| failure.region())
         .or_else(|| failure.ours())
         .or_else(|| failure.credential())
@@ -106,19 +107,25 @@ impl Failure<'_> {
         }
         self.google_quota()
             .or_else(|| self.accused(&markers::MONTHLY).map(|sign| self.spent(Period::Monthly, sign)))
-            .or_else(|| self.accused(&markers::CREDIT).map(|sign| self.spent(Period::Credit, sign)))
+            .or_else(|| self.credit().map(|sign| self.spent(Period::Credit, sign)))
             .or_else(|| self.accused(&markers::NOT_IN_TIER).map(|sign| self.spent(Period::NotInTier, sign)))
             .or_else(|| self.bare_402().then(|| self.spent(Period::Credit, Sign::Status)))
             .or_else(|| self.daily_or_monthly())
+    }
+
+    fn credit(&self) -> Option<Sign> {
+        self.accused(&markers::CREDIT).filter(|_| self.unaffordable().is_none())
     }
 
     fn bare_402(&self) -> bool {
         self.answer.status == 402 && self.unaffordable().is_none()
     }
 
-    /// OpenRouter's 402 to a request whose `max_tokens` could cost more than the key has left.
+    /// A 402 to a request whose prompt or `max_tokens` could cost more than the key has left: a smaller one is
+    /// served, unless nothing is left at all.
     fn unaffordable(&self) -> Option<Sign> {
-        self.has(&markers::UNAFFORDABLE).filter(|_| self.answer.status == 402)
+        let spent = self.error.message.contains("can only afford 0");
+        self.has(&markers::UNAFFORDABLE).filter(|_| self.answer.status == 402 && !spent)
     }
 
     fn google_quota(&self) -> Option<Finding> {
@@ -218,6 +225,12 @@ impl Failure<'_> {
         failed.or_else(|| self.unaffordable()).map(|sign| (Outcome::Transient { until: self.wait() }, sign))
     }
 
+    /// What the request names is another key's, or gone. It says nothing about the key.
+    fn not_mine(&self) -> Option<Finding> {
+        let sign = matches!(self.answer.status, 400 | 403 | 404).then(|| self.has(&markers::NOT_MINE)).flatten();
+        sign.map(|sign| (Outcome::NotMine, sign))
+    }
+
     fn region(&self) -> Option<Finding> {
         let sign = match self.answer.status {
             451 => Some(Sign::Status),
@@ -247,12 +260,16 @@ impl Failure<'_> {
     }
 
     fn credential(&self) -> Option<Finding> {
-        let sign = match self.answer.status {
-            400 | 401 | 403 => self.accused(&markers::CREDENTIAL),
-            _ => None,
-        };
-        // ElevenLabs' 401 has many reasons, of which only `invalid_api_key` is the key; restricted keys
-        // of OpenAI get a 401 for what they may not do, and Google's for methods that take no API key.
+        let status = self.answer.status;
+        if !matches!(status, 400 | 401 | 403) {
+            return None;
+        }
+        if let Some(sign) = self.accused(&markers::REVOKED) {
+            return Some((Outcome::Credential { conclusive: true }, sign));
+        }
+        let sign = self.accused(&markers::CREDENTIAL);
+        // ElevenLabs' 401 has many reasons, of which only `invalid_api_key` is the key; restricted keys of OpenAI
+        // get a 401 for what they may not do, and Google's for methods that take no API key.
         let other = || {
             let no_key_would_do = self.error.has_code("credentials_missing");
             no_key_would_do
@@ -260,8 +277,12 @@ impl Failure<'_> {
                 || self.answer.provider.slug == "elevenlabs"
                 || self.has(&markers::MODEL).is_some()
         };
-        let bare = || (self.answer.status == 401 && !other()).then_some(Sign::Status);
-        sign.or_else(bare).map(|sign| (Outcome::Credential, sign))
+        // What cannot be read is never a refused credential: a client can make the body go away with HEAD, with a
+        // format of its choice or with an encoding. Perplexity says it with a web page.
+        let readable =
+            || self.error.json.is_some() || self.answer.provider.slug == "perplexity-ai" && self.error.is_html();
+        let bare = || (status == 401 && readable() && !other()).then_some(Sign::Status);
+        sign.or_else(bare).map(|sign| (Outcome::Credential { conclusive: false }, sign))
     }
 
     fn model_access(&self) -> Option<Finding> {

@@ -5,28 +5,37 @@
 //!
 //! | outcome | the key | the request |
 //! |---|---|---|
-//! | success | what was held against it is over | delivered |
+//! | success | what was held against it is over; keys that this request was refused by are blamed | delivered |
 //! | daily or monthly quota, none in the tier | cools until the reset, or a day | next key |
-//! | credit spent | rests for all models, then one request tries | next key |
+//! | credit spent | cools for the model a day; a second model: rests for all | next key |
 //! | rate limit, end stated | cools until then | next key; tokens: three keys at most |
 //! | 429 that says nothing | cools 65 s, then one request tries; the 2nd in a row until the daily reset | next key |
-//! | many keys with such 429s at once | none is blamed, the provider rests | stops |
-//! | credential | blocked (many at once: rests) | next key |
-//! | model access, other 403 | this model cools on it | three keys at most |
-//! | transient, reset, timeout | nothing | next key, with backoff |
-//! | overloaded, region, gateway | nothing | stops |
+//! | many keys with such 429s for one model at once | none is blamed, the model rests | stops |
+//! | credential | rests briefly; blocked once another request sees it (many at once: rests) | next key |
+//! | model access, other 403 | nothing, unless another key has served the model since: then this model cools on it | three keys at most |
+//! | another key's resource | nothing | next key |
+//! | transient, overloaded, reset, timeout | nothing | next key, three more at most, with backoff |
+//! | region, gateway | nothing | stops |
 //! | the caller's fault | nothing | delivered |
+//!
+//! # What one request can do
+//!
+//! Any answer may be the doing of the request that it answers, so what one request can hold against keys is
+//! bounded, here and in one place: where the provider has not stated the end, at most [`MAX_GUESSES`] keys are
+//! held by one request, each for its model only, but for refused credentials and a second model without credit.
+//! A key is blocked only when two requests have seen it refused with no success between (of two clients, where
+//! there are several), or when the answer says something that no request can cause.
 
 use crate::answer::stream::Usage;
 use crate::answer::{Evidence, Exhausted, Outcome, Period, Quota, RateLimit, StatedLimit, Verdict, What, Window};
-use crate::balancer::progress::Leased;
+use crate::balancer::progress::{Leased, Refused};
 use crate::config::{DailyQuota, Escalate, Policy};
 use crate::host::Host;
 use crate::observe::key_log::KeyLog;
 use crate::observe::metrics::{Counter, Counters, NO_ANSWER};
 use crate::pool::Pool;
 use crate::pool::providers::{EGRESS_REST, ProviderState};
-use crate::pool::record::{Block, Note, Pause, Reason, Record, Sync, Trial};
+use crate::pool::record::{Block, ModelState, Note, Pause, Reason, Record, Refusal, Sync, Trial};
 use crate::provider::Api;
 use crate::quota::{Dimension, UNLIMITED};
 use crate::request::forward::Outgoing;
@@ -36,6 +45,15 @@ use crate::time::{DAY, MINUTE, Span, Time};
 const CONCURRENCY_REST: Span = Span::secs(5);
 /// How long a key is not asked for a model that it may not use.
 const MODEL_ACCESS_REST: Span = Span::secs(3600);
+/// How long a key rests after its credential was refused, until another request confirms it; four times as long
+/// after each further time.
+const REFUSAL_REST: Span = Span::secs(5);
+/// The longest rest or cooling after refusals that repeat themselves.
+const LONGEST_REFUSAL: Span = DAY;
+/// How many keys one request may hold by a guess.
+pub const MAX_GUESSES: u8 = 3;
+/// The longest wait that an overloaded provider may ask for before another key is tried in the same request.
+const SHORT_WAIT: Span = Span::secs(2);
 /// How long a key rests instead of being blocked, when too many are refused at once.
 const REFUSED_REST: Span = Span::secs(600);
 
@@ -60,8 +78,12 @@ pub struct Lesson<'a> {
     pub outgoing: &'a Outgoing,
     /// The key.
     pub leased: Leased,
+    /// How many keys this request has held by a guess.
+    pub guesses: &'a mut u8,
     /// How keys are treated.
     pub policy: &'a Policy,
+    /// How many clients there are.
+    pub clients: usize,
     /// The worker's surroundings.
     pub host: &'a dyn Host,
     /// Where events are counted.
@@ -86,11 +108,19 @@ impl Lesson<'_> {
             }
             Outcome::Quota(quota) => self.quota(quota, evidence),
             Outcome::RateLimit(limit) => self.rate_limit(limit, evidence),
-            Outcome::Credential => self.credential(evidence),
-            Outcome::ModelAccess => self.cool_and_try_few(Reason::ModelAccess, MODEL_ACCESS_REST, evidence),
-            Outcome::Forbidden => self.cool_and_try_few(Reason::Forbidden, default_cooling, evidence),
-            Outcome::Transient { .. } => self.release_and(NextStep::TryNext),
-            Outcome::Overloaded { until } | Outcome::Gateway { until } => self.release_and(NextStep::Stop(until)),
+            // What is not about a model may want another kind of key, such as an administrator's.
+            Outcome::Credential { .. } if self.outgoing.model.is_empty() => {
+                self.refused(Reason::Forbidden, default_cooling, evidence)
+            }
+            Outcome::Credential { conclusive } => self.credential(conclusive, evidence),
+            Outcome::ModelAccess => self.refused(Reason::ModelAccess, MODEL_ACCESS_REST, evidence),
+            Outcome::Forbidden => self.refused(Reason::Forbidden, default_cooling, evidence),
+            Outcome::NotMine | Outcome::Transient { .. } => self.release_and(NextStep::TryNext),
+            Outcome::Overloaded { until } => self.release_and(match until {
+                Some(at) if self.host.now().until(at) > SHORT_WAIT => NextStep::Stop(until),
+                _ => NextStep::TryNext,
+            }),
+            Outcome::Gateway { until } => self.release_and(NextStep::Stop(until)),
             Outcome::Region => self.release_and(NextStep::Stop(None)),
             Outcome::Caller => self.release_and(NextStep::Deliver),
         };
@@ -110,6 +140,13 @@ impl Lesson<'_> {
     pub fn unused(mut self) {
         self.release_trial();
         self.give_back();
+    }
+
+    /// The client has left before the answer: the request stays counted, because the provider has it, but what it
+    /// would have taken of the tokens is not known and is given back.
+    pub fn aborted(mut self) {
+        self.release_trial();
+        self.served(Usage::default());
     }
 
     /// The request was served: replaces the estimated token count by the real one, where tokens are limited.
@@ -141,13 +178,18 @@ impl Lesson<'_> {
     fn success(&mut self, verdict: &Verdict, exhausted: Option<Exhausted>) {
         let Outgoing { upstream, model, .. } = self.outgoing;
         let Leased { lease, at } = self.leased;
-        let slug = &upstream.slug;
-        let record = self.pool.record(lease.id);
-        if record.is_some_and(|record| record.resting.is_some() || record.model(model).is_some()) {
+        let (slug, now) = (&upstream.slug, self.host.now());
+        let known =
+            |record: &Record| record.resting.is_some() || record.refusal.is_some() || record.model(model).is_some();
+        if self.pool.record(lease.id).is_some_and(known) {
             self.pool.change(lease.id, |record| record.succeeded(model, at));
         }
-        if self.pool.provider(slug).is_some_and(ProviderState::is_suspect) {
-            self.pool.change_provider(slug, |state| state.succeeded());
+        let doubted = |state: &ProviderState| state.is_suspect(model, now) || state.denials.concerns(model, lease.id);
+        if self.pool.provider(slug).is_some_and(doubted) {
+            self.pool.change_provider(slug, |state| {
+                state.succeeded(model, now);
+                state.denials.served(model, lease.id, at);
+            });
         }
         // An answer that states the limit itself knows better.
         let stated = |full: &Dimension| verdict.limits.iter().any(|limit| self.dimension(limit) == Some(*full));
@@ -177,7 +219,9 @@ impl Lesson<'_> {
                         self.cool(Reason::RateLimit, retry, Trial::Believed, evidence);
                         self.pool.change(id, |record| record.model_mut(model).quota = quota.id);
                     }
-                    _ => self.cool(Reason::DailyQuota, until, Trial::Believed, evidence),
+                    _ => {
+                        self.cool(Reason::DailyQuota, until, Trial::Believed, evidence);
+                    }
                 }
             }
             Period::Monthly => {
@@ -185,10 +229,12 @@ impl Lesson<'_> {
                     quota.until.map_or((now.plus(DAY), Trial::Needed), |until| (until, Trial::Believed));
                 self.cool(Reason::MonthlyQuota, until, trial, evidence);
             }
-            Period::NotInTier => self.cool(Reason::ModelAccess, now.plus(DAY), Trial::Needed, evidence),
+            Period::NotInTier => {
+                self.cool(Reason::ModelAccess, now.plus(DAY), Trial::Needed, evidence);
+            }
             Period::Credit => {
                 let until = quota.until.unwrap_or_else(|| now.plus(self.policy.credit_rest));
-                self.rest(Reason::Credit, until, evidence);
+                self.credit(until, evidence);
             }
         }
         NextStep::TryNext
@@ -200,6 +246,12 @@ impl Lesson<'_> {
             return self.release_and(NextStep::Stop(limit.until));
         }
         let unstated = limit.until.is_none() && limit.what == What::Unstated && limit.window == Window::Unstated;
+        if unstated && self.may_not_guess() {
+            return match self.is_the_address() {
+                true => NextStep::Stop(Some(now.plus(EGRESS_REST))),
+                false => self.release_and(NextStep::TryNext),
+            };
+        }
         let escalates = self.count_429() && (unstated || policy.escalate == Escalate::Always);
         let (reason, until, trial) = match limit.until {
             _ if escalates => (Reason::DailyQuota, self.daily_reset(), Trial::Needed),
@@ -234,12 +286,12 @@ impl Lesson<'_> {
         escalates == Some(true)
     }
 
-    /// Records an unexplained 429. If it is one of very many, the address that all requests come from is at
-    /// fault: the provider rests, and the keys are not blamed.
+    /// Records an unexplained 429. If it is one of very many for the model, nobody has quota for it or the address
+    /// that all requests come from is at fault: the model rests, and the keys are not blamed.
     fn is_the_address(&mut self) -> bool {
         let (now, slug, model) = (self.host.now(), self.outgoing.slug(), &self.outgoing.model);
         let id = self.leased.lease.id;
-        let noted = self.pool.change_provider(slug, |state| state.unexplained(id, now));
+        let noted = self.pool.change_provider(slug, |state| state.unexplained(id, model, now));
         let Some(Some(keys)) = noted else { return false };
         let acquit = |record: &mut Record| {
             let state = record.model_mut(model);
@@ -247,16 +299,36 @@ impl Lesson<'_> {
             state.cooling = state.cooling.filter(|cooling| cooling.reason != Reason::Unstated);
         };
         self.pool.change_many(keys.iter().copied(), |_, record| acquit(record));
-        let count = keys.len();
+        let (count, model) = (keys.len(), shown(model));
         self.log.warn(
             now,
-            format_args!("{slug}: {count} keys got an unexplained 429 at once; it is not the keys, so {slug} rests"),
+            format_args!("{slug}: {count} keys got an unexplained 429 for {model} at once; it is not the keys, so the model rests"),
         );
         true
     }
 
-    fn credential(&mut self, evidence: &Evidence) -> NextStep {
+    /// Without credit for one model a key may serve others: OpenRouter's free ones, for example. Two models are
+    /// the key's matter.
+    fn credit(&mut self, until: Time, evidence: &Evidence) {
+        let (now, model) = (self.host.now(), &self.outgoing.model);
+        let spent = |state: &ModelState| {
+            let cooling = state.cooling.filter(|cooling| cooling.reason == Reason::Credit && cooling.until > now);
+            state.model != *model && cooling.is_some()
+        };
+        let repeated = self.pool.record(self.leased.lease.id).is_some_and(|record| record.models.iter().any(spent));
+        if repeated {
+            self.rest(Reason::Credit, until, evidence);
+        } else {
+            self.cool(Reason::Credit, until, Trial::Needed, evidence);
+        }
+    }
+
+    fn credential(&mut self, conclusive: bool, evidence: &Evidence) -> NextStep {
         let (now, slug, id) = (self.host.now(), self.outgoing.slug(), self.leased.lease.id);
+        if !conclusive && !self.is_confirmed() {
+            self.suspect_credential(evidence);
+            return NextStep::TryNext;
+        }
         let blamed = self.pool.change_provider(slug, |state| state.refused(id, now));
         if blamed == Some(false) {
             let line = format_args!("{slug} refuses many keys at once; they rest instead of being blocked");
@@ -277,9 +349,80 @@ impl Lesson<'_> {
         NextStep::TryNext
     }
 
-    fn cool_and_try_few(&mut self, reason: Reason, rest: Span, evidence: &Evidence) -> NextStep {
-        self.cool(reason, self.host.now().plus(rest), Trial::Needed, evidence);
-        NextStep::TryFewMore
+    /// Whether another request has seen the credential refused before, with no success between: one of another
+    /// client, where there are several.
+    fn is_confirmed(&self) -> bool {
+        let refusal = self.pool.record(self.leased.lease.id).and_then(|record| record.refusal);
+        refusal.is_some_and(|refusal| {
+            self.leased.at > refusal.at && (self.clients == 1 || refusal.client != self.outgoing.definition)
+        })
+    }
+
+    /// A refused credential that only this client's requests have seen: the key rests briefly, and the next
+    /// request tries it again.
+    fn suspect_credential(&mut self, evidence: &Evidence) {
+        let (now, client) = (self.host.now(), self.outgoing.definition);
+        let before = self.pool.record(self.leased.lease.id).and_then(|record| record.refusal);
+        let times = before.map_or(0, |refusal| refusal.times);
+        if !self.rest(Reason::Forbidden, now.plus(grown(REFUSAL_REST, times)), evidence) {
+            return;
+        }
+        let client = before.map_or(client, |refusal| refusal.client);
+        self.pool.change(self.leased.lease.id, |record| {
+            record.refusal = Some(Refusal { at: now, client, times: times.saturating_add(1) });
+        });
+    }
+
+    /// A refusal that the request may have caused. The key is blamed if another one has served the model since
+    /// this key was refused before; then the refusal does not use up the request's tries, and the key cools
+    /// longer each time.
+    fn refused(&mut self, reason: Reason, rest: Span, evidence: &Evidence) -> NextStep {
+        let (now, id) = (self.host.now(), self.leased.lease.id);
+        let Outgoing { model, upstream, .. } = self.outgoing;
+        let proven = self.pool.provider(&upstream.slug).is_some_and(|state| state.denials.is_proven(model, id));
+        self.pool.change_provider(&upstream.slug, |state| state.denials.record(model, id, now));
+        if !proven {
+            return self.release_and(NextStep::TryFewMore);
+        }
+        self.blame(reason, rest, evidence);
+        NextStep::TryNext
+    }
+
+    /// Cools a key for the model that others serve, longer each time.
+    fn blame(&mut self, reason: Reason, rest: Span, evidence: &Evidence) {
+        let (id, model) = (self.leased.lease.id, &self.outgoing.model);
+        let times = self.pool.record(id).and_then(|record| record.model(model)).map_or(0, |state| state.refusals);
+        if self.cool(reason, self.host.now().plus(grown(rest, times)), Trial::Needed, evidence) {
+            self.pool.change(id, |record| {
+                let state = record.model_mut(model);
+                state.refusals = state.refusals.saturating_add(1);
+            });
+        }
+    }
+
+    /// This request was refused by the key and then served with another one: the key is at fault.
+    pub fn refused_before_success(mut self, refused: Refused) {
+        let default = self.policy.default_cooling;
+        let (reason, rest) = match refused.access {
+            true => (Reason::ModelAccess, MODEL_ACCESS_REST),
+            false => (Reason::Forbidden, default),
+        };
+        self.blame(reason, rest, &refused.evidence);
+    }
+
+    fn may_not_guess(&self) -> bool {
+        *self.guesses >= MAX_GUESSES
+    }
+
+    /// Counts a key that is held by a guess. Returns false if this request has held as many as it may.
+    fn may_hold(&mut self, trial: Trial) -> bool {
+        let guessed = trial == Trial::Needed;
+        if guessed && self.may_not_guess() {
+            self.release_trial();
+            return false;
+        }
+        *self.guesses = self.guesses.saturating_add(u8::from(guessed));
+        true
     }
 
     fn release_and(&mut self, step: NextStep) -> NextStep {
@@ -287,7 +430,11 @@ impl Lesson<'_> {
         step
     }
 
-    fn cool(&mut self, reason: Reason, until: Time, trial: Trial, evidence: &Evidence) {
+    /// Cools the key for the model. Returns false if this request may hold no more keys.
+    fn cool(&mut self, reason: Reason, until: Time, trial: Trial, evidence: &Evidence) -> bool {
+        if !self.may_hold(trial) {
+            return false;
+        }
         let (now, slug, model) = (self.host.now(), self.outgoing.slug(), &self.outgoing.model);
         let pause = Pause { from: now, until, reason, trial, sync: self.sync_of(reason) };
         self.pool.change(self.leased.lease.id, |record| {
@@ -298,9 +445,14 @@ impl Lesson<'_> {
         let (key, model, reason) = (self.shown_key(), shown(model), reason.name());
         let line = format_args!("key {key} of {slug} cooled for {model} until {until} ({reason}): {evidence}");
         self.log.info(now, line);
+        true
     }
 
-    fn rest(&mut self, reason: Reason, until: Time, evidence: &Evidence) {
+    /// Rests the key for all models. Returns false if this request may hold no more keys.
+    fn rest(&mut self, reason: Reason, until: Time, evidence: &Evidence) -> bool {
+        if !self.may_hold(Trial::Needed) {
+            return false;
+        }
         let (now, slug) = (self.host.now(), self.outgoing.slug());
         let pause = Pause { from: now, until, reason, trial: Trial::Needed, sync: Sync::Local };
         self.pool.change(self.leased.lease.id, |record| {
@@ -310,6 +462,7 @@ impl Lesson<'_> {
         self.count(Counter::Cooling(reason));
         let (key, reason) = (self.shown_key(), reason.name());
         self.log.info(now, format_args!("key {key} of {slug} rests until {until} ({reason}): {evidence}"));
+        true
     }
 
     /// Learns a limit, for the model or, if it differs from what other keys have said, for the key.
@@ -380,7 +533,7 @@ impl Lesson<'_> {
     fn sync_of(&self, reason: Reason) -> Sync {
         match reason {
             // What one client's model name or request may have caused does not concern the Worker.
-            Reason::ModelAccess | Reason::Forbidden | Reason::Exhausted => Sync::Local,
+            Reason::ModelAccess | Reason::Forbidden | Reason::Exhausted | Reason::Credit => Sync::Local,
             _ => self.sync(),
         }
     }
@@ -398,6 +551,11 @@ impl Lesson<'_> {
         let id = self.leased.lease.id;
         self.pool.roster().key(id).map_or_else(|| id.to_string(), crate::pool::Key::shown_id)
     }
+}
+
+/// Four times as long after each time before, up to a day.
+fn grown(span: Span, times: u32) -> Span {
+    Span(span.0.saturating_mul(4u64.saturating_pow(times.min(16)))).min(LONGEST_REFUSAL)
 }
 
 fn note(at: Time, evidence: &Evidence) -> Note {

@@ -35,10 +35,13 @@ use crate::request::edits::{Edit, REMOVED_UPSTREAM};
 use crate::request::forward::Outgoing;
 use crate::time::Time;
 use lifecycle::{Lesson, NextStep};
-use progress::{Exchange, Leased, Phase, Progress};
+use progress::{Exchange, Leased, Phase, Progress, Refused};
 
 /// How many keys a request may try when the request itself is likely to be at fault.
 const MAX_DOUBTFUL_KEYS: u8 = 3;
+/// How often a request is tried again because the provider stumbled or had no room: more would only add to its
+/// load.
+const MAX_STUMBLES: u8 = 3;
 /// The response header by which Envoy's router knows that it has to retry; it never reaches a client.
 pub const RETRY_HEADER: &str = "x-one-balance-retry";
 /// Shorter keys could appear in an error text by accident.
@@ -111,7 +114,7 @@ impl Balancer {
         let Exchange { outgoing, progress } = exchange;
         let unanswered = progress.unanswered();
         if let Some(leased) = unanswered {
-            self.lesson(outgoing, leased).unanswered();
+            self.lesson(outgoing, progress, leased).unanswered();
         }
         self.next_key(outgoing, progress).map_err(|reply| {
             // Keys that are left would not have answered either, as far as this request can know.
@@ -164,7 +167,19 @@ impl Balancer {
             body: if headers.is_encoded() { &[] } else { body },
             now: self.host.now(),
         });
-        let step = self.lesson(outgoing, leased).learn(&verdict);
+        let step = self.lesson(outgoing, progress, leased).learn(&verdict);
+        match verdict.outcome {
+            Outcome::ModelAccess | Outcome::Forbidden => {
+                let access = matches!(verdict.outcome, Outcome::ModelAccess);
+                progress.refused.push(Refused { leased, access, evidence: verdict.evidence });
+            }
+            Outcome::Success { .. } => {
+                for refused in core::mem::take(&mut progress.refused) {
+                    self.lesson(outgoing, progress, refused.leased).refused_before_success(refused);
+                }
+            }
+            _ => {}
+        }
         let goes_on = goes_on(progress, step, &verdict) && progress.tried.len() <= self.config.max_retries as usize;
         let another = match step {
             NextStep::Deliver => Err(NoKey::Tried),
@@ -212,18 +227,18 @@ impl Balancer {
     }
 
     /// Upstream: an error that came inside an answer after its start, which cannot be retried.
-    pub fn failed_late(&mut self, exchange: &Exchange, verdict: &Verdict) {
+    pub fn failed_late(&mut self, exchange: &mut Exchange, verdict: &Verdict) {
         let Some(mut leased) = exchange.progress.leased() else { return };
         // It was served in part: it stays counted, and `served` corrects the tokens.
         leased.lease.counted = None;
-        self.lesson(&exchange.outgoing, leased).learn(verdict);
+        self.lesson(&exchange.outgoing, &mut exchange.progress, leased).learn(verdict);
     }
 
     /// Upstream: a successful answer has ended, and took this many tokens.
-    pub fn served(&mut self, exchange: &Exchange, tokens: Usage) {
+    pub fn served(&mut self, exchange: &mut Exchange, tokens: Usage) {
         let Exchange { outgoing, progress } = exchange;
         if let Some(leased) = progress.leased() {
-            self.lesson(outgoing, leased).served(tokens);
+            self.lesson(outgoing, progress, leased).served(tokens);
         }
         if self.config.token_metrics {
             self.counters.add(outgoing.slug(), Counter::TokensIn, tokens.input);
@@ -240,7 +255,7 @@ impl Balancer {
             return reply;
         };
         if let Some(leased) = progress.unanswered() {
-            self.lesson(outgoing, leased).unanswered();
+            self.lesson(outgoing, progress, leased).unanswered();
             progress.phase = Phase::Retrying(leased);
         }
         self.refused(outgoing, progress, reply)
@@ -253,7 +268,7 @@ impl Balancer {
         let Exchange { outgoing, progress } = exchange;
         let ending = match progress.unanswered() {
             Some(leased) => {
-                self.lesson(outgoing, leased).release_trial();
+                self.lesson(outgoing, progress, leased).release_trial();
                 self.counters.add(outgoing.slug(), Counter::Answer(SUCCESS), 1);
                 progress.end(Ending::Served);
                 Ending::Served
@@ -266,7 +281,7 @@ impl Balancer {
     /// A filter behind this one has answered, so the lease that no attempt took is given back.
     fn end_without_attempt(&mut self, outgoing: &Outgoing, progress: &mut Progress) -> Ending {
         if let Phase::Admitted(leased) = progress.phase {
-            self.lesson(outgoing, leased).unused();
+            self.lesson(outgoing, progress, leased).unused();
         }
         progress.end(Ending::Other);
         Ending::Other
@@ -288,8 +303,8 @@ impl Balancer {
     pub fn ended(&mut self, exchange: &mut Exchange) {
         let Exchange { outgoing, progress } = exchange;
         match progress.phase {
-            Phase::Admitted(leased) => self.lesson(outgoing, leased).unused(),
-            Phase::Attempting(leased) => self.lesson(outgoing, leased).release_trial(),
+            Phase::Admitted(leased) => self.lesson(outgoing, progress, leased).unused(),
+            Phase::Attempting(leased) => self.lesson(outgoing, progress, leased).aborted(),
             Phase::Retrying(_) | Phase::Over(..) => {}
         }
     }
@@ -303,7 +318,7 @@ impl Balancer {
     fn refused(&mut self, outgoing: &Outgoing, progress: &mut Progress, reply: Reply) -> Reply {
         let ending = Ending::Own(reply.code);
         if let Phase::Admitted(leased) = progress.phase {
-            self.lesson(outgoing, leased).unused();
+            self.lesson(outgoing, progress, leased).unused();
         }
         progress.end(ending);
         self.count_ending(outgoing, ending);
@@ -326,7 +341,7 @@ impl Balancer {
     ) -> Next {
         let slug = outgoing.slug();
         match verdict.outcome {
-            Outcome::Credential => return Next::Replace(replies::keys_refused(slug, status)),
+            Outcome::Credential { .. } => return Next::Replace(replies::keys_refused(slug, status)),
             Outcome::Gateway { .. } if matches!(status, 401 | 403) => {
                 return Next::Replace(replies::gateway_refused(slug, &verdict.evidence));
             }
@@ -380,9 +395,10 @@ impl Balancer {
     }
 
     /// What can be learned from an attempt with a leased key.
-    fn lesson<'a>(&'a mut self, outgoing: &'a Outgoing, leased: Leased) -> Lesson<'a> {
+    fn lesson<'a>(&'a mut self, outgoing: &'a Outgoing, progress: &'a mut Progress, leased: Leased) -> Lesson<'a> {
         let Balancer { config, host, pool, counters, log } = self;
-        Lesson { pool, outgoing, leased, policy: &config.policy, host: &**host, counters, log }
+        let (policy, clients, guesses) = (&config.policy, config.auth.count(), &mut progress.guesses);
+        Lesson { pool, outgoing, leased, guesses, policy, clients, host: &**host, counters, log }
     }
 }
 
@@ -408,6 +424,10 @@ fn goes_on(progress: &mut Progress, step: NextStep, verdict: &Verdict) -> bool {
         NextStep::TryNext if matches!(verdict.outcome, Outcome::RateLimit(limit) if limit.what.is_tokens()) => {
             progress.token_limits = progress.token_limits.saturating_add(1);
             progress.token_limits < MAX_DOUBTFUL_KEYS
+        }
+        NextStep::TryNext if matches!(verdict.outcome, Outcome::Transient { .. } | Outcome::Overloaded { .. }) => {
+            progress.stumbles = progress.stumbles.saturating_add(1);
+            progress.stumbles <= MAX_STUMBLES
         }
         NextStep::TryNext => true,
     }

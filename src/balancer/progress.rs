@@ -14,6 +14,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use crate::answer::Evidence;
 use crate::observe::metrics::Ending;
 use crate::pool::{KeyId, Lease};
 use crate::request::forward::Outgoing;
@@ -41,6 +42,17 @@ pub enum Phase {
     Over(Ending, Option<Leased>),
 }
 
+/// A refusal that the request may have caused, kept until it is known whether another key serves the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused {
+    /// The key.
+    pub leased: Leased,
+    /// Whether the answer spoke of the model.
+    pub access: bool,
+    /// What decided.
+    pub evidence: Evidence,
+}
+
 /// What moves on while a request is under way.
 #[derive(Clone, Debug)]
 pub struct Progress {
@@ -52,12 +64,26 @@ pub struct Progress {
     pub token_limits: u8,
     /// How many keys were tried although the request itself is likely to be the reason.
     pub doubtful: u8,
+    /// How often the provider stumbled or had no room.
+    pub stumbles: u8,
+    /// How many keys this request has held by a guess: at most [`super::lifecycle::MAX_GUESSES`].
+    pub guesses: u8,
+    /// Keys that refused this request in a way that it may have caused.
+    pub refused: Vec<Refused>,
 }
 
 impl Progress {
     /// A request whose first key is leased.
     pub fn admitted(leased: Leased) -> Self {
-        Progress { tried: Vec::new(), phase: Phase::Admitted(leased), token_limits: 0, doubtful: 0 }
+        Progress {
+            tried: Vec::new(),
+            phase: Phase::Admitted(leased),
+            token_limits: 0,
+            doubtful: 0,
+            stumbles: 0,
+            guesses: 0,
+            refused: Vec::new(),
+        }
     }
 
     /// What became of the request, once that is known.

@@ -216,7 +216,7 @@ fn sync(status: &d1::Status, pool: &Pool, now: Time) -> Sync {
 fn providers(pool: &Pool, now: Time) -> Vec<Counts<'_>> {
     let count = |(provider, census): (_, Census)| {
         let Census { ready, cooling, resting, blocked, recovery } = census;
-        let rests = pool.provider(provider).and_then(|state| state.rests(now));
+        let rests = pool.provider(provider).and_then(|state| state.some_rest(now));
         Counts {
             provider,
             keys: ready + cooling + resting + blocked,

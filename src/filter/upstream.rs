@@ -277,10 +277,11 @@ impl Upstream {
     /// A piece of a successful answer passes.
     fn watch(&self, watcher: &mut Watcher, piece: &[u8]) {
         let Some((balancer, exchange)) = &self.request else { return };
-        let exchange = exchange.borrow();
+        let mut exchange = exchange.borrow_mut();
         let now = || balancer.borrow().host.now();
-        if let Some(verdict) = watcher.see(piece, exchange.outgoing.upstream.provider, now) {
-            balancer.borrow_mut().failed_late(&exchange, &verdict);
+        let provider = exchange.outgoing.upstream.provider;
+        if let Some(verdict) = watcher.see(piece, provider, now) {
+            balancer.borrow_mut().failed_late(&mut exchange, &verdict);
         }
     }
 
@@ -288,7 +289,7 @@ impl Upstream {
     fn count(&self, stream: &dyn Stream, watcher: &Watcher) {
         let (Some(tokens), Some((balancer, exchange))) = (watcher.usage(), &self.request) else { return };
         let mut balancer = balancer.borrow_mut();
-        balancer.served(&exchange.borrow(), tokens);
+        balancer.served(&mut exchange.borrow_mut(), tokens);
         if balancer.config.token_metrics {
             stream.record(Attribute::TokensIn, &tokens.input.to_string());
             stream.record(Attribute::TokensOut, &tokens.output.to_string());

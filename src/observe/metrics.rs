@@ -85,7 +85,7 @@ const ENDINGS: usize = 4 + codes_at(Stage::Attempt) + 1;
 /// One more than there are codes, for all others together.
 const REFUSALS: usize = codes_at(Stage::Refusal) + 1;
 
-const OUTCOMES: [&str; 12] = [
+const OUTCOMES: [&str; 13] = [
     SUCCESS,
     "quota",
     "rate_limit",
@@ -95,6 +95,7 @@ const OUTCOMES: [&str; 12] = [
     "credential",
     "model_access",
     "forbidden",
+    "not_mine",
     "gateway",
     "caller",
     NO_ANSWER,
@@ -154,9 +155,10 @@ impl Outcome {
             Outcome::Transient { .. } => "transient",
             Outcome::Overloaded { .. } => "overloaded",
             Outcome::Region => "region",
-            Outcome::Credential => "credential",
+            Outcome::Credential { .. } => "credential",
             Outcome::ModelAccess => "model_access",
             Outcome::Forbidden => "forbidden",
+            Outcome::NotMine => "not_mine",
             Outcome::Gateway { .. } => "gateway",
             Outcome::Caller => "caller",
         }

@@ -120,7 +120,7 @@ impl Pool {
         too_small: &[(Time, KeyId)],
     ) -> Result<(KeyId, u32), NoKey> {
         let now = self.host.now();
-        if let Some(until) = self.provider(&request.upstream.slug).and_then(|state| state.rests(now)) {
+        if let Some(until) = self.provider(&request.upstream.slug).and_then(|state| state.rests(request.model, now)) {
             return Err(NoKey::Resting(until));
         }
         let ModelIndex { group, index, .. } =

@@ -9,6 +9,7 @@
 pub mod board;
 mod by_model;
 mod census;
+pub mod denials;
 pub mod key;
 pub mod lease;
 pub mod listing;

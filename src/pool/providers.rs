@@ -5,28 +5,35 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::denials::Denials;
 use super::key::KeyId;
 use crate::host::store;
 use crate::quota::{Dimension, Quota};
 use crate::time::{MINUTE, Span, Time};
 
 /// The value's name in shared data.
-pub const NAME: &str = "one-balance/1/providers";
+pub const NAME: &str = "one-balance/2/providers";
 
 /// Models of a provider whose limits are remembered; the one stated longest ago makes room.
 const MAX_MODELS: usize = 128;
-/// This many keys with an unexplained 429 ...
+/// If this many keys get an unexplained 429 for one model within [`EGRESS_WINDOW`] and none succeeds between,
+/// the keys are not at fault: nobody has quota for the model, or the provider limits our address. With good keys
+/// in the pool, round robin brings a success between.
 const EGRESS_KEYS: usize = 4;
-/// ... within this time, without a success between, are not at fault: the address is that all of
-/// them come from. With good keys in the pool, round robin brings a success between.
 const EGRESS_WINDOW: Span = Span::secs(5);
-/// How long the provider rests then. Only the next request can tell whether it is over, so the rest
-/// is short, and the next unexplained 429 begins another one.
+/// How long the model rests then. Only the next request can show whether it is over, so the rest is short, and
+/// the next unexplained 429 of the same model begins another one.
 pub const EGRESS_REST: Span = Span::secs(2);
 /// No rest ends later than this, with some slack for the workers' clocks.
 const LONGEST_REST: Span = Span::secs(10);
-/// How long the address stays suspect without a success.
+/// How long a model stays suspect without a success.
 const SUSPECT: Span = Span::secs(120);
+/// Our address is suspected, and the whole provider rests, when two models are suspect and no key has served
+/// anything for this long. One client of models that nobody has quota for cannot bring that about while others
+/// are served.
+const ACQUITTED: Span = Span::secs(30);
+/// The most models that rest at a time; the one that began first makes room.
+const MAX_RESTS: usize = 32;
 /// More refused keys than this within a minute, without a success between: the provider's login is
 /// broken rather than every key. A block is for good, and D1 would pass it on to the Worker.
 const REFUSED_KEYS: usize = 4;
@@ -38,10 +45,14 @@ pub struct Providers(Vec<(String, ProviderState)>);
 /// What is known of one provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProviderState {
-    /// Until then no key is used; see [`Self::rests`].
-    rests_until: Time,
-    /// Keys with an unexplained 429, since the last success.
-    unexplained: Vec<(KeyId, Time)>,
+    /// Until when no key is used for a model; see [`Self::rests`].
+    rests: Vec<(String, Time)>,
+    /// Keys with an unexplained 429 for a model, since the model's last success.
+    unexplained: Vec<(KeyId, String, Time)>,
+    /// The newest success while something was suspect, if there was one.
+    acquitted: Option<Time>,
+    /// Refusals that may be the request's doing.
+    pub denials: Denials,
     /// Keys whose credential was refused, since the last success.
     refused: Vec<(KeyId, Time)>,
     models: Vec<(String, Learned)>,
@@ -139,23 +150,44 @@ impl ProviderState {
         }
     }
 
-    /// Until when no key is used, if the provider rests. An end in the far future is from before a clock
-    /// stepped back.
-    #[must_use]
-    pub fn rests(&self, now: Time) -> Option<Time> {
-        (self.rests_until > now && now.until(self.rests_until) <= LONGEST_REST).then_some(self.rests_until)
+    /// Until when no key is used for a model, if it rests: for itself, or because our address is suspected. An end
+    /// in the far future is from before a clock stepped back.
+    pub fn rests(&self, model: &str, now: Time) -> Option<Time> {
+        let running = |until: &Time| *until > now && now.until(*until) <= LONGEST_REST;
+        let own = self.rests.iter().filter(|(name, _)| name == model).map(|(_, until)| *until).find(running);
+        let suspects = self.rests.iter().filter(|(_, until)| is_suspect(*until, now)).count();
+        let acquitted = self.acquitted.is_some_and(|at| at.plus(ACQUITTED) > now && at <= now.plus(ACQUITTED));
+        own.or_else(|| {
+            let ends = self.rests.iter().map(|(_, until)| *until).filter(running);
+            ends.max().filter(|_| suspects >= 2 && !acquitted)
+        })
     }
 
-    /// Notes an unexplained 429. True if it is one of so many that the provider now rests; then
-    /// the keys that got one are returned, for they are not at fault.
-    pub fn unexplained(&mut self, id: KeyId, now: Time) -> Option<Vec<KeyId>> {
-        note(&mut self.unexplained, id, now, EGRESS_WINDOW);
-        let suspect = self.rests_until != Time(0) && self.rests_until.plus(SUSPECT) > now;
-        if self.unexplained.len() < EGRESS_KEYS && !suspect {
+    /// Until when some model or the whole provider rests, for the status.
+    pub fn some_rest(&self, now: Time) -> Option<Time> {
+        self.rests.iter().filter_map(|(model, _)| self.rests(model, now)).max()
+    }
+
+    /// Records an unexplained 429. If it is one of so many that the model now rests, returns the keys that got
+    /// one, because they are not at fault.
+    pub fn unexplained(&mut self, id: KeyId, model: &str, now: Time) -> Option<Vec<KeyId>> {
+        self.unexplained
+            .retain(|(other, name, time)| (*other != id || name != model) && time.plus(EGRESS_WINDOW) > now);
+        self.unexplained.push((id, model.to_owned(), now));
+        let of_model = self.unexplained.iter().filter(|(_, name, _)| name == model).count();
+        let rest = self.rests.iter().find(|(name, _)| name == model).map(|(_, until)| *until);
+        if of_model < EGRESS_KEYS && !rest.is_some_and(|until| is_suspect(until, now)) {
             return None;
         }
-        self.rests_until = self.rests(now).unwrap_or_default().max(now.plus(EGRESS_REST));
-        Some(core::mem::take(&mut self.unexplained).into_iter().map(|(id, _)| id).collect())
+        let until = self.rests(model, now).unwrap_or_default().max(now.plus(EGRESS_REST));
+        self.rests.retain(|(name, _)| name != model);
+        if self.rests.len() >= MAX_RESTS {
+            self.rests.remove(0);
+        }
+        self.rests.push((model.to_owned(), until));
+        let keys = self.unexplained.iter().filter(|(_, name, _)| name == model).map(|(id, ..)| *id).collect();
+        self.unexplained.retain(|(_, name, _)| name != model);
+        Some(keys)
     }
 
     /// Notes a refused credential. False if so many were refused that the keys are not to be blamed.
@@ -164,22 +196,31 @@ impl ProviderState {
         self.refused.len() <= REFUSED_KEYS
     }
 
-    /// A success: what was noted against the provider as a whole is over.
-    pub fn succeeded(&mut self) {
-        self.unexplained.clear();
+    /// A key has served a model: what was recorded against the model and against all keys together is over.
+    pub fn succeeded(&mut self, model: &str, now: Time) {
+        self.unexplained.retain(|(_, name, _)| name != model);
+        self.rests.retain(|(name, until)| name != model && is_suspect(*until, now));
         self.refused.clear();
-        self.rests_until = Time(0);
+        self.acquitted = (!self.rests.is_empty()).then_some(now);
     }
 
-    /// Whether a success would change anything.
-    #[must_use]
-    pub fn is_suspect(&self) -> bool {
-        !self.unexplained.is_empty() || !self.refused.is_empty() || self.rests_until != Time(0)
+    /// Whether a success would change anything that matters.
+    pub fn is_suspect(&self, model: &str, now: Time) -> bool {
+        let of_model = self.unexplained.iter().any(|(_, name, _)| name == model)
+            || self.rests.iter().any(|(name, _)| name == model);
+        // Once every few seconds is often enough for the others.
+        let stale = self.acquitted.is_none_or(|at| at.plus(Span(ACQUITTED.0 / 3)) <= now);
+        of_model || !self.refused.is_empty() || (!self.rests.is_empty() && stale)
     }
 
     fn model(&self, model: &str) -> Option<&Learned> {
         self.models.iter().find(|(name, _)| name == model).map(|(_, learned)| learned)
     }
+}
+
+/// Whether a model that rested until then has to be doubted still.
+fn is_suspect(until: Time, now: Time) -> bool {
+    until.plus(SUSPECT) > now
 }
 
 fn note(list: &mut Vec<(KeyId, Time)>, id: KeyId, now: Time, window: Span) {
@@ -192,35 +233,59 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_unexplained_429s_are_the_address() {
+    fn many_unexplained_429s_are_the_models() {
         let mut state = ProviderState::default();
         let at = |secs: u64| Time::from_secs(1000 + secs);
-        assert_eq!(state.unexplained(KeyId(1), at(0)), None);
-        assert_eq!(state.unexplained(KeyId(1), at(1)), None, "the same key again");
-        assert_eq!(state.unexplained(KeyId(2), at(5)), None);
-        assert_eq!(state.unexplained(KeyId(3), at(6)), None, "the first is too long ago");
-        assert_eq!(state.unexplained(KeyId(4), at(7)), None);
-        state.succeeded();
-        assert_eq!(state.unexplained(KeyId(5), at(7)), None, "a success between");
-        state.unexplained(KeyId(6), at(7));
-        state.unexplained(KeyId(7), at(8));
-        assert_eq!(state.unexplained(KeyId(8), at(8)), Some(vec![KeyId(5), KeyId(6), KeyId(7), KeyId(8)]));
-        assert_eq!(state.rests_until, at(8).plus(EGRESS_REST));
-        assert_eq!(state.unexplained(KeyId(9), at(20)), Some(vec![KeyId(9)]), "still the address");
-        state.succeeded();
-        assert_eq!(state.unexplained(KeyId(9), at(21)), None, "it is over");
+        assert_eq!(state.unexplained(KeyId(1), "m", at(0)), None);
+        assert_eq!(state.unexplained(KeyId(1), "m", at(1)), None, "the same key again");
+        assert_eq!(state.unexplained(KeyId(2), "m", at(5)), None);
+        assert_eq!(state.unexplained(KeyId(3), "m", at(6)), None, "the first is too long ago");
+        assert_eq!(state.unexplained(KeyId(4), "m", at(7)), None);
+        state.succeeded("m", at(7));
+        assert_eq!(state.unexplained(KeyId(5), "m", at(7)), None, "a success between");
+        assert_eq!(state.unexplained(KeyId(9), "n", at(7)), None, "another model");
+        state.unexplained(KeyId(6), "m", at(7));
+        state.unexplained(KeyId(7), "m", at(8));
+        assert_eq!(state.unexplained(KeyId(8), "m", at(8)), Some(vec![KeyId(5), KeyId(6), KeyId(7), KeyId(8)]));
+        assert_eq!(state.rests("m", at(8)), Some(at(8).plus(EGRESS_REST)));
+        assert_eq!(state.rests("n", at(8)), None, "the other model goes on");
+        assert_eq!(state.unexplained(KeyId(9), "m", at(20)), Some(vec![KeyId(9)]), "still the model");
+        state.succeeded("m", at(20));
+        assert_eq!(state.unexplained(KeyId(9), "m", at(21)), None, "it is over");
+    }
+
+    #[test]
+    fn two_models_without_any_success_are_the_address() {
+        let at = |secs: u64| Time::from_secs(1000 + secs);
+        let walls = |state: &mut ProviderState, secs: u64| {
+            for model in ["m", "n"] {
+                (1..=4).for_each(|id| drop(state.unexplained(KeyId(id), model, at(secs))));
+            }
+        };
+        let mut state = ProviderState::default();
+        walls(&mut state, 0);
+        assert_eq!(state.rests("other", at(0)), Some(at(0).plus(EGRESS_REST)));
+        assert_eq!(state.rests("other", at(3)), None, "then the next request shows");
+        assert!(state.is_suspect("other", at(3)));
+        state.succeeded("other", at(3));
+        walls(&mut state, 4);
+        assert_eq!(state.rests("other", at(4)), None, "others are served");
+        assert!(state.rests("m", at(4)).is_some());
+        assert!(!state.is_suspect("other", at(5)), "not each success has to be written down");
+        walls(&mut state, 40);
+        assert!(state.rests("other", at(40)).is_some(), "nothing was served for a while");
     }
 
     #[test]
     fn a_clock_that_stepped_back_rests_nobody() {
         let mut state = ProviderState::default();
         let late = Time::from_secs(10_000);
-        (1..=4).for_each(|id| drop(state.unexplained(KeyId(id), late)));
-        assert_eq!(state.rests(late), Some(late.plus(EGRESS_REST)));
+        (1..=4).for_each(|id| drop(state.unexplained(KeyId(id), "m", late)));
+        assert_eq!(state.rests("m", late), Some(late.plus(EGRESS_REST)));
         let now = Time::from_secs(1000);
-        assert_eq!(state.rests(now), None);
-        assert!(state.unexplained(KeyId(5), now).is_some(), "it is still suspect");
-        assert_eq!(state.rests(now), Some(now.plus(EGRESS_REST)));
+        assert_eq!(state.rests("m", now), None);
+        assert!(state.unexplained(KeyId(5), "m", now).is_some(), "it is still suspect");
+        assert_eq!(state.rests("m", now), Some(now.plus(EGRESS_REST)));
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //!                    └──▶ on trial: one request goes first ──success──▶ ready
 //!                                                          └─429─────▶ cooling
 //! ready ──credit spent──▶ resting (all models) ──▶ on trial ──▶ …
-//! ready ──bad credential──▶ blocked, until D1 or the configuration says otherwise
+//! ready ──bad credential──▶ resting briefly ──refused again, by another client──▶ blocked, until D1 or the
+//!                                                                                  configuration says otherwise
 //! ```
 //!
 //! A record exists only for a key about which there is something to know. All methods are pure:
@@ -31,6 +32,8 @@ pub struct Record {
     pub blocked: Option<Block>,
     /// The key rests for all models.
     pub resting: Option<Pause>,
+    /// Its credential was refused, which is not confirmed yet.
+    pub refusal: Option<Refusal>,
     /// The models about which there is something to know.
     pub models: Vec<ModelState>,
     /// The last answer that said something against the key, for people; no decision depends on it.
@@ -56,6 +59,17 @@ pub struct Block {
     pub sync: Sync,
 }
 
+/// A refused credential that waits for another request to confirm it: one request alone may have caused it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// When it was learned last.
+    pub at: Time,
+    /// The AUTH_KEY definition whose request saw it first.
+    pub client: usize,
+    /// How often in a row.
+    pub times: u32,
+}
+
 /// What is known of a key for one model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelState {
@@ -67,6 +81,8 @@ pub struct ModelState {
     pub last_429: Time,
     /// The daily quota that a short delay was believed for once.
     pub quota: Option<u32>,
+    /// How often in a row the key was refused for this model while others served it.
+    pub refusals: u32,
     /// The cooling, also for some time after its end.
     pub cooling: Option<Pause>,
 }
@@ -248,6 +264,7 @@ impl Record {
     /// an attempt that began before says nothing.
     pub fn succeeded(&mut self, model: &str, leased: Time) {
         self.resting = self.resting.filter(|rest| rest.from > leased);
+        self.refusal = self.refusal.filter(|refusal| refusal.at > leased);
         self.models.retain(|state| {
             let newer = state.last_429 > leased || state.cooling.is_some_and(|cooling| cooling.from > leased);
             state.model != model || newer
@@ -274,6 +291,9 @@ impl Record {
         });
         if self.resting.is_some_and(|rest| over(rest.until)) {
             self.resting = None;
+        }
+        if self.refusal.is_some_and(|refusal| over(refusal.at)) {
+            self.refusal = None;
         }
         if self.last.as_ref().is_some_and(|note| over(note.at)) {
             self.last = None;

@@ -19,7 +19,7 @@ pub fn of(id: KeyId) -> usize {
 /// The page's name in shared data.
 #[must_use]
 pub fn name(page: usize) -> String {
-    format!("one-balance/1/records/{page}")
+    format!("one-balance/2/records/{page}")
 }
 
 /// Reads a page.
