@@ -51,7 +51,7 @@ HINTS = {
     "not_configured": "the filter has no valid configuration; see Envoy's log",
     "envoy_error": "Envoy could not serve it; the access log's `flags` say why",
 }
-"""By the answer's `code`; see the README's table of what happens."""
+"""By the answer's `code`; docs/behaviour.md has them all."""
 ELSEWHERE = "something before Envoy sends elsewhere; is URL right (https://, the deployment's root)?"
 STATUS_HINTS = {
     301: ELSEWHERE,

@@ -21,7 +21,16 @@ import oci
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "target" / "one_balance.wasm"
-SHIPPED = ["LICENSE", "README.md", "CHANGELOG.md", "docs", "envoy"]
+SHIPPED = [
+    "LICENSE",
+    "README.md",
+    "README.zh.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs",
+    "envoy",
+]
 """Whatever git knows below these."""
 
 

@@ -180,7 +180,7 @@ def test_a_listener_update_keeps_what_is_known(start, simulator, model, tmp_path
 
     balancer = start(env={"PROVIDER_KEYS": None}, edit=by_file)
     serving = lambda: {balancer.client.chat(f"openai/{model}") and simulator.requests[-1].key.label for _ in range(6)}  # noqa: E731
-    # Here the keys are in the plugin configuration, which /config_dump shows, as the README says.
+    # Here the keys are in the plugin configuration, which /config_dump shows, as docs/configuration.md says.
     balancer.secrets -= {key.secret for key in simulator.keys}
     assert serving() == {"stays", "leaves"}
     assert any(request.key is dead for request in simulator.requests)
