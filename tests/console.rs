@@ -158,11 +158,7 @@ fn what_it_shows() {
     world.attempt(&mut sent).unwrap();
     world.answer(&mut sent, 401, &[], r#"{"error":{"code":"account_deactivated"}}"#);
     world.attempt(&mut sent).unwrap();
-    // Two models without credit are the key's matter.
-    for _ in ["m", "n"] {
-        world.answer(&mut sent, 429, &[], r#"{"error":{"code":"insufficient_quota"}}"#);
-        sent.exchange.outgoing.model = "n".to_owned();
-    }
+    world.answer(&mut sent, 401, &[], r#"{"error":{"code":"invalid_api_key"}}"#);
     let shown = show(&mut world, 1, "provider=openai");
     assert_eq!(
         shown["providers"],
@@ -187,9 +183,9 @@ fn what_it_shows() {
     );
     let states: Vec<_> = list.iter().map(|key| key["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["cooling", "blocked", "resting", "ready"]);
-    assert_eq!(list[2]["resting"]["reason"], "credit");
+    assert_eq!(list[2]["resting"]["reason"], "forbidden");
     for (query, expected) in [
-        ("sort=cooling", &["resting", "cooling", "blocked", "ready"][..]),
+        ("sort=cooling", &["cooling", "resting", "blocked", "ready"][..]),
         ("state=blocked", &["blocked"]),
         ("search=SK-0", &["cooling"]),
         ("search=IJK1", &["cooling"]),

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | success | what was held against it is over; keys that this request was refused by are blamed | delivered |
 //! | daily or monthly quota, none in the tier | cools until the reset, or a day | next key |
-//! | credit spent | cools for the model a day; a second model: rests for all | next key |
+//! | credit spent | cools for the model a day, then one request tries | next key |
 //! | rate limit, end stated | cools until then | next key; tokens: three keys at most |
 //! | 429 that says nothing | cools 65 s, then one request tries; the 2nd in a row until the daily reset | next key |
 //! | many keys with such 429s for one model at once | none is blamed, the model rests | stops |
@@ -22,7 +22,7 @@
 //!
 //! Any answer may be the doing of the request that it answers, so what one request can hold against keys is
 //! bounded, here and in one place: where the provider has not stated the end, at most [`MAX_GUESSES`] keys are
-//! held by one request, each for its model only, but for refused credentials and a second model without credit.
+//! held by one request, each for its model only, except for refused credentials.
 //! A key is blocked only when two requests have seen it refused with no success between (of two clients, where
 //! there are several), or when the answer says something that no request can cause.
 
@@ -35,7 +35,7 @@ use crate::observe::key_log::KeyLog;
 use crate::observe::metrics::{Counter, Counters, NO_ANSWER};
 use crate::pool::Pool;
 use crate::pool::providers::{EGRESS_REST, ProviderState};
-use crate::pool::record::{Block, ModelState, Note, Pause, Reason, Record, Refusal, Sync, Trial};
+use crate::pool::record::{Block, Note, Pause, Reason, Record, Refusal, Sync, Trial};
 use crate::provider::Api;
 use crate::quota::{Dimension, UNLIMITED};
 use crate::request::forward::Outgoing;
@@ -178,16 +178,16 @@ impl Lesson<'_> {
     fn success(&mut self, verdict: &Verdict, exhausted: Option<Exhausted>) {
         let Outgoing { upstream, model, .. } = self.outgoing;
         let Leased { lease, at } = self.leased;
-        let (slug, now) = (&upstream.slug, self.host.now());
+        let slug = &upstream.slug;
         let known =
             |record: &Record| record.resting.is_some() || record.refusal.is_some() || record.model(model).is_some();
         if self.pool.record(lease.id).is_some_and(known) {
             self.pool.change(lease.id, |record| record.succeeded(model, at));
         }
-        let doubted = |state: &ProviderState| state.is_suspect(model, now) || state.denials.concerns(model, lease.id);
+        let doubted = |state: &ProviderState| state.is_suspect(model) || state.denials.concerns(model, lease.id);
         if self.pool.provider(slug).is_some_and(doubted) {
             self.pool.change_provider(slug, |state| {
-                state.succeeded(model, now);
+                state.succeeded(model);
                 state.denials.served(model, lease.id, at);
             });
         }
@@ -234,7 +234,8 @@ impl Lesson<'_> {
             }
             Period::Credit => {
                 let until = quota.until.unwrap_or_else(|| now.plus(self.policy.credit_rest));
-                self.credit(until, evidence);
+                // For this model only: OpenRouter's free models are served without credit, for example.
+                self.cool(Reason::Credit, until, Trial::Needed, evidence);
             }
         }
         NextStep::TryNext
@@ -305,22 +306,6 @@ impl Lesson<'_> {
             format_args!("{slug}: {count} keys got an unexplained 429 for {model} at once; it is not the keys, so the model rests"),
         );
         true
-    }
-
-    /// Without credit for one model a key may serve others: OpenRouter's free ones, for example. Two models are
-    /// the key's matter.
-    fn credit(&mut self, until: Time, evidence: &Evidence) {
-        let (now, model) = (self.host.now(), &self.outgoing.model);
-        let spent = |state: &ModelState| {
-            let cooling = state.cooling.filter(|cooling| cooling.reason == Reason::Credit && cooling.until > now);
-            state.model != *model && cooling.is_some()
-        };
-        let repeated = self.pool.record(self.leased.lease.id).is_some_and(|record| record.models.iter().any(spent));
-        if repeated {
-            self.rest(Reason::Credit, until, evidence);
-        } else {
-            self.cool(Reason::Credit, until, Trial::Needed, evidence);
-        }
     }
 
     fn credential(&mut self, conclusive: bool, evidence: &Evidence) -> NextStep {

@@ -18,7 +18,9 @@ pub const NAME: &str = "one-balance/2/providers";
 const MAX_MODELS: usize = 128;
 /// If this many keys get an unexplained 429 for one model within [`EGRESS_WINDOW`] and none succeeds between,
 /// the keys are not at fault: nobody has quota for the model, or the provider limits our address. With good keys
-/// in the pool, round robin brings a success between.
+/// in the pool, round robin brings a success between. Only the model rests, although our address may be limited
+/// for all of them: each model finds that out at the price of four answers, and a client of models that nobody
+/// has quota for cannot stop the others.
 const EGRESS_KEYS: usize = 4;
 const EGRESS_WINDOW: Span = Span::secs(5);
 /// How long the model rests then. Only the next request can show whether it is over, so the rest is short, and
@@ -28,10 +30,6 @@ pub const EGRESS_REST: Span = Span::secs(2);
 const LONGEST_REST: Span = Span::secs(10);
 /// How long a model stays suspect without a success.
 const SUSPECT: Span = Span::secs(120);
-/// Our address is suspected, and the whole provider rests, when two models are suspect and no key has served
-/// anything for this long. One client of models that nobody has quota for cannot bring that about while others
-/// are served.
-const ACQUITTED: Span = Span::secs(30);
 /// The most models that rest at a time; the one that began first makes room.
 const MAX_RESTS: usize = 32;
 /// More refused keys than this within a minute, without a success between: the provider's login is
@@ -49,8 +47,6 @@ pub struct ProviderState {
     rests: Vec<(String, Time)>,
     /// Keys with an unexplained 429 for a model, since the model's last success.
     unexplained: Vec<(KeyId, String, Time)>,
-    /// The newest success while something was suspect, if there was one.
-    acquitted: Option<Time>,
     /// Refusals that may be the request's doing.
     pub denials: Denials,
     /// Keys whose credential was refused, since the last success.
@@ -150,20 +146,14 @@ impl ProviderState {
         }
     }
 
-    /// Until when no key is used for a model, if it rests: for itself, or because our address is suspected. An end
-    /// in the far future is from before a clock stepped back.
+    /// Until when no key is used for a model, if it rests. An end in the far future is from before a clock stepped
+    /// back.
     pub fn rests(&self, model: &str, now: Time) -> Option<Time> {
-        let running = |until: &Time| *until > now && now.until(*until) <= LONGEST_REST;
-        let own = self.rests.iter().filter(|(name, _)| name == model).map(|(_, until)| *until).find(running);
-        let suspects = self.rests.iter().filter(|(_, until)| is_suspect(*until, now)).count();
-        let acquitted = self.acquitted.is_some_and(|at| at.plus(ACQUITTED) > now && at <= now.plus(ACQUITTED));
-        own.or_else(|| {
-            let ends = self.rests.iter().map(|(_, until)| *until).filter(running);
-            ends.max().filter(|_| suspects >= 2 && !acquitted)
-        })
+        let until = self.rests.iter().find(|(name, _)| name == model).map(|(_, until)| *until);
+        until.filter(|until| *until > now && now.until(*until) <= LONGEST_REST)
     }
 
-    /// Until when some model or the whole provider rests, for the status.
+    /// Until when some model rests, for the status.
     pub fn some_rest(&self, now: Time) -> Option<Time> {
         self.rests.iter().filter_map(|(model, _)| self.rests(model, now)).max()
     }
@@ -197,20 +187,17 @@ impl ProviderState {
     }
 
     /// A key has served a model: what was recorded against the model and against all keys together is over.
-    pub fn succeeded(&mut self, model: &str, now: Time) {
+    pub fn succeeded(&mut self, model: &str) {
         self.unexplained.retain(|(_, name, _)| name != model);
-        self.rests.retain(|(name, until)| name != model && is_suspect(*until, now));
+        self.rests.retain(|(name, _)| name != model);
         self.refused.clear();
-        self.acquitted = (!self.rests.is_empty()).then_some(now);
     }
 
-    /// Whether a success would change anything that matters.
-    pub fn is_suspect(&self, model: &str, now: Time) -> bool {
-        let of_model = self.unexplained.iter().any(|(_, name, _)| name == model)
-            || self.rests.iter().any(|(name, _)| name == model);
-        // Once every few seconds is often enough for the others.
-        let stale = self.acquitted.is_none_or(|at| at.plus(Span(ACQUITTED.0 / 3)) <= now);
-        of_model || !self.refused.is_empty() || (!self.rests.is_empty() && stale)
+    /// Whether a success would change anything.
+    pub fn is_suspect(&self, model: &str) -> bool {
+        !self.refused.is_empty()
+            || self.unexplained.iter().any(|(_, name, _)| name == model)
+            || self.rests.iter().any(|(name, _)| name == model)
     }
 
     fn model(&self, model: &str) -> Option<&Learned> {
@@ -241,7 +228,7 @@ mod tests {
         assert_eq!(state.unexplained(KeyId(2), "m", at(5)), None);
         assert_eq!(state.unexplained(KeyId(3), "m", at(6)), None, "the first is too long ago");
         assert_eq!(state.unexplained(KeyId(4), "m", at(7)), None);
-        state.succeeded("m", at(7));
+        state.succeeded("m");
         assert_eq!(state.unexplained(KeyId(5), "m", at(7)), None, "a success between");
         assert_eq!(state.unexplained(KeyId(9), "n", at(7)), None, "another model");
         state.unexplained(KeyId(6), "m", at(7));
@@ -250,30 +237,8 @@ mod tests {
         assert_eq!(state.rests("m", at(8)), Some(at(8).plus(EGRESS_REST)));
         assert_eq!(state.rests("n", at(8)), None, "the other model goes on");
         assert_eq!(state.unexplained(KeyId(9), "m", at(20)), Some(vec![KeyId(9)]), "still the model");
-        state.succeeded("m", at(20));
+        state.succeeded("m");
         assert_eq!(state.unexplained(KeyId(9), "m", at(21)), None, "it is over");
-    }
-
-    #[test]
-    fn two_models_without_any_success_are_the_address() {
-        let at = |secs: u64| Time::from_secs(1000 + secs);
-        let walls = |state: &mut ProviderState, secs: u64| {
-            for model in ["m", "n"] {
-                (1..=4).for_each(|id| drop(state.unexplained(KeyId(id), model, at(secs))));
-            }
-        };
-        let mut state = ProviderState::default();
-        walls(&mut state, 0);
-        assert_eq!(state.rests("other", at(0)), Some(at(0).plus(EGRESS_REST)));
-        assert_eq!(state.rests("other", at(3)), None, "then the next request shows");
-        assert!(state.is_suspect("other", at(3)));
-        state.succeeded("other", at(3));
-        walls(&mut state, 4);
-        assert_eq!(state.rests("other", at(4)), None, "others are served");
-        assert!(state.rests("m", at(4)).is_some());
-        assert!(!state.is_suspect("other", at(5)), "not each success has to be written down");
-        walls(&mut state, 40);
-        assert!(state.rests("other", at(40)).is_some(), "nothing was served for a while");
     }
 
     #[test]
