@@ -9,6 +9,7 @@ use one_balance::pool::KeyId;
 use one_balance::testing::{self, Sent, World};
 use one_balance::time::{Span, Time};
 
+use crate::hostile::Hostile;
 use crate::one_balance_worker::ActiveKeys;
 use crate::provider::Answer;
 
@@ -20,6 +21,8 @@ const ATTEMPTS: usize = 11;
 pub struct Request {
     pub arrived: Time,
     pub model: &'static str,
+    /// What is wrong with the request itself, if anything is.
+    pub hostile: Option<Hostile>,
     pub tried: Vec<usize>,
     /// What the request takes.
     pub tokens: u64,
@@ -29,8 +32,8 @@ pub struct Request {
 }
 
 impl Request {
-    pub fn new(arrived: Time, model: &'static str, tokens: u64) -> Self {
-        Request { arrived, model, tokens, ..Request::default() }
+    pub fn new(arrived: Time, model: &'static str, hostile: Option<Hostile>, tokens: u64) -> Self {
+        Request { arrived, model, hostile, tokens, ..Request::default() }
     }
 }
 

@@ -7,6 +7,7 @@ use one_balance::quota::Minute;
 use one_balance::time::{DailyReset, MINUTE, Span, Time};
 use serde_json::json;
 
+use crate::hostile::Hostile;
 use crate::policy::Request;
 
 /// How a provider words its answers.
@@ -143,7 +144,11 @@ impl Provider {
         let (style, minute, day) = (self.style, self.minute, self.day);
         let key = &mut self.keys[key];
         if !key.valid {
-            return refused(style);
+            let refused = refused(style);
+            return if request.hostile == Some(Hostile::Head) { refused.without_body() } else { refused };
+        }
+        if let Some(hostile) = request.hostile {
+            return hostile.answer();
         }
         let usage = key.models.entry(request.model).or_default();
         match usage.full(key.limits, minute, request.tokens, now) {
@@ -168,7 +173,13 @@ impl Provider {
     }
 }
 
-fn answer(status: u16, headers: &[(&str, String)], body: serde_json::Value) -> Answer {
+impl Answer {
+    pub fn without_body(self) -> Self {
+        Answer { body: Vec::new(), ..self }
+    }
+}
+
+pub fn answer(status: u16, headers: &[(&str, String)], body: serde_json::Value) -> Answer {
     let number = status.to_string();
     let fixed = [("content-type", "application/json"), (":status", &number)];
     let own = headers.iter().map(|(name, value)| (*name, value.as_str()));

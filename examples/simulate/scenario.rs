@@ -4,6 +4,7 @@ use fastrand::Rng;
 use one_balance::quota::Minute;
 use one_balance::time::{DAY, DailyReset, MINUTE, Span, Time};
 
+use crate::hostile::Hostile;
 use crate::policy::Request;
 use crate::provider::{Key, Limits, Provider, Style, UNLIMITED};
 
@@ -20,6 +21,8 @@ pub struct Scenario {
     pub tokens: u64,
     /// The models that the innocent use, all as often.
     pub models: &'static [&'static str],
+    /// What can be wrong with a request. One in twenty is hostile, unless this is empty.
+    pub hostile: &'static [Hostile],
     pub outage: Option<(Time, Time)>,
     pub egress: Option<(Time, Time)>,
     /// Whether answers state all quotas. If not, nobody can know what was there.
@@ -108,7 +111,10 @@ impl Scenario {
             [model] => model,
             models => models[rng.usize(..models.len())],
         };
-        Request::new(now, model, tokens)
+        let hostile =
+            if self.hostile.is_empty() || rng.u8(..20) > 0 { None } else { rng.choice(self.hostile).copied() };
+        let model = hostile.and_then(Hostile::model).unwrap_or(model);
+        Request::new(now, model, hostile, tokens)
     }
 
     /// How many of a part's requests the quotas allow. Days and calendar minutes are counted one by
@@ -164,6 +170,7 @@ pub fn all() -> Vec<Scenario> {
         keys: keys(20, 2, FREE),
         tokens: 0,
         models: &["gemini-2.0-flash"],
+        hostile: &[],
         outage: None,
         egress: None,
         is_stated: true,
@@ -250,6 +257,20 @@ pub fn all() -> Vec<Scenario> {
             keys: keys(1000, 10, FREE),
             per_second: 375.0,
             length: minutes(3),
+            ..base()
+        },
+        Scenario {
+            name: "5 % hostile requests, Gemini",
+            models: &["gemini-2.0-flash", "gemini-2.5-flash", "gemini-2.5-flash-lite"],
+            hostile: Hostile::GEMINI,
+            ..base()
+        },
+        Scenario {
+            name: "5 % hostile requests, OpenRouter",
+            slug: "openrouter",
+            style: Style::Bare,
+            models: &["deepseek/deepseek-r1:free", "qwen/qwen3-coder:free", "z-ai/glm-4.5-air:free"],
+            hostile: Hostile::OPENROUTER,
             ..base()
         },
     ]
