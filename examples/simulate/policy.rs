@@ -1,4 +1,4 @@
-//! The policies that are compared: the pool's real code, one-balance's policy, and no memory at all.
+//! What a policy is, and two of those that are compared: the pool's real code, and no memory at all.
 
 use std::collections::HashMap;
 
@@ -7,27 +7,33 @@ use one_balance::answer::stream::Usage;
 use one_balance::balancer::Next;
 use one_balance::pool::KeyId;
 use one_balance::testing::{self, Sent, World};
-use one_balance::time::{DailyReset, Span, Time};
+use one_balance::time::{Span, Time};
 
+use crate::hostile::Hostile;
+use crate::one_balance_worker::ActiveKeys;
 use crate::provider::Answer;
 
 /// The most attempts of a request.
 const ATTEMPTS: usize = 11;
-pub const MODEL: &str = "gemini-2.0-flash";
 
 /// One request on its way.
 #[derive(Default)]
 pub struct Request {
+    pub arrived: Time,
+    pub model: &'static str,
+    /// What is wrong with the request itself, if anything is.
+    pub hostile: Option<Hostile>,
     pub tried: Vec<usize>,
     /// What the request takes.
     pub tokens: u64,
-    last_resort: bool,
+    /// The array of keys from which the Worker serves this request.
+    pub active_keys: Option<ActiveKeys>,
     sent: Option<Sent>,
 }
 
 impl Request {
-    pub fn new(tokens: u64) -> Self {
-        Request { tokens, ..Request::default() }
+    pub fn new(arrived: Time, model: &'static str, hostile: Option<Hostile>, tokens: u64) -> Self {
+        Request { arrived, model, hostile, tokens, ..Request::default() }
     }
 }
 
@@ -42,6 +48,11 @@ pub trait Policy {
     /// The key of the next attempt; `None`: the client gets an error without one.
     fn pick(&mut self, request: &mut Request, now: Time) -> Option<usize>;
     fn learn(&mut self, request: &mut Request, answer: &Answer, now: Time) -> Step;
+
+    /// The pause before a request's next attempt. The default is that of Envoy's router.
+    fn backoff(&self, attempts: usize) -> Span {
+        Span((1 << attempts.min(9)) - 1)
+    }
 }
 
 /// The pool's real code, in some workers on one shared memory.
@@ -76,7 +87,7 @@ impl Policy for Pool {
         self.begin(now);
         if request.tried.is_empty() {
             let worker = self.rng.usize(..self.world.workers.len());
-            let mut outgoing = self.world.outgoing(&self.slug, MODEL);
+            let mut outgoing = self.world.outgoing(&self.slug, request.model);
             // What a body's length says about its tokens: 20 % off in either direction.
             outgoing.tokens = request.tokens * self.rng.u64(80..=120) / 100;
             request.sent = Some(self.world.admit(worker, outgoing).ok()?);
@@ -99,68 +110,6 @@ impl Policy for Pool {
             _ => Step::Failed,
         }
     }
-}
-
-/// What the Worker does: a random key that is not cooling; a 429 cools for 65 s, or for what Google
-/// states and 2 s; the second 429 in a row cools until midnight, and no success resets the count; a
-/// bad key is blocked. A request tries no key twice. When all are cooling, the one that recovers
-/// first is tried, once.
-pub struct OneBalance {
-    cooling: Vec<Time>,
-    limited: Vec<u32>,
-    blocked: Vec<bool>,
-    day: DailyReset,
-    rng: Rng,
-}
-
-impl OneBalance {
-    pub fn new(keys: usize, day: DailyReset, seed: u64) -> Self {
-        OneBalance {
-            cooling: vec![Time(0); keys],
-            limited: vec![0; keys],
-            blocked: vec![false; keys],
-            day,
-            rng: Rng::with_seed(seed),
-        }
-    }
-}
-
-impl Policy for OneBalance {
-    fn pick(&mut self, request: &mut Request, now: Time) -> Option<usize> {
-        let usable = |key: &usize| !self.blocked[*key] && !request.tried.contains(key);
-        let ready: Vec<usize> =
-            (0..self.cooling.len()).filter(usable).filter(|key| self.cooling[*key] <= now).collect();
-        let earliest = || (0..self.cooling.len()).filter(usable).min_by_key(|key| self.cooling[*key]);
-        if request.tried.len() >= ATTEMPTS || request.last_resort {
-            return None;
-        }
-        request.last_resort = ready.is_empty();
-        self.rng.choice(ready).or_else(earliest)
-    }
-
-    fn learn(&mut self, request: &mut Request, answer: &Answer, now: Time) -> Step {
-        let Some(&key) = request.tried.last() else { return Step::Failed };
-        match answer.status {
-            200 => return Step::Served,
-            400 | 401 | 403 => self.blocked[key] = true,
-            429 => {
-                self.limited[key] += 1;
-                let stated = retry_delay(&answer.body).map(|delay| now.plus(delay).plus(Span::secs(2)));
-                self.cooling[key] = match self.limited[key] {
-                    1 => stated.unwrap_or(now.plus(Span::secs(65))),
-                    _ => self.day.next(now),
-                };
-            }
-            _ => {}
-        }
-        if request.tried.len() < ATTEMPTS { Step::Retry } else { Step::Failed }
-    }
-}
-
-fn retry_delay(body: &[u8]) -> Option<Span> {
-    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let delay = body["error"]["details"].as_array()?.iter().find_map(|detail| detail["retryDelay"].as_str())?;
-    Some(Span::secs(delay.trim_end_matches('s').parse().ok()?))
 }
 
 /// Keys in turn, and the next one after a failure; nothing is remembered.

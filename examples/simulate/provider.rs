@@ -1,11 +1,14 @@
 //! A provider that keeps to its quotas: what a key is worth, and what the answers say of it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use one_balance::http::headers::Headers;
 use one_balance::quota::Minute;
 use one_balance::time::{DailyReset, MINUTE, Span, Time};
 use serde_json::json;
+
+use crate::hostile::Hostile;
+use crate::policy::Request;
 
 /// How a provider words its answers.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -18,7 +21,7 @@ pub enum Style {
     Bare,
 }
 
-/// What a key may do for the one model.
+/// What a key may do for each model.
 #[derive(Clone, Copy)]
 pub struct Limits {
     pub rpm: u64,
@@ -31,6 +34,12 @@ pub const UNLIMITED: u64 = u64::MAX;
 pub struct Key {
     pub valid: bool,
     pub limits: Limits,
+    models: HashMap<&'static str, Usage>,
+}
+
+/// What a key has served of one model.
+#[derive(Default)]
+struct Usage {
     used: VecDeque<(Time, u64)>,
     day_ends: Time,
     today: u64,
@@ -64,20 +73,22 @@ enum Full {
 
 impl Key {
     pub fn new(valid: bool, limits: Limits) -> Self {
-        Key { valid, limits, used: VecDeque::new(), day_ends: Time(0), today: 0, said_full: Time(0) }
+        Key { valid, limits, models: HashMap::new() }
     }
+}
 
-    fn full(&self, minute: Minute, tokens: u64, now: Time) -> Option<Full> {
-        if now < self.day_ends && self.today >= self.limits.rpd {
+impl Usage {
+    fn full(&self, limits: Limits, minute: Minute, tokens: u64, now: Time) -> Option<Full> {
+        if now < self.day_ends && self.today >= limits.rpd {
             return Some(Full::Day);
         }
         let live = || self.used.iter().filter(|(at, _)| *at <= now && leaves(minute, *at) > now);
         let first = live().next().map_or(now, |(at, _)| leaves(minute, *at));
-        if live().count() as u64 >= self.limits.rpm {
+        if live().count() as u64 >= limits.rpm {
             return Some(Full::Minute(first));
         }
         let sum: u64 = live().map(|(_, tokens)| tokens).sum();
-        (sum > 0 && sum.saturating_add(tokens) > self.limits.tpm).then_some(Full::Tokens(first))
+        (sum > 0 && sum.saturating_add(tokens) > limits.tpm).then_some(Full::Tokens(first))
     }
 
     fn serve(&mut self, day: DailyReset, tokens: u64, now: Time) {
@@ -107,14 +118,19 @@ fn within(times: &[(Time, Time)], now: Time) -> bool {
 impl Provider {
     /// Whether some key would have served a request all the time from `before` to `now`, and had not
     /// said itself that it is full.
-    pub fn had_room(&self, tokens: u64, before: Time, now: Time) -> bool {
+    pub fn had_room(&self, model: &str, tokens: u64, before: Time, now: Time) -> bool {
         let closed = |time| within(&self.outages, time) || within(&self.egress, time);
         let times = || (before.0..=now.0).step_by(50).map(Time);
-        let room = |key: &Key| times().all(|time| key.full(self.minute, tokens, time).is_none());
-        !times().any(closed) && self.keys.iter().any(|key| key.valid && key.said_full <= before && room(key))
+        let room = |key: &Key| {
+            key.models.get(model).is_none_or(|usage| {
+                let is_full = |time| usage.full(key.limits, self.minute, tokens, time).is_some();
+                usage.said_full <= before && !times().any(is_full)
+            })
+        };
+        !times().any(closed) && self.keys.iter().any(|key| key.valid && room(key))
     }
 
-    pub fn answer(&mut self, key: usize, tokens: u64, now: Time) -> Answer {
+    pub fn answer(&mut self, key: usize, request: &Request, now: Time) -> Answer {
         if within(&self.outages, now) {
             return answer(503, &[], json!({"error": {"message": "The server is overloaded or not ready yet."}}));
         }
@@ -128,23 +144,28 @@ impl Provider {
         let (style, minute, day) = (self.style, self.minute, self.day);
         let key = &mut self.keys[key];
         if !key.valid {
-            return refused(style);
+            let refused = refused(style);
+            return if request.hostile == Some(Hostile::Head) { refused.without_body() } else { refused };
         }
-        match key.full(minute, tokens, now) {
+        if let Some(hostile) = request.hostile {
+            return hostile.answer();
+        }
+        let usage = key.models.entry(request.model).or_default();
+        match usage.full(key.limits, minute, request.tokens, now) {
             None => {
-                key.serve(day, tokens, now);
+                usage.serve(day, request.tokens, now);
                 let left = key
                     .limits
                     .rpm
-                    .saturating_sub(key.used.iter().filter(|(at, _)| leaves(minute, *at) > now).count() as u64);
-                let first = key.used.iter().map(|(at, _)| leaves(minute, *at)).find(|end| *end > now);
+                    .saturating_sub(usage.used.iter().filter(|(at, _)| leaves(minute, *at) > now).count() as u64);
+                let first = usage.used.iter().map(|(at, _)| leaves(minute, *at)).find(|end| *end > now);
                 let reset = first.map_or(MINUTE, |end| now.until(end));
                 served(style, key.limits, left, reset)
             }
             Some(full) => {
-                key.said_full = match full {
+                usage.said_full = match full {
                     Full::Minute(end) | Full::Tokens(end) => end,
-                    Full::Day => key.day_ends,
+                    Full::Day => usage.day_ends,
                 };
                 limited(style, key.limits, full, now)
             }
@@ -152,7 +173,13 @@ impl Provider {
     }
 }
 
-fn answer(status: u16, headers: &[(&str, String)], body: serde_json::Value) -> Answer {
+impl Answer {
+    pub fn without_body(self) -> Self {
+        Answer { body: Vec::new(), ..self }
+    }
+}
+
+pub fn answer(status: u16, headers: &[(&str, String)], body: serde_json::Value) -> Answer {
     let number = status.to_string();
     let fixed = [("content-type", "application/json"), (":status", &number)];
     let own = headers.iter().map(|(name, value)| (*name, value.as_str()));
