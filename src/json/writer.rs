@@ -1,7 +1,8 @@
-//! Writes JSON down as it is said, without a tree of values first.
+//! Writes JSON piece by piece, without building a tree of values first.
 //!
-//! Commas come by themselves: between two values there is one exactly if the last byte neither opens
-//! a bracket nor ends a name, because no value ends in such a byte.
+//! Objects and arrays are written by closures, so that none can be left open. Commas need no state: a
+//! value is preceded by one exactly if the last byte neither opens a bracket nor ends a name, because no
+//! value ends in such a byte.
 
 use super::document::Node;
 use super::text::{Text, escape};
@@ -11,10 +12,6 @@ use super::text::{Text, escape};
 pub struct Writer {
     out: String,
 }
-
-/// Where a field begins.
-#[derive(Debug)]
-pub struct Begin(usize);
 
 /// What can be written as a value.
 pub trait ToJson {
@@ -35,34 +32,24 @@ impl Writer {
         self.out
     }
 
-    /// Appends text that is no value by itself, such as what frames a document.
+    /// Appends text as it is: a value that is JSON already, or what frames a document.
     pub fn raw(&mut self, text: &str) {
         self.out.push_str(text);
     }
 
-    /// Begins an object.
-    pub fn object(&mut self) {
+    /// Writes an object whose fields `write` adds.
+    pub fn object<R>(&mut self, write: impl FnOnce(&mut Self) -> R) -> R {
         self.separate();
-        self.out.push('{');
+        self.enclose('{', write, '}')
     }
 
-    /// Ends the innermost object.
-    pub fn end_object(&mut self) {
-        self.out.push('}');
-    }
-
-    /// Begins an array.
-    pub fn array(&mut self) {
+    /// Writes an array whose values `write` adds.
+    pub fn array<R>(&mut self, write: impl FnOnce(&mut Self) -> R) -> R {
         self.separate();
-        self.out.push('[');
+        self.enclose('[', write, ']')
     }
 
-    /// Ends the innermost array.
-    pub fn end_array(&mut self) {
-        self.out.push(']');
-    }
-
-    /// Names the field whose value is written next. The name has nothing to escape.
+    /// Names the field whose value is written next. The name must not need escapes.
     pub fn name(&mut self, name: &str) {
         self.separate();
         self.out.push('"');
@@ -70,22 +57,30 @@ impl Writer {
         self.out.push_str("\":");
     }
 
-    /// Begins a field that is an object, which stays only if it gets fields; for [`Self::end_unless_empty`].
-    #[must_use]
-    pub fn begin_field(&mut self, name: &str) -> Begin {
-        let begin = Begin(self.out.len());
+    /// Writes a field that is an object.
+    pub fn object_field<R>(&mut self, name: &str, write: impl FnOnce(&mut Self) -> R) -> R {
         self.name(name);
-        self.object();
-        begin
+        self.enclose('{', write, '}')
     }
 
-    /// Ends the innermost object, or takes it back with its name if there is nothing in it.
-    pub fn end_unless_empty(&mut self, begin: Begin) {
+    /// Writes a field that is an array.
+    pub fn array_field<R>(&mut self, name: &str, write: impl FnOnce(&mut Self) -> R) -> R {
+        self.name(name);
+        self.enclose('[', write, ']')
+    }
+
+    /// Writes a field that is an object, or nothing at all if `write` adds no fields.
+    pub fn object_field_unless_empty<R>(&mut self, name: &str, write: impl FnOnce(&mut Self) -> R) -> R {
+        let start = self.out.len();
+        self.name(name);
+        self.out.push('{');
+        let written = write(self);
         if self.out.ends_with('{') {
-            self.out.truncate(begin.0);
+            self.out.truncate(start);
         } else {
-            self.end_object();
+            self.out.push('}');
         }
+        written
     }
 
     /// Writes a value.
@@ -100,11 +95,18 @@ impl Writer {
         value.append_to(&mut self.out);
     }
 
-    /// Writes a field, if it has a value.
+    /// Writes a field if it has a value.
     pub fn field_if(&mut self, name: &str, value: Option<impl ToJson>) {
         if let Some(value) = value {
             self.field(name, value);
         }
+    }
+
+    fn enclose<R>(&mut self, open: char, write: impl FnOnce(&mut Self) -> R, close: char) -> R {
+        self.out.push(open);
+        let written = write(self);
+        self.out.push(close);
+        written
     }
 
     fn separate(&mut self) {
@@ -198,19 +200,13 @@ mod tests {
     /// Any value, written call by call.
     fn write(value: &Value, writer: &mut Writer) {
         match value {
-            Value::Array(values) => {
-                writer.array();
-                values.iter().for_each(|value| write(value, writer));
-                writer.end_array();
-            }
-            Value::Object(fields) => {
-                writer.object();
+            Value::Array(values) => writer.array(|out| values.iter().for_each(|value| write(value, out))),
+            Value::Object(fields) => writer.object(|out| {
                 for (name, value) in fields {
-                    writer.name(Text::of(name.as_str()).as_escaped());
-                    write(value, writer);
+                    out.name(Text::of(name.as_str()).as_escaped());
+                    write(value, out);
                 }
-                writer.end_object();
-            }
+            }),
             Value::String(text) => writer.value(text.as_str()),
             Value::Bool(flag) => writer.value(*flag),
             Value::Number(number) => writer.value(number.as_u64()),
@@ -246,20 +242,15 @@ mod tests {
     #[test]
     fn fields() {
         let mut writer = Writer::with_capacity(64);
-        writer.object();
-        writer.field("a", 1u64);
-        writer.field_if("b", None::<bool>);
-        writer.field("c", Some("x"));
-        writer.field("d", json!([{}]));
-        let begin = writer.begin_field("e");
-        writer.end_unless_empty(begin);
-        let begin = writer.begin_field("f");
-        writer.field("g", "{");
-        writer.end_unless_empty(begin);
-        writer.name("h");
-        writer.array();
-        writer.end_array();
-        writer.end_object();
+        writer.object(|out| {
+            out.field("a", 1u64);
+            out.field_if("b", None::<bool>);
+            out.field("c", Some("x"));
+            out.field("d", json!([{}]));
+            out.object_field_unless_empty("e", |_| ());
+            out.object_field_unless_empty("f", |out| out.field("g", "{"));
+            out.array_field("h", |_| ());
+        });
         assert_eq!(writer.finish(), r#"{"a":1,"c":"x","d":[{}],"f":{"g":"{"},"h":[]}"#);
     }
 }

@@ -20,8 +20,7 @@ impl Chunks {
         let mut begin = Writer::default();
         begin.raw("data: {");
         Head { id, created, model: &shape.model }.write("chat.completion.chunk", &mut begin);
-        begin.name("choices");
-        begin.array();
+        begin.raw(",\"choices\":[");
         Chunks {
             begin: begin.finish(),
             include_usage: shape.include_usage,
@@ -54,20 +53,19 @@ impl Chunks {
         };
         let Some(call) = call else { return };
         out.raw(&self.begin);
-        out.object();
-        out.field("index", number);
-        out.name("delta");
-        out.object();
-        write_gain(&delta, call, out);
-        if is_new {
-            introduce(&delta, out);
-        }
-        out.end_object();
-        out.field("finish_reason", ());
-        if let Delta::Logprobs(entries) = &delta {
-            write_logprobs(Some(entries), out);
-        }
-        out.end_object();
+        out.object(|out| {
+            out.field("index", number);
+            out.object_field("delta", |out| {
+                write_gain(&delta, call, out);
+                if is_new {
+                    introduce(&delta, out);
+                }
+            });
+            out.field("finish_reason", ());
+            if let Delta::Logprobs(entries) = &delta {
+                write_logprobs(Some(entries), out);
+            }
+        });
         out.raw(END);
     }
 
@@ -80,21 +78,18 @@ impl Chunks {
     pub fn end(&mut self, out: &mut Writer) {
         for choice in core::mem::take(&mut self.choices.0) {
             out.raw(&self.begin);
-            out.object();
-            out.field("index", choice.number);
-            out.name("delta");
-            out.object();
-            out.end_object();
-            choice.write_end(out);
-            out.end_object();
+            out.object(|out| {
+                out.field("index", choice.number);
+                out.object_field("delta", |_| ());
+                choice.write_end(out);
+            });
             out.raw(END);
         }
         if self.include_usage {
             out.raw(&self.begin);
-            out.end_array();
+            out.raw("]");
             self.usage.write(out);
-            out.end_object();
-            out.raw("\n\n");
+            out.raw("}\n\n");
         }
         out.raw("data: [DONE]\n\n");
     }
@@ -110,30 +105,14 @@ fn write_gain(delta: &Delta, call: u64, out: &mut Writer) {
         Delta::Reasoning(text) => out.field("reasoning_content", text),
         Delta::Refusal(text) => out.field("refusal", text),
         Delta::Extra(extra) => write_extra(Some(extra), out),
-        Delta::Image(url) => {
-            out.name("images");
-            out.array();
-            write_image(url, out);
-            out.end_array();
-        }
-        Delta::Call(begun) => {
-            out.name("tool_calls");
-            out.array();
-            write_call(begun, Some(call), out);
-            out.end_array();
-        }
-        Delta::Arguments(text) => {
-            out.name("tool_calls");
-            out.array();
-            out.object();
-            out.field("index", call);
-            out.name("function");
-            out.object();
-            out.field("arguments", text);
-            out.end_object();
-            out.end_object();
-            out.end_array();
-        }
+        Delta::Image(url) => out.array_field("images", |out| write_image(url, out)),
+        Delta::Call(begun) => out.array_field("tool_calls", |out| write_call(begun, Some(call), out)),
+        Delta::Arguments(text) => out.array_field("tool_calls", |out| {
+            out.object(|out| {
+                out.field("index", call);
+                out.object_field("function", |out| out.field("arguments", text));
+            });
+        }),
         // They stand beside the delta, or come at the end.
         Delta::Logprobs(_) | Delta::Finish(_) => {}
     }

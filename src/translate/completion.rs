@@ -82,20 +82,13 @@ pub(super) struct Usage {
 
 impl Usage {
     pub fn write(self, out: &mut Writer) {
-        out.name("usage");
-        out.object();
-        out.field("prompt_tokens", self.prompt);
-        out.field("completion_tokens", self.completion);
-        out.field("total_tokens", self.prompt.saturating_add(self.completion));
-        out.name("prompt_tokens_details");
-        out.object();
-        out.field("cached_tokens", self.cached);
-        out.end_object();
-        out.name("completion_tokens_details");
-        out.object();
-        out.field("reasoning_tokens", self.reasoning);
-        out.end_object();
-        out.end_object();
+        out.object_field("usage", |out| {
+            out.field("prompt_tokens", self.prompt);
+            out.field("completion_tokens", self.completion);
+            out.field("total_tokens", self.prompt.saturating_add(self.completion));
+            out.object_field("prompt_tokens_details", |out| out.field("cached_tokens", self.cached));
+            out.object_field("completion_tokens_details", |out| out.field("reasoning_tokens", self.reasoning));
+        });
     }
 }
 
@@ -175,12 +168,12 @@ impl<'d> Choice<'d> {
     }
 
     fn write(&self, out: &mut Writer) {
-        out.object();
-        out.field("index", self.number);
-        self.message.write(out);
-        write_logprobs(self.message.logprobs.as_deref(), out);
-        self.write_end(out);
-        out.end_object();
+        out.object(|out| {
+            out.field("index", self.number);
+            self.message.write(out);
+            write_logprobs(self.message.logprobs.as_deref(), out);
+            self.write_end(out);
+        });
     }
 
     fn finish_reason(&self) -> &'static str {
@@ -200,28 +193,25 @@ impl<'d> Choice<'d> {
 }
 
 pub(super) fn write_logprobs(entries: Option<&str>, out: &mut Writer) {
-    out.name("logprobs");
-    let Some(entries) = entries else { return out.value(()) };
-    out.object();
-    out.name("content");
-    out.array();
-    out.raw(entries);
-    out.end_array();
-    out.end_object();
+    match entries {
+        Some(entries) => {
+            out.object_field("logprobs", |out| out.array_field("content", |out| out.raw(entries)));
+        }
+        None => out.field("logprobs", ()),
+    }
 }
 
 pub(super) fn write_call(call: &Call, index: Option<u64>, out: &mut Writer) {
-    out.object();
-    out.field("id", &call.id);
-    out.field("type", "function");
-    out.name("function");
-    out.object();
-    out.field("name", &call.name);
-    out.field("arguments", &call.arguments);
-    out.end_object();
-    write_extra(call.extra.as_deref(), out);
-    out.field_if("index", index);
-    out.end_object();
+    out.object(|out| {
+        out.field("id", &call.id);
+        out.field("type", "function");
+        out.object_field("function", |out| {
+            out.field("name", &call.name);
+            out.field("arguments", &call.arguments);
+        });
+        write_extra(call.extra.as_deref(), out);
+        out.field_if("index", index);
+    });
 }
 
 pub(super) fn write_extra(extra: Option<&str>, out: &mut Writer) {
@@ -232,13 +222,10 @@ pub(super) fn write_extra(extra: Option<&str>, out: &mut Writer) {
 }
 
 pub(super) fn write_image(url: &Text, out: &mut Writer) {
-    out.object();
-    out.field("type", "image_url");
-    out.name("image_url");
-    out.object();
-    out.field("url", url);
-    out.end_object();
-    out.end_object();
+    out.object(|out| {
+        out.field("type", "image_url");
+        out.object_field("image_url", |out| out.field("url", url));
+    });
 }
 
 /// What all chunks, or the completion, say of themselves.
@@ -289,14 +276,11 @@ impl<'d> Completion<'d> {
             // Every client takes the first choice without looking whether there is one.
             self.choices.0.push(Choice::default());
         }
-        out.object();
-        head.write("chat.completion", out);
-        out.name("choices");
-        out.array();
-        self.choices.0.iter().for_each(|choice| choice.write(out));
-        out.end_array();
-        self.usage.write(out);
-        out.end_object();
+        out.object(|out| {
+            head.write("chat.completion", out);
+            out.array_field("choices", |out| self.choices.0.iter().for_each(|choice| choice.write(out)));
+            self.usage.write(out);
+        });
     }
 }
 
@@ -314,27 +298,20 @@ struct Message<'d> {
 
 impl Message<'_> {
     fn write(&self, out: &mut Writer) {
-        out.name("message");
-        out.object();
-        out.field("role", "assistant");
-        out.field("content", (!self.text.is_empty() || self.calls.is_empty()).then_some(&self.text));
-        out.field("refusal", self.refusal.as_ref());
-        if !self.reasoning.is_empty() {
-            out.field("reasoning_content", &self.reasoning);
-        }
-        write_extra(self.extra.as_deref(), out);
-        if !self.images.is_empty() {
-            out.name("images");
-            out.array();
-            self.images.iter().for_each(|url| write_image(url, out));
-            out.end_array();
-        }
-        if !self.calls.is_empty() {
-            out.name("tool_calls");
-            out.array();
-            self.calls.iter().for_each(|call| write_call(call, None, out));
-            out.end_array();
-        }
-        out.end_object();
+        out.object_field("message", |out| {
+            out.field("role", "assistant");
+            out.field("content", (!self.text.is_empty() || self.calls.is_empty()).then_some(&self.text));
+            out.field("refusal", self.refusal.as_ref());
+            if !self.reasoning.is_empty() {
+                out.field("reasoning_content", &self.reasoning);
+            }
+            write_extra(self.extra.as_deref(), out);
+            if !self.images.is_empty() {
+                out.array_field("images", |out| self.images.iter().for_each(|url| write_image(url, out)));
+            }
+            if !self.calls.is_empty() {
+                out.array_field("tool_calls", |out| self.calls.iter().for_each(|call| write_call(call, None, out)));
+            }
+        });
     }
 }

@@ -39,8 +39,7 @@ enum Thought {
 
 impl Thought {
     fn write(&self, out: &mut Writer) {
-        out.object();
-        match self {
+        out.object(|out| match self {
             Thought::Open { text, signature } => {
                 out.field("type", "thinking");
                 out.field("thinking", Text::escaped(text));
@@ -50,8 +49,7 @@ impl Thought {
                 out.field("type", "redacted_thinking");
                 out.field("data", Text::escaped(data));
             }
-        }
-        out.end_object();
+        });
     }
 }
 
@@ -193,18 +191,15 @@ impl Reader {
             return Call { id, name, arguments, extra: None };
         }
         let mut blocks = Writer::default();
-        blocks.array();
-        thoughts.iter().for_each(|thought| thought.write(&mut blocks));
-        blocks.end_array();
+        blocks.array(|out| thoughts.iter().for_each(|thought| thought.write(out)));
         let blocks = blocks.finish();
         let mut extra = Writer::default();
-        extra.object();
-        extra.name(PROVIDER);
-        extra.object();
-        extra.name("thinking_blocks");
-        extra.raw(&blocks);
-        extra.end_object();
-        extra.end_object();
+        extra.object(|out| {
+            out.object_field(PROVIDER, |out| {
+                out.name("thinking_blocks");
+                out.raw(&blocks);
+            });
+        });
         let id = Text::of(call_id::join(&id.decoded(), PROVIDER, &blocks));
         Call { id, name, arguments, extra: Some(extra.finish()) }
     }

@@ -27,9 +27,7 @@ pub(super) enum Config {
 
 impl Config {
     pub fn write(self, out: &mut Writer) {
-        out.name("thinking");
-        out.object();
-        match self {
+        out.object_field("thinking", |out| match self {
             Config::Disabled => out.field("type", "disabled"),
             Config::Enabled { budget } => {
                 out.field("type", "enabled");
@@ -39,8 +37,7 @@ impl Config {
                 out.field("type", "adaptive");
                 out.field_if("display", summarized.then_some("summarized"));
             }
-        }
-        out.end_object();
+        });
     }
 }
 

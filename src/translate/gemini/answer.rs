@@ -103,12 +103,7 @@ impl Reader {
 /// `extra_content` with a signature.
 fn extra(signature: &Text) -> String {
     let mut out = Writer::default();
-    out.object();
-    out.name(PROVIDER);
-    out.object();
-    out.field("thought_signature", signature);
-    out.end_object();
-    out.end_object();
+    out.object(|out| out.object_field(PROVIDER, |out| out.field("thought_signature", signature)));
     out.finish()
 }
 
@@ -157,31 +152,26 @@ fn logprobs(result: Node) -> String {
     let mut out = Writer::default();
     let mut top = result.get("topCandidates").into_iter().flat_map(Node::items);
     for chosen in result.get("chosenCandidates").into_iter().flat_map(Node::items) {
-        begin_token(chosen, &mut out);
-        out.name("top_logprobs");
-        out.array();
-        for other in top.next().and_then(|top| top.get("candidates")).into_iter().flat_map(Node::items) {
-            begin_token(other, &mut out);
-            out.end_object();
-        }
-        out.end_array();
-        out.end_object();
+        out.object(|out| {
+            token_fields(chosen, out);
+            out.array_field("top_logprobs", |out| {
+                for other in top.next().and_then(|top| top.get("candidates")).into_iter().flat_map(Node::items) {
+                    out.object(|out| token_fields(other, out));
+                }
+            });
+        });
     }
     out.finish()
 }
 
-/// Begins an entry.
-fn begin_token(candidate: Node, out: &mut Writer) {
+/// What OpenAI says of a token, whether it was chosen or could have been.
+fn token_fields(candidate: Node, out: &mut Writer) {
     let token = candidate.get("token").and_then(Node::as_text).unwrap_or_default();
-    out.object();
     out.field("token", &token);
     let logprob = candidate.get("logProbability").filter(|number| number.is_number());
     out.name("logprob");
     out.raw(logprob.map_or("0.0", Node::raw));
-    out.name("bytes");
-    out.array();
-    token.decoded().bytes().for_each(|byte| out.value(u64::from(byte)));
-    out.end_array();
+    out.array_field("bytes", |out| token.decoded().bytes().for_each(|byte| out.value(u64::from(byte))));
 }
 
 #[cfg(test)]
