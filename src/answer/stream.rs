@@ -16,7 +16,7 @@ use super::body::number;
 use super::tokens::Tokens;
 use super::{Answer, Verdict, classify};
 use crate::http::headers::Headers;
-use crate::json::scanner::{Key, Scanner};
+use crate::json::scanner::{Key, Role, Scanner};
 use crate::provider::Provider;
 use crate::time::Time;
 
@@ -33,11 +33,30 @@ pub struct Usage {
 /// only the value being copied, at most 16 KiB.
 pub struct Watcher {
     format: Format,
-    scanner: Scanner,
+    scanner: Scanner<Field>,
     line: Line,
     usage: Option<Usage>,
     thoughts: u64,
     failed: bool,
+}
+
+/// The fields of an answer whose values are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
+    Error,
+    Usage,
+}
+
+impl Key for Field {
+    fn role(name: &[u8]) -> Option<Role<Self>> {
+        Some(match name {
+            b"error" => Role::Value(Field::Error),
+            b"usage" | b"usageMetadata" => Role::Value(Field::Usage),
+            // Anthropic's first event, OpenAI's Responses, and Groq.
+            b"message" | b"response" | b"x_groq" => Role::Parent,
+            _ => return None,
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +72,8 @@ enum Format {
 /// Where a byte of an event stream stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
-    /// This many bytes of `data:` have been met since the line began.
-    Field(usize),
+    /// This many bytes of `data:` have come since the line began.
+    Prefix(usize),
     /// Behind `data:`.
     Data,
     /// In a line of no interest.
@@ -70,7 +89,7 @@ impl Watcher {
         Watcher {
             format: format_of(headers),
             scanner: Scanner::default(),
-            line: Line::Field(0),
+            line: Line::Prefix(0),
             usage: None,
             thoughts: 0,
             failed: false,
@@ -107,23 +126,23 @@ impl Watcher {
         loop {
             let end = memchr2(b'\n', b'\r', rest);
             let (line, after) = rest.split_at(end.unwrap_or(rest.len()));
-            let text = self.behind_field(line);
+            let text = self.data_part(line);
             error = error.or(self.scan(text));
             let [_, after @ ..] = after else { return error };
             rest = after;
             if self.line == Line::Data {
                 self.scanner.start();
             }
-            self.line = Line::Field(0);
+            self.line = Line::Prefix(0);
         }
     }
 
     /// The part of a line's piece that lies behind `data:`.
-    fn behind_field<'a>(&mut self, mut text: &'a [u8]) -> &'a [u8] {
-        while let (Line::Field(met), Some((byte, rest))) = (self.line, text.split_first()) {
+    fn data_part<'a>(&mut self, mut text: &'a [u8]) -> &'a [u8] {
+        while let (Line::Prefix(met), Some((byte, rest))) = (self.line, text.split_first()) {
             self.line = match DATA.get(met) {
                 Some(expected) if expected == byte && met + 1 == DATA.len() => Line::Data,
-                Some(expected) if expected == byte => Line::Field(met + 1),
+                Some(expected) if expected == byte => Line::Prefix(met + 1),
                 _ => Line::Other,
             };
             text = rest;
@@ -138,15 +157,15 @@ impl Watcher {
             let (read, found) = self.scanner.step(rest);
             rest = rest.get(read..).unwrap_or_default();
             match found {
-                Some((Key::Usage, value)) => self.note_usage(&value),
-                Some((_, value)) if is_error(&value) => error = error.or(Some(value)),
-                _ => {}
+                Some((Field::Usage, value)) => self.update_usage(&value),
+                Some((Field::Error, value)) if is_error(&value) => error = error.or(Some(value)),
+                Some((Field::Error, _)) | None => {}
             }
         }
         error
     }
 
-    fn note_usage(&mut self, value: &[u8]) {
+    fn update_usage(&mut self, value: &[u8]) {
         let Tokens { input, output, thoughts } = Tokens::read(value);
         if input.is_none() && output.is_none() && thoughts.is_none() {
             return;

@@ -3,7 +3,7 @@
 //! Providers name one count in several ways. Of each answer, and of each event of some streams, one such
 //! object is read, so only its top-level fields are looked at and nothing is built of them.
 
-use crate::json::scanner::end_of_string;
+use crate::json::string::{self, End};
 
 /// What one usage object states.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,8 +29,9 @@ impl Tokens {
             at += 1;
             match byte {
                 b'"' => {
-                    at = end_of_string(object, at);
-                    let text = object.get(start + 1..at - 1).unwrap_or_default();
+                    let End::At(end) = string::end(object, at) else { break };
+                    let text = object.get(at..end - 1).unwrap_or_default();
+                    at = end;
                     match name {
                         None => name = Some(text),
                         Some(name) if depth == 0 => tokens.note(name, text.trim_ascii()),
@@ -99,6 +100,7 @@ mod tests {
             (r#"{"prompt_tokens":null,"input_tokens":5,"completion_tokens":{}}"#, Some(5), None, None),
             (r#"{"prompt_tokens":-1,"completion_tokens":99999999999999999999}"#, Some(0), Some(u64::MAX), None),
             (r#"{"a\"prompt_tokens":3,"completion_tokens":"","output_tokens":true}"#, None, None, None),
+            (r#"{"input_tokens":5,"prompt_tokens":"6"#, Some(5), None, None),
             ("{}", None, None, None),
             ("null", None, None, None),
             ("7", None, None, None),

@@ -9,8 +9,7 @@ use crate::http::headers::Headers;
 use crate::json::Unreadable;
 
 /// The boundary, if the request is a multipart form.
-#[must_use]
-pub fn boundary(headers: &Headers) -> Option<String> {
+pub(crate) fn boundary(headers: &Headers) -> Option<String> {
     let content_type = headers.text("content-type")?;
     let (kind, parameters) = content_type.split_once(';')?;
     if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
@@ -23,7 +22,7 @@ pub fn boundary(headers: &Headers) -> Option<String> {
 ///
 /// # Errors
 /// [`Unreadable::Duplicate`] when the form has the field more than once.
-pub fn field(body: &[u8], boundary: &str, name: &'static str) -> Result<Option<String>, Unreadable> {
+pub(crate) fn field(body: &[u8], boundary: &str, name: &'static str) -> Result<Option<String>, Unreadable> {
     let delimiter = format!("--{boundary}");
     let is_delimiter = |start: &usize| {
         let (before, behind) = body.split_at_checked(*start).unwrap_or_default();

@@ -14,7 +14,7 @@
 
 use core::ops::Range;
 
-use super::reader::{Listener, Marks, Reader};
+use super::reader::{LeafFlags, Reader, Visitor};
 use super::text::Text;
 
 /// Levels of arrays and objects, as in serde_json.
@@ -22,7 +22,7 @@ const DEEPEST: usize = 127;
 
 /// A JSON text and where its values stand.
 #[derive(Debug)]
-pub struct Document<'t> {
+pub(crate) struct Document<'t> {
     text: &'t str,
     entries: Vec<Entry>,
 }
@@ -41,7 +41,7 @@ struct Entry {
 
 /// One value of a document.
 #[derive(Clone, Copy, Debug)]
-pub struct Node<'d> {
+pub(crate) struct Node<'d> {
     document: &'d Document<'d>,
     at: u32,
 }
@@ -51,7 +51,7 @@ impl<'t> Document<'t> {
     ///
     /// # Errors
     /// Line and column of the first fault, both from 1.
-    pub fn read(text: &'t [u8]) -> Result<Self, (usize, usize)> {
+    pub(crate) fn read(text: &'t [u8]) -> Result<Self, (usize, usize)> {
         let mut reader = Reader::new(text);
         // Places are kept in 32 bits.
         let Some(valid) = core::str::from_utf8(text).ok().filter(|text| u32::try_from(text.len()).is_ok()) else {
@@ -60,15 +60,14 @@ impl<'t> Document<'t> {
         // Prose has a value for some hundred bytes, and a list of numbers one for every few.
         let entries = Vec::with_capacity((text.len() / 16).clamp(16, 1024));
         let mut index = Index { text: valid, entries, open: 0, depth: 0 };
-        if reader.value_for(&mut index).is_some() && reader.is_at_end() {
+        if reader.visit_value(&mut index).is_some() && reader.is_at_end() {
             return Ok(Document { text: valid, entries: index.entries });
         }
         Err(reader.position())
     }
 
     /// The whole value.
-    #[must_use]
-    pub fn root(&self) -> Node<'_> {
+    pub(crate) fn root(&self) -> Node<'_> {
         Node { document: self, at: 0 }
     }
 
@@ -92,20 +91,20 @@ impl Index<'_> {
         self.entries.len() as u32
     }
 
-    fn push(&mut self, place: Range<usize>, after: u32, escaped: bool) -> Option<()> {
-        let first = *self.text.as_bytes().get(place.start)?;
-        self.entries.push(Entry { start: place.start as u32, end: place.end as u32, after, first, escaped });
+    fn push(&mut self, range: Range<usize>, after: u32, escaped: bool) -> Option<()> {
+        let first = *self.text.as_bytes().get(range.start)?;
+        self.entries.push(Entry { start: range.start as u32, end: range.end as u32, after, first, escaped });
         Some(())
     }
 }
 
-impl Listener for Index<'_> {
-    fn leaf(&mut self, place: Range<usize>, marks: Marks) -> Option<()> {
-        if marks.doubtful {
-            serde_json::from_str::<serde_json::Value>(self.text.get(place.clone())?).ok()?;
+impl Visitor for Index<'_> {
+    fn leaf(&mut self, range: Range<usize>, flags: LeafFlags) -> Option<()> {
+        if flags.doubtful {
+            serde_json::from_str::<serde_json::Value>(self.text.get(range.clone())?).ok()?;
         }
         let after = self.len() + 1;
-        self.push(place, after, marks.escaped)
+        self.push(range, after, flags.escaped)
     }
 
     fn open(&mut self, at: usize) -> Option<()> {
@@ -135,8 +134,7 @@ impl<'d> Node<'d> {
     }
 
     /// The text of the value, white space within included.
-    #[must_use]
-    pub fn raw(self) -> &'d str {
+    pub(crate) fn raw(self) -> &'d str {
         let entry = self.entry();
         self.document.text.get(entry.start as usize..entry.end as usize).unwrap_or_default()
     }
@@ -147,32 +145,27 @@ impl<'d> Node<'d> {
     }
 
     /// Whether it is `null`.
-    #[must_use]
-    pub fn is_null(self) -> bool {
+    pub(crate) fn is_null(self) -> bool {
         self.first() == b'n'
     }
 
     /// Whether it is an object.
-    #[must_use]
-    pub fn is_object(self) -> bool {
+    pub(crate) fn is_object(self) -> bool {
         self.first() == b'{'
     }
 
     /// Whether it is an array.
-    #[must_use]
-    pub fn is_array(self) -> bool {
+    pub(crate) fn is_array(self) -> bool {
         self.first() == b'['
     }
 
     /// Whether it is a number.
-    #[must_use]
-    pub fn is_number(self) -> bool {
+    pub(crate) fn is_number(self) -> bool {
         matches!(self.first(), b'-' | b'0'..=b'9')
     }
 
     /// The flag that it is.
-    #[must_use]
-    pub fn as_bool(self) -> Option<bool> {
+    pub(crate) fn as_bool(self) -> Option<bool> {
         match self.first() {
             b't' => Some(true),
             b'f' => Some(false),
@@ -181,20 +174,17 @@ impl<'d> Node<'d> {
     }
 
     /// The number that it is, if it is whole and not negative.
-    #[must_use]
-    pub fn as_u64(self) -> Option<u64> {
+    pub(crate) fn as_u64(self) -> Option<u64> {
         self.raw().parse().ok()
     }
 
     /// The number that it is.
-    #[must_use]
-    pub fn as_f64(self) -> Option<f64> {
+    pub(crate) fn as_f64(self) -> Option<f64> {
         self.is_number().then(|| self.raw().parse().ok()).flatten()
     }
 
     /// The text of the string that it is.
-    #[must_use]
-    pub fn as_text(self) -> Option<Text<'d>> {
+    pub(crate) fn as_text(self) -> Option<Text<'d>> {
         let Entry { start, end, first, .. } = *self.document.entries.get(self.at as usize)?;
         if first != b'"' {
             return None;
@@ -203,22 +193,21 @@ impl<'d> Node<'d> {
     }
 
     /// The values of an array, in order; none of anything else.
-    pub fn items(self) -> Items<'d> {
+    pub(crate) fn items(self) -> Items<'d> {
         let entry = self.entry();
         let end = if self.is_array() { entry.after } else { 0 };
         Items { document: self.document, at: self.at + 1, end }
     }
 
     /// The keys and values of an object, in order; none of anything else.
-    pub fn fields(self) -> impl Iterator<Item = (Node<'d>, Node<'d>)> {
+    pub(crate) fn fields(self) -> impl Iterator<Item = (Node<'d>, Node<'d>)> {
         let end = if self.is_object() { self.entry().after } else { 0 };
         let mut inside = Items { document: self.document, at: self.at + 1, end };
         core::iter::from_fn(move || Some((inside.next()?, inside.next()?)))
     }
 
     /// The value of an object's field; the last, should it stand there twice.
-    #[must_use]
-    pub fn get(self, name: &str) -> Option<Node<'d>> {
+    pub(crate) fn get(self, name: &str) -> Option<Node<'d>> {
         let mut found = None;
         if self.is_object() {
             let Node { document, at } = self;
@@ -235,14 +224,12 @@ impl<'d> Node<'d> {
     }
 
     /// The value at the end of a path of fields.
-    #[must_use]
-    pub fn at(self, path: &[&str]) -> Option<Node<'d>> {
+    pub(crate) fn at(self, path: &[&str]) -> Option<Node<'d>> {
         path.iter().try_fold(self, |node, name| node.get(name))
     }
 
     /// Whether it is the string that says `text`, in which there is nothing to escape.
-    #[must_use]
-    pub fn is(self, text: &str) -> bool {
+    pub(crate) fn is(self, text: &str) -> bool {
         let Some(entry) = self.document.entries.get(self.at as usize) else { return false };
         // Most texts differ in their length.
         if entry.end - entry.start != text.len() as u32 + 2 && !entry.escaped {
@@ -252,14 +239,12 @@ impl<'d> Node<'d> {
     }
 
     /// The value as serde's, for what needs to be taken apart and put together anew.
-    #[must_use]
-    pub fn to_value(self) -> serde_json::Value {
+    pub(crate) fn to_value(self) -> serde_json::Value {
         serde_json::from_str(self.raw()).unwrap_or_default()
     }
 
     /// The text of the value without the white space between its parts.
-    #[must_use]
-    pub fn compact(self) -> String {
+    pub(crate) fn compact(self) -> String {
         let whole = self.entry();
         let text = |start: u32, end: u32| self.document.text.get(start as usize..end as usize).unwrap_or_default();
         let mut out = String::with_capacity(self.raw().len());
@@ -279,7 +264,7 @@ impl<'d> Node<'d> {
 
 /// Neighbours in a document.
 #[derive(Clone, Debug)]
-pub struct Items<'d> {
+pub(crate) struct Items<'d> {
     document: &'d Document<'d>,
     at: u32,
     end: u32,

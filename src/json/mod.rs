@@ -8,16 +8,17 @@
 
 mod document;
 mod reader;
-pub mod scanner;
+pub(crate) mod scanner;
+pub(crate) mod string;
 mod text;
 mod writer;
 
 use core::ops::Range;
 
-pub use document::{Document, Items, Node};
+pub(crate) use document::{Document, Items, Node};
 use reader::Reader;
-pub use text::Text;
-pub use writer::{ToJson, Writer};
+pub(crate) use text::Text;
+pub(crate) use writer::Writer;
 
 /// Why fields could not be read.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,13 +33,16 @@ pub enum Unreadable {
 ///
 /// # Errors
 /// When the body is no JSON object, or one of the fields is in it twice.
-pub fn fields<const N: usize>(body: &[u8], names: [&'static str; N]) -> Result<[Option<Range<usize>>; N], Unreadable> {
+pub(crate) fn fields<const N: usize>(
+    body: &[u8],
+    names: [&'static str; N],
+) -> Result<[Option<Range<usize>>; N], Unreadable> {
     Search::new(body, names).finish()
 }
 
 /// A search for top-level fields that can be looked into before the whole body is read.
 #[derive(Debug)]
-pub struct Search<'b, const N: usize> {
+pub(crate) struct Search<'b, const N: usize> {
     body: &'b [u8],
     reader: Reader<'b>,
     names: [&'static str; N],
@@ -57,15 +61,14 @@ enum State {
 
 impl<'b, const N: usize> Search<'b, N> {
     /// A search that has read nothing yet.
-    #[must_use]
-    pub fn new(body: &'b [u8], names: [&'static str; N]) -> Self {
+    pub(crate) fn new(body: &'b [u8], names: [&'static str; N]) -> Self {
         let (reader, found) = (Reader::new(body), [const { None }; N]);
         Search { body, reader, names, found, duplicate: None, state: State::Outside }
     }
 
     /// Reads on until one of the fields is found: the value of that which comes first. What stands
     /// behind it is not known yet.
-    pub fn first(&mut self) -> Option<Range<usize>> {
+    pub(crate) fn first(&mut self) -> Option<Range<usize>> {
         while self.found.iter().all(Option::is_none) && self.goes_on() {
             self.advance();
         }
@@ -76,7 +79,7 @@ impl<'b, const N: usize> Search<'b, N> {
     ///
     /// # Errors
     /// As there.
-    pub fn finish(mut self) -> Result<[Option<Range<usize>>; N], Unreadable> {
+    pub(crate) fn finish(mut self) -> Result<[Option<Range<usize>>; N], Unreadable> {
         while self.goes_on() {
             self.advance();
         }
@@ -106,7 +109,7 @@ impl<'b, const N: usize> Search<'b, N> {
 
     fn field(&mut self) -> Option<State> {
         let key = self.body.get(self.reader.key()?).unwrap_or_default();
-        let escaped = self.reader.marks().escaped;
+        let escaped = self.reader.flags().escaped;
         let slot = self.names.iter().zip(&mut self.found).find(|(name, _)| is_key(key, escaped, name));
         let value = self.reader.value()?;
         if let Some((name, slot)) = slot {
@@ -140,8 +143,7 @@ fn is_key(quoted: &[u8], escaped: bool, name: &str) -> bool {
 }
 
 /// The text of a value that is a JSON string.
-#[must_use]
-pub fn string(body: &[u8], value: Range<usize>) -> Option<String> {
+pub(crate) fn string(body: &[u8], value: Range<usize>) -> Option<String> {
     serde_json::from_slice(body.get(value)?).ok()
 }
 

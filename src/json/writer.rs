@@ -5,52 +5,51 @@
 //! value ends in such a byte.
 
 use super::document::Node;
-use super::text::{Text, escape};
+use super::string::escape;
+use super::text::Text;
 
 /// Compact JSON under way.
 #[derive(Debug, Default)]
-pub struct Writer {
+pub(crate) struct Writer {
     out: String,
 }
 
 /// What can be written as a value.
-pub trait ToJson {
+pub(crate) trait ToJson {
     /// Appends the value alone.
     fn append_to(&self, out: &mut String);
 }
 
 impl Writer {
     /// A writer that need not grow up to this many bytes.
-    #[must_use]
-    pub fn with_capacity(bytes: usize) -> Self {
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
         Writer { out: String::with_capacity(bytes) }
     }
 
     /// What was written.
-    #[must_use]
-    pub fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         self.out
     }
 
     /// Appends text as it is: a value that is JSON already, or what frames a document.
-    pub fn raw(&mut self, text: &str) {
+    pub(crate) fn raw(&mut self, text: &str) {
         self.out.push_str(text);
     }
 
     /// Writes an object whose fields `write` adds.
-    pub fn object<R>(&mut self, write: impl FnOnce(&mut Self) -> R) -> R {
+    pub(crate) fn object<R>(&mut self, write: impl FnOnce(&mut Self) -> R) -> R {
         self.separate();
         self.enclose('{', write, '}')
     }
 
     /// Writes an array whose values `write` adds.
-    pub fn array<R>(&mut self, write: impl FnOnce(&mut Self) -> R) -> R {
+    pub(crate) fn array<R>(&mut self, write: impl FnOnce(&mut Self) -> R) -> R {
         self.separate();
         self.enclose('[', write, ']')
     }
 
     /// Names the field whose value is written next. The name must not need escapes.
-    pub fn name(&mut self, name: &str) {
+    pub(crate) fn name(&mut self, name: &str) {
         self.separate();
         self.out.push('"');
         self.out.push_str(name);
@@ -58,19 +57,19 @@ impl Writer {
     }
 
     /// Writes a field that is an object.
-    pub fn object_field<R>(&mut self, name: &str, write: impl FnOnce(&mut Self) -> R) -> R {
+    pub(crate) fn object_field<R>(&mut self, name: &str, write: impl FnOnce(&mut Self) -> R) -> R {
         self.name(name);
         self.enclose('{', write, '}')
     }
 
     /// Writes a field that is an array.
-    pub fn array_field<R>(&mut self, name: &str, write: impl FnOnce(&mut Self) -> R) -> R {
+    pub(crate) fn array_field<R>(&mut self, name: &str, write: impl FnOnce(&mut Self) -> R) -> R {
         self.name(name);
         self.enclose('[', write, ']')
     }
 
     /// Writes a field that is an object, or nothing at all if `write` adds no fields.
-    pub fn object_field_unless_empty<R>(&mut self, name: &str, write: impl FnOnce(&mut Self) -> R) -> R {
+    pub(crate) fn object_field_unless_empty<R>(&mut self, name: &str, write: impl FnOnce(&mut Self) -> R) -> R {
         let start = self.out.len();
         self.name(name);
         self.out.push('{');
@@ -84,19 +83,19 @@ impl Writer {
     }
 
     /// Writes a value.
-    pub fn value(&mut self, value: impl ToJson) {
+    pub(crate) fn value(&mut self, value: impl ToJson) {
         self.separate();
         value.append_to(&mut self.out);
     }
 
     /// Writes a field.
-    pub fn field(&mut self, name: &str, value: impl ToJson) {
+    pub(crate) fn field(&mut self, name: &str, value: impl ToJson) {
         self.name(name);
         value.append_to(&mut self.out);
     }
 
     /// Writes a field if it has a value.
-    pub fn field_if(&mut self, name: &str, value: Option<impl ToJson>) {
+    pub(crate) fn field_if(&mut self, name: &str, value: Option<impl ToJson>) {
         if let Some(value) = value {
             self.field(name, value);
         }
