@@ -8,25 +8,24 @@ use super::document::Node;
 use super::string::escape;
 use super::text::Text;
 
-/// Compact JSON under way.
+/// Compact JSON that is being written.
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
     out: String,
 }
 
-/// What can be written as a value.
+/// A type whose values can be written as JSON.
 pub(crate) trait ToJson {
-    /// Appends the value alone.
+    /// Appends the value, without a comma.
     fn append_to(&self, out: &mut String);
 }
 
 impl Writer {
-    /// A writer that need not grow up to this many bytes.
+    /// A writer that does not allocate again before it has this many bytes.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
         Writer { out: String::with_capacity(bytes) }
     }
 
-    /// What was written.
     pub(crate) fn finish(self) -> String {
         self.out
     }
@@ -82,13 +81,11 @@ impl Writer {
         written
     }
 
-    /// Writes a value.
     pub(crate) fn value(&mut self, value: impl ToJson) {
         self.separate();
         value.append_to(&mut self.out);
     }
 
-    /// Writes a field.
     pub(crate) fn field(&mut self, name: &str, value: impl ToJson) {
         self.name(name);
         value.append_to(&mut self.out);
@@ -137,7 +134,7 @@ impl ToJson for Text<'_> {
     }
 }
 
-/// As it stands in its document, white space included.
+/// The value's own text, with its white space.
 impl ToJson for Node<'_> {
     fn append_to(&self, out: &mut String) {
         out.push_str(self.raw());
@@ -167,7 +164,7 @@ impl ToJson for u64 {
     }
 }
 
-/// `null` where there is none.
+/// `None` is `null`.
 impl<T: ToJson> ToJson for Option<T> {
     fn append_to(&self, out: &mut String) {
         match self {
@@ -196,7 +193,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    /// Any value, written call by call.
+    /// Writes any value call by call.
     fn write(value: &Value, writer: &mut Writer) {
         match value {
             Value::Array(values) => writer.array(|out| values.iter().for_each(|value| write(value, out))),
