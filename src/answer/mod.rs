@@ -174,7 +174,6 @@ pub enum What {
 
 impl What {
     /// Whether tokens of any kind are counted.
-    #[must_use]
     pub const fn is_tokens(self) -> bool {
         matches!(self, What::Tokens | What::InputTokens | What::OutputTokens)
     }
@@ -201,7 +200,6 @@ pub enum Window {
 ///
 /// On success only the headers are read, in one pass, and without a rate limit header nothing is
 /// allocated.
-#[must_use]
 pub fn classify(answer: &Answer) -> Verdict {
     // 101 opens a WebSocket, which is what was asked for.
     if matches!(answer.status, 101 | 200..=299) { success(answer) } else { rules::failure(answer) }

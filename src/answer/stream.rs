@@ -84,7 +84,6 @@ const DATA: &[u8] = b"data:";
 
 impl Watcher {
     /// A watcher for an answer with these headers.
-    #[must_use]
     pub fn new(headers: &Headers) -> Self {
         Watcher {
             format: format_of(headers),
@@ -97,7 +96,6 @@ impl Watcher {
     }
 
     /// Whether there is anything to watch; if not, [`Self::see`] need not be called.
-    #[must_use]
     pub fn is_watching(&self) -> bool {
         self.format != Format::Opaque
     }
@@ -115,7 +113,6 @@ impl Watcher {
     }
 
     /// The tokens stated so far.
-    #[must_use]
     pub fn usage(&self) -> Option<Usage> {
         self.usage
     }

@@ -18,7 +18,6 @@ pub struct Tokens {
 
 impl Tokens {
     /// Reads a usage object; what is none states nothing.
-    #[must_use]
     pub fn read(object: &[u8]) -> Self {
         let mut tokens = Tokens::default();
         let mut at = if object.first() == Some(&b'{') { 1 } else { object.len() };

@@ -27,7 +27,6 @@ struct Field {
 
 impl Headers {
     /// Reads the host's form of a header list. What does not fit into it is left out.
-    #[must_use]
     pub fn decode(bytes: Vec<u8>) -> Self {
         let mut numbers = bytes.as_chunks::<4>().0.iter().map(|four| u32::from_le_bytes(*four) as usize);
         let count = numbers.next().unwrap_or_default();
@@ -77,25 +76,21 @@ impl Headers {
     }
 
     /// The first value of the header `name` (lower case).
-    #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.fields.iter().find(|field| self.is(field, name)).map(|field| self.value(field))
     }
 
     /// The first value of the header `name` if it is UTF-8, without white space around it.
-    #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
         self.get(name).and_then(|value| core::str::from_utf8(value.trim_ascii()).ok())
     }
 
     /// Whether the header is there at all.
-    #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
 
     /// Whether the body that belongs to them is compressed.
-    #[must_use]
     pub fn is_encoded(&self) -> bool {
         let plain = |coding: &[u8]| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
         !self.all("content-encoding").all(|coding| plain(coding.trim_ascii()))

@@ -41,7 +41,6 @@ impl Url {
     }
 
     /// The scheme's name.
-    #[must_use]
     pub fn scheme(&self) -> &'static str {
         if self.tls { "https" } else { "http" }
     }
@@ -50,7 +49,6 @@ impl Url {
 /// Whether a path could mean another place to the provider than it means here: dot segments,
 /// encoded slashes, backslashes, a NUL or raw bytes. Envoy's own normalisation is off, so that the permission
 /// check and the provider see the same bytes; what could be read in two ways is refused.
-#[must_use]
 pub fn is_ambiguous(path: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'%' | b'\\' | b'#');
     let mut before = b'/';
@@ -71,7 +69,6 @@ pub fn is_ambiguous(path: &str) -> bool {
 }
 
 /// Resolves `%XX`; what is no valid escape stays as it is, and bytes that are no UTF-8 are replaced.
-#[must_use]
 pub fn percent_decode(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);
@@ -93,7 +90,6 @@ pub fn percent_decode(text: &str) -> Cow<'_, str> {
 }
 
 /// The decoded value of the first query parameter of this name.
-#[must_use]
 pub fn query_value<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     if query.is_empty() {
         return None;
@@ -107,7 +103,6 @@ pub fn query_values<'a>(query: &'a str, name: &str) -> impl Iterator<Item = Cow<
 }
 
 /// The query without any parameter of these names, however they are spelled.
-#[must_use]
 pub fn without_parameters(query: &str, names: &[&str]) -> String {
     if query.is_empty() {
         return String::new();

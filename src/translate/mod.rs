@@ -197,7 +197,6 @@ fn chat_answer(shape: &AnswerShape, id: &str, created: u64, answer: Node, out: &
 }
 
 /// Translates the body of a provider's error answer.
-#[must_use]
 pub fn error(status: u16, body: &[u8]) -> Vec<u8> {
     error::body(status, body).to_string().into_bytes()
 }

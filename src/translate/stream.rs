@@ -50,7 +50,6 @@ struct Output {
 
 impl Stream {
     /// A stream for a request of this shape. `id` and `created` (Unix seconds) stand in every chunk.
-    #[must_use]
     pub fn new(shape: AnswerShape, id: &str, created: u64) -> Self {
         let reader = match shape.target {
             Target::Gemini => Reader::Gemini(gemini::answer::Reader::new(id)),
@@ -87,7 +86,6 @@ impl Stream {
     }
 
     /// Whether the client has got everything, so that the rest need not be fed.
-    #[must_use]
     pub fn is_ended(&self) -> bool {
         self.translation.output.ended
     }

@@ -4,23 +4,23 @@
 //! function per block. Thinking is signed and must come back with the calls that follow it, so it is
 //! kept until the next of them.
 
-use super::super::call_id;
-use super::super::completion::{Call, Delta, Event, Finish, Reason, Usage};
-use super::super::error;
 use super::PROVIDER;
 use crate::json::{Node, Text, Writer};
+use crate::translate::call_id;
+use crate::translate::completion::{Call, Delta, Event, Finish, Reason, Usage};
+use crate::translate::error;
 
 /// The thinking of one answer that is kept for its first call; more is shown, but not kept.
 const THOUGHTS_LIMIT: usize = 1024 * 1024;
 
 /// Whether this is an answer at all, be it an empty one.
-pub(in super::super) fn is_answer(answer: Node) -> bool {
+pub(in crate::translate) fn is_answer(answer: Node) -> bool {
     answer.get("content").is_some_and(Node::is_array)
 }
 
 /// Reads a stream's events in order, or one whole message.
 #[derive(Debug, Default)]
-pub(in super::super) struct Reader {
+pub(in crate::translate) struct Reader {
     /// Thinking blocks so far; the newest may still grow.
     thoughts: Vec<Thought>,
     /// Bytes of them.

@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 
-use super::super::call_id;
-use super::super::chat::{Chat, Format, Tool, ToolChoice};
-use super::super::conversation::{Block, Call, Side, ToolResult, Turn};
-use super::super::fields::{Refusal, refuse};
-use super::super::media::{Media, Source};
-use super::super::models::Claude;
-use super::super::schema;
 use super::thinking::{Thinking, forces_call, thinking, thoughts};
 use crate::json::{Text, Writer};
+use crate::translate::call_id;
+use crate::translate::chat::{Chat, Format, Tool, ToolChoice};
+use crate::translate::conversation::{Block, Call, Side, ToolResult, Turn};
+use crate::translate::fields::{Refusal, refuse};
+use crate::translate::media::{Media, Source};
+use crate::translate::models::Claude;
+use crate::translate::schema;
 
 const PATH: &str = "/v1/messages";
 
@@ -18,7 +18,7 @@ const PATH: &str = "/v1/messages";
 const JSON_ONLY: &str = "Answer with one valid JSON object and nothing else: no other text, no code fence.";
 
 /// Writes the body; returns the path.
-pub(in super::super) fn request(model: &str, chat: &Chat, out: &mut Writer) -> Result<String, Refusal> {
+pub(in crate::translate) fn request(model: &str, chat: &Chat, out: &mut Writer) -> Result<String, Refusal> {
     let abilities = Claude::of(model);
     refuse_unknown(chat, abilities)?;
     let thinking = thinking(chat, abilities)?;

@@ -1,11 +1,11 @@
 //! What a request says about thinking, and what the client brings back of earlier thoughts.
 
-use super::super::chat::{Chat, Effort, ToolChoice};
-use super::super::conversation::{Block, Call, Conversation, Side, Turn};
-use super::super::fields::{Refusal, refuse};
-use super::super::models::{Claude, ClaudeThinking};
 use super::PROVIDER;
 use crate::json::{Document, Node, Writer};
+use crate::translate::chat::{Chat, Effort, ToolChoice};
+use crate::translate::conversation::{Block, Call, Conversation, Side, Turn};
+use crate::translate::fields::{Refusal, refuse};
+use crate::translate::models::{Claude, ClaudeThinking};
 
 /// The smallest thinking budget that the API takes.
 const LEAST_BUDGET: u64 = 1024;
@@ -140,9 +140,9 @@ pub(super) fn thoughts(call: &Call, mut each: impl FnMut(Node)) {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::super::Options;
-    use super::super::request::request;
     use super::*;
+    use crate::translate::Options;
+    use crate::translate::anthropic::request::request;
 
     /// The thinking part of what a request becomes.
     fn thinking_of(model: &str, fields: &Value) -> Value {

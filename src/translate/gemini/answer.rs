@@ -1,20 +1,20 @@
 //! `GenerateContentResponse` to what the client sees. A stream is a sequence of such answers, so one
 //! reader serves both.
 
-use super::super::call_id;
-use super::super::completion::{Call, Delta, Event, Finish, Reason, Usage};
-use super::super::error;
 use super::PROVIDER;
 use crate::json::{Node, Text, Writer};
+use crate::translate::call_id;
+use crate::translate::completion::{Call, Delta, Event, Finish, Reason, Usage};
+use crate::translate::error;
 
 /// Whether this is an answer at all, be it an empty one.
-pub(in super::super) fn is_answer(answer: Node) -> bool {
+pub(in crate::translate) fn is_answer(answer: Node) -> bool {
     ["candidates", "promptFeedback", "usageMetadata"].iter().any(|field| answer.get(field).is_some())
 }
 
 /// Reads answers in order.
 #[derive(Debug)]
-pub(in super::super) struct Reader {
+pub(in crate::translate) struct Reader {
     /// Where derived call ids begin.
     id: String,
     calls: u64,

@@ -3,15 +3,19 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::super::conversation::strings;
-use super::super::fields::{Fields, Refusal, refuse};
 use crate::json::{Node, Text, Writer};
+use crate::translate::conversation::strings;
+use crate::translate::fields::{Fields, Refusal, refuse};
 
 /// More texts in one request are refused by the API.
 const MOST_TEXTS: usize = 100;
 
 /// Writes the body; returns the path, and whether the client wants base64.
-pub(in super::super) fn request(model: &str, mut fields: Fields, out: &mut Writer) -> Result<(String, bool), Refusal> {
+pub(in crate::translate) fn request(
+    model: &str,
+    mut fields: Fields,
+    out: &mut Writer,
+) -> Result<(String, bool), Refusal> {
     let input = fields.take("input").ok_or_else(|| refuse("input", "is missing"))?;
     let texts = strings(input).ok_or_else(|| {
         refuse("input", "must be a string or an array of strings: tokens mean nothing to another model")
@@ -44,7 +48,7 @@ pub(in super::super) fn request(model: &str, mut fields: Fields, out: &mut Write
 }
 
 /// Writes what the client gets; `None` if it is no answer.
-pub(in super::super) fn answer(model: &str, base64: bool, answer: Node, out: &mut Writer) -> Option<()> {
+pub(in crate::translate) fn answer(model: &str, base64: bool, answer: Node, out: &mut Writer) -> Option<()> {
     let embeddings = answer.get("embeddings").filter(|list| list.is_array())?;
     out.object(|out| {
         out.field("object", "list");

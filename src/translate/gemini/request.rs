@@ -1,14 +1,14 @@
 //! Chat Completions to `generateContent`.
 
-use super::super::call_id;
-use super::super::chat::{Chat, Effort, Format, Tool, ToolChoice};
-use super::super::conversation::{Block, Call, Side, ToolResult, Turn, is_object};
-use super::super::fields::{Refusal, refuse};
-use super::super::media::{Media, Source};
-use super::super::models::{Gemini, GeminiThinking};
-use super::super::schema;
 use super::PROVIDER;
 use crate::json::{Text, Writer};
+use crate::translate::call_id;
+use crate::translate::chat::{Chat, Effort, Format, Tool, ToolChoice};
+use crate::translate::conversation::{Block, Call, Side, ToolResult, Turn, is_object};
+use crate::translate::fields::{Refusal, refuse};
+use crate::translate::media::{Media, Source};
+use crate::translate::models::{Gemini, GeminiThinking};
+use crate::translate::schema;
 
 /// More stop sequences are refused by the API.
 const MOST_STOPS: usize = 5;
@@ -18,7 +18,7 @@ const MOST_STOPS: usize = 5;
 const UNSIGNED: &str = "skip_thought_signature_validator";
 
 /// Writes the body; returns the path.
-pub(in super::super) fn request(model: &str, chat: &Chat, out: &mut Writer) -> Result<String, Refusal> {
+pub(in crate::translate) fn request(model: &str, chat: &Chat, out: &mut Writer) -> Result<String, Refusal> {
     let abilities = Gemini::of(model);
     out.object(|out| {
         let mut turns = chat.conversation.turns.iter();
