@@ -24,7 +24,12 @@ pub(crate) enum End {
 /// Finds the end of a string from an index in its text on.
 pub(crate) fn end(text: &[u8], mut at: usize) -> End {
     loop {
-        at += plain_len(text.get(at..).unwrap_or_default());
+        let rest = text.get(at..).unwrap_or_default();
+        // Most strings of an answer are shorter than a block.
+        at += match rest.split_first_chunk() {
+            Some((block, behind)) => block::special(block).unwrap_or_else(|| block::SIZE + plain_len(behind)),
+            None => plain_len(rest),
+        };
         match text.get(at) {
             Some(b'"') => return End::At(at + 1),
             Some(b'\\') => at += 2,
