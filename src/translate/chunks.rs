@@ -1,13 +1,17 @@
-//! Events as the chunks of a stream, each written down at once.
+//! Events as the chunks of a stream.
+//!
+//! Each event is written at once, and nothing of it is kept except what the last chunks need: the reasons
+//! why choices ended, the usage, and how many calls have begun. Everything that all chunks have in common
+//! (id, time and model) is written once per stream and then copied.
 
 use super::AnswerShape;
 use super::completion::{Choices, Delta, Event, Head, Usage, write_call, write_extra, write_image, write_logprobs};
 use crate::json::Writer;
 
-/// Writes events down as chunks.
+/// Writes events as chunks.
 #[derive(Debug)]
 pub(super) struct Chunks {
-    /// How every chunk begins, up to the first choice.
+    /// The beginning of every chunk, up to the first choice.
     begin: String,
     include_usage: bool,
     single_call: bool,
@@ -30,18 +34,18 @@ impl Chunks {
         }
     }
 
-    /// Writes what the client sees of `event` at once. [`Delta::Finish`] and [`Event::Usage`] are kept
-    /// for [`Self::end`], because text and calls may still follow them.
+    /// Writes what the client sees of `event` at once. [`Delta::Finish`] and [`Event::Usage`] are kept for
+    /// [`Self::end`], because text and calls may still follow them.
     pub fn write(&mut self, event: Event, out: &mut Writer) {
         match event {
             Event::Usage(usage) => self.usage = usage,
-            Event::Choice(number, delta) => self.write_delta(number, delta, out),
+            Event::Choice(index, delta) => self.write_delta(index, delta, out),
             Event::Error(_) | Event::End => {}
         }
     }
 
-    fn write_delta(&mut self, number: u64, mut delta: Delta, out: &mut Writer) {
-        let Some((choice, is_new)) = self.choices.get(number) else { return };
+    fn write_delta(&mut self, index: u64, mut delta: Delta, out: &mut Writer) {
+        let Some((choice, is_new)) = self.choices.get(index) else { return };
         let call = match &mut delta {
             Delta::Call(_) => choice.begin_call(self.single_call),
             Delta::Arguments(_) => choice.newest_call(),
@@ -54,7 +58,7 @@ impl Chunks {
         let Some(call) = call else { return };
         out.raw(&self.begin);
         out.object(|out| {
-            out.field("index", number);
+            out.field("index", index);
             out.object_field("delta", |out| {
                 write_gain(&delta, call, out);
                 if is_new {
@@ -69,17 +73,17 @@ impl Chunks {
         out.raw(END);
     }
 
-    /// Whether every choice that has appeared is complete, and there is one.
+    /// Whether there is a choice, and all choices are complete.
     pub fn is_complete(&self) -> bool {
         !self.choices.0.is_empty() && self.choices.0.iter().all(|choice| choice.finish.is_some())
     }
 
-    /// Writes the reasons, the usage if it was asked for, and `[DONE]`.
+    /// Writes the reasons why the choices ended, the usage if the client wants it, and `[DONE]`.
     pub fn end(&mut self, out: &mut Writer) {
         for choice in core::mem::take(&mut self.choices.0) {
             out.raw(&self.begin);
             out.object(|out| {
-                out.field("index", choice.number);
+                out.field("index", choice.index);
                 out.object_field("delta", |_| ());
                 choice.write_end(out);
             });
@@ -95,10 +99,10 @@ impl Chunks {
     }
 }
 
-/// How a chunk with choices ends.
+/// The end of a chunk with choices.
 const END: &str = "]}\n\n";
 
-/// What a delta has itself. `call` is the number of the call that begins or grows.
+/// Writes the fields of a delta. `call` is the index of the call that begins or grows.
 fn write_gain(delta: &Delta, call: u64, out: &mut Writer) {
     match delta {
         Delta::Text(text) => out.field("content", text),
@@ -113,12 +117,12 @@ fn write_gain(delta: &Delta, call: u64, out: &mut Writer) {
                 out.object_field("function", |out| out.field("arguments", text));
             });
         }),
-        // They stand beside the delta, or come at the end.
+        // They are beside the delta, or come at the end.
         Delta::Logprobs(_) | Delta::Finish(_) => {}
     }
 }
 
-/// What the first delta of a choice has besides its own.
+/// Writes the fields that the first delta of a choice has in addition.
 fn introduce(delta: &Delta, out: &mut Writer) {
     out.field("role", "assistant");
     match delta {

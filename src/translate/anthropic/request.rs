@@ -1,4 +1,10 @@
-//! Chat Completions to `/v1/messages`.
+//! Translates Chat Completions to `/v1/messages`.
+//!
+//! The API is stricter than OpenAI's. It refuses empty texts, an unknown field and a value out of range,
+//! so anything that it would refuse is left out or mapped here if the answer means the same, and otherwise
+//! refused with OpenAI's name of the field, because Anthropic's own refusal would name a field that the
+//! client never sent. What depends on the model is in [`Claude`], and everything about thinking is in
+//! [`super::thinking`].
 
 use std::borrow::Cow;
 
@@ -14,13 +20,13 @@ use crate::translate::schema;
 
 const PATH: &str = "/v1/messages";
 
-/// What `json_object` becomes, for the API has no mode that only promises JSON.
+/// The instruction in place of `json_object`, because the API has no mode for JSON without a schema.
 const JSON_ONLY: &str = "Answer with one valid JSON object and nothing else: no other text, no code fence.";
 
-/// Writes the body; returns the path.
+/// Writes the body and returns the path.
 pub(in crate::translate) fn request(model: &str, chat: &Chat, out: &mut Writer) -> Result<String, Refusal> {
     let abilities = Claude::of(model);
-    refuse_unknown(chat, abilities)?;
+    refuse_impossible(chat, abilities)?;
     let thinking = thinking(chat, abilities)?;
     out.object(|out| {
         out.field("model", model);
@@ -65,8 +71,9 @@ fn system(chat: &Chat, out: &mut Writer) {
     });
 }
 
-/// Penalties and `seed` are dropped: they change the odds of words, not what is asked for.
-fn refuse_unknown(chat: &Chat, abilities: Claude) -> Result<(), Refusal> {
+/// Refuses what the API or the model cannot do. Penalties and `seed` are dropped instead, because they change
+/// the odds of words and not what is requested.
+fn refuse_impossible(chat: &Chat, abilities: Claude) -> Result<(), Refusal> {
     if forces_call(chat) && !abilities.forced_calls {
         return Err(refuse("tool_choice", "must be auto or none: this model cannot be made to call a tool"));
     }
@@ -83,8 +90,8 @@ fn refuse_unknown(chat: &Chat, abilities: Claude) -> Result<(), Refusal> {
     }
 }
 
-/// OpenAI's temperature goes to 2, Anthropic's to 1. Where it excludes `top_p`, it is the one that
-/// clients set on purpose.
+/// OpenAI's temperature goes up to 2, and Anthropic's up to 1. Where only one of temperature and `top_p` is
+/// allowed, the temperature is kept, because it is the one that clients set on purpose.
 fn sampling(chat: &Chat, abilities: Claude, out: &mut Writer) {
     if let Some(temperature) = chat.temperature {
         match temperature.as_f64() {
@@ -185,7 +192,7 @@ fn call_block(call: &Call, out: &mut Writer) {
     });
 }
 
-/// Ids of other providers may have characters that Anthropic refuses.
+/// An id without its payload, and without the characters in other providers' ids that Anthropic refuses.
 fn id(id: &str) -> Cow<'_, str> {
     let id = call_id::plain(id);
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -209,11 +216,11 @@ fn media_block(media: &Media, out: &mut Writer) -> Result<(), Refusal> {
         _ => None,
     };
     let kind = match &media.source {
-        // A slip that other providers forgive.
+        // A wrong name that other providers accept.
         Source::Inline { mime, .. } if mime == "image/jpg" => Some("image"),
         Source::Inline { mime, .. } => kind_of(mime),
         Source::Link { mime: Some(mime), .. } => kind_of(mime),
-        // A link without a known ending is an image where an image was meant.
+        // A link without a known ending is an image if the client said so.
         Source::Link { mime: None, .. } => {
             Some(if media.field.ends_with("image_url.url") { "image" } else { "document" })
         }

@@ -1,4 +1,4 @@
-//! `/v1/embeddings` to `batchEmbedContents` and back.
+//! Translates `/v1/embeddings` to `batchEmbedContents` and back.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -7,10 +7,10 @@ use crate::json::{Node, Text, Writer};
 use crate::translate::conversation::strings;
 use crate::translate::fields::{Fields, Refusal, refuse};
 
-/// More texts in one request are refused by the API.
+/// How many texts the API accepts in one request.
 const MOST_TEXTS: usize = 100;
 
-/// Writes the body; returns the path, and whether the client wants base64.
+/// Writes the body, and returns the path and whether the client wants base64.
 pub(in crate::translate) fn request(
     model: &str,
     mut fields: Fields,
@@ -47,7 +47,7 @@ pub(in crate::translate) fn request(
     Ok((super::path(model, "batchEmbedContents"), base64))
 }
 
-/// Writes what the client gets; `None` if it is no answer.
+/// Writes the client's answer. `None` if the provider's is not an answer.
 pub(in crate::translate) fn answer(model: &str, base64: bool, answer: Node, out: &mut Writer) -> Option<()> {
     let embeddings = answer.get("embeddings").filter(|list| list.is_array())?;
     out.object(|out| {
@@ -56,7 +56,7 @@ pub(in crate::translate) fn answer(model: &str, base64: bool, answer: Node, out:
             embeddings.items().enumerate().try_for_each(|(index, each)| embedding(index, each, base64, out))
         })?;
         out.field("model", model);
-        // Not every model counts.
+        // Not every model counts tokens.
         let tokens = answer.at(&["usageMetadata", "promptTokenCount"]).and_then(Node::as_u64).unwrap_or(0);
         out.object_field("usage", |out| {
             out.field("prompt_tokens", tokens);
@@ -80,7 +80,7 @@ fn embedding(index: usize, embedding: Node, base64: bool, out: &mut Writer) -> O
     Some(())
 }
 
-/// 32-bit floats, little end first, in base64: what openai's SDKs ask for unless told otherwise.
+/// 32-bit little-endian floats in base64, which OpenAI's SDKs request by default.
 fn packed(values: Node) -> String {
     let floats = values.items().map(|value| value.as_f64().unwrap_or(0.0) as f32);
     BASE64.encode(floats.flat_map(f32::to_le_bytes).collect::<Vec<u8>>())

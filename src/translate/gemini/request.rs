@@ -1,4 +1,9 @@
-//! Chat Completions to `generateContent`.
+//! Translates Chat Completions to `generateContent`.
+//!
+//! Three things differ by the model and come from [`Gemini`]. Models before 2.5 know only their own dialect
+//! of JSON Schema. Models from 3 on give their calls ids, and refuse a turn whose first call has lost its
+//! signature, so such a call gets Google's placeholder. And thinking is set by a level or by a budget.
+//! Everything else has a field of its own in the API, where a value is passed on as the client wrote it.
 
 use super::PROVIDER;
 use crate::json::{Text, Writer};
@@ -10,14 +15,14 @@ use crate::translate::media::{Media, Source};
 use crate::translate::models::{Gemini, GeminiThinking};
 use crate::translate::schema;
 
-/// More stop sequences are refused by the API.
+/// How many stop sequences the API accepts.
 const MOST_STOPS: usize = 5;
 
-/// What stands in for the signature of a call that Gemini did not make itself, or whose signature a
-/// client lost; Google's own word for it (<https://ai.google.dev/gemini-api/docs/thought-signatures>).
+/// The signature of a call that Gemini did not make itself, or whose signature the client lost. Google
+/// documents it for this purpose (<https://ai.google.dev/gemini-api/docs/thought-signatures>).
 const UNSIGNED: &str = "skip_thought_signature_validator";
 
-/// Writes the body; returns the path.
+/// Writes the body and returns the path.
 pub(in crate::translate) fn request(model: &str, chat: &Chat, out: &mut Writer) -> Result<String, Refusal> {
     let abilities = Gemini::of(model);
     out.object(|out| {
@@ -153,7 +158,7 @@ fn tool_config(choice: &ToolChoice, out: &mut Writer) {
 fn declaration(index: usize, tool: &Tool, abilities: Gemini, out: &mut Writer) -> Result<(), Refusal> {
     out.field("name", &tool.name);
     out.field_if("description", tool.description.as_ref());
-    // An object without properties is refused where it is not JSON Schema, and says nothing anyway.
+    // Gemini's own dialect refuses an object without properties, and it means nothing anyway.
     let parameters = tool.parameters.filter(|schema| {
         schema.get("properties").is_some_and(|properties| properties.fields().next().is_some())
             || schema.get("$ref").is_some()
@@ -216,7 +221,7 @@ fn response_format(format: &Format, abilities: Gemini, out: &mut Writer) -> Resu
     Ok(())
 }
 
-/// `thinkingConfig`, and whether the client sees the thoughts.
+/// `thinkingConfig`. The flag is whether the client sees the thoughts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Thinking {
     Level(&'static str, bool),
@@ -238,7 +243,7 @@ impl Thinking {
     }
 }
 
-/// Thoughts are shown if they were asked for; without `reasoning_effort` the model does as it likes.
+/// Chooses how a model thinks. The thoughts are shown unless the effort is `none`.
 fn thinking(effort: Effort, thinking: GeminiThinking) -> Result<Option<Thinking>, Refusal> {
     let shown = effort != Effort::None;
     Ok(Some(match (thinking, effort) {
