@@ -1,8 +1,9 @@
 //! An error body, read leniently: whatever shape it has, its codes and its messages.
 //!
 //! The shapes differ (`{"error":{…}}`, the same in an array, `{"error":"…"}`, flat, `{"detail":…}`,
-//! `{"__type":…}`) but the words in them do not, so all of them are read into two bags. A body that is
-//! no JSON, because it was cut off or is HTML, is one long message.
+//! `{"__type":…}`) but the words in them do not, so all of them are collected in two bags: codes for
+//! programs and messages for people. A body that is not JSON, because it was cut off or is HTML, is one
+//! long message.
 
 use serde_json::Value;
 
@@ -10,13 +11,13 @@ use super::{Answer, BODY_LIMIT};
 
 /// The words of an error body, in lower case.
 #[derive(Default)]
-pub struct ErrorBody {
-    /// What stands in `code`, `type`, `status`, `reason` and their like.
+pub(crate) struct ErrorBody {
+    /// The values of `code`, `type`, `status`, `reason` and similar fields.
     codes: Vec<String>,
-    /// What stands in `message` and its like, one per line; the whole body if it is no JSON.
-    pub message: String,
-    /// The JSON, if it is any.
-    pub json: Option<Value>,
+    /// The values of `message` and similar fields, one per line; the whole body if it is not JSON.
+    pub(crate) message: String,
+    /// The body, if it is JSON.
+    pub(crate) json: Option<Value>,
 }
 
 /// Fields whose values are words for programs.
@@ -24,21 +25,21 @@ const CODE_FIELDS: &[&str] =
     &["code", "type", "status", "reason", "__type", "name", "limit_source", "error_code", "error_type"];
 /// Fields whose values are sentences for people.
 const TEXT_FIELDS: &[&str] = &["message", "Message", "error", "detail", "title", "msg", "raw", "error_message"];
-/// Fields in which codes and messages stand again.
+/// Fields whose values have codes and messages of their own.
 const INNER_FIELDS: &[&str] = &["error", "errors", "detail", "details", "metadata"];
 
-/// A body is looked into this deep: array, `error`, `details`, detail, and one to spare.
+/// How deep a body is read: array, `error`, `details`, detail, and one level to spare.
 const DEPTH: usize = 5;
-/// Of an array, this many elements are read.
+/// How many elements of an array are read.
 const ELEMENTS: usize = 16;
-/// Of a body that is no JSON this many bytes are searched: a web page says it early.
+/// How many bytes of a body that is not JSON are searched. A web page names the error early.
 const MESSAGE_LIMIT: usize = 16 * 1024;
-/// Longer codes are none.
+/// A longer text is not a code.
 const CODE_LIMIT: usize = 100;
 
 impl ErrorBody {
     /// Reads the body, and the header in which AWS names the error.
-    pub fn read(answer: &Answer) -> Self {
+    pub(crate) fn read(answer: &Answer) -> Self {
         let mut error = ErrorBody::default();
         if let Some(name) = answer.headers.text("x-amzn-errortype") {
             error.add_code(name);
@@ -61,23 +62,22 @@ impl ErrorBody {
     }
 
     /// Whether the answer had a body that could be read.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.json.is_none() && self.message.trim().is_empty()
     }
 
-    /// Whether it is a web page, which comes from a proxy or a firewall on the way.
-    pub fn is_html(&self) -> bool {
+    /// Whether it is a web page, which a proxy or a firewall between us and the provider sends.
+    pub(crate) fn is_html(&self) -> bool {
         self.json.is_none() && self.message.trim_start().starts_with('<')
     }
 
-    /// Whether one of the codes is `code`; in a body that is cut off, whether it stands there quoted.
-    pub fn has_code(&self, code: &str) -> bool {
+    /// Whether one of the codes is `code`; in a body that was cut off, whether it occurs in quotes.
+    pub(crate) fn has_code(&self, code: &str) -> bool {
         self.codes.iter().any(|have| have == code) || (self.json.is_none() && self.quotes(code))
     }
 
     fn quotes(&self, word: &str) -> bool {
-        let mut places = self.message.match_indices(word);
-        places.any(|(at, _)| {
+        self.message.match_indices(word).any(|(at, _)| {
             let before = self.message.get(..at).unwrap_or_default();
             let after = self.message.get(at.saturating_add(word.len())..).unwrap_or_default();
             before.ends_with('"') && after.starts_with('"')
@@ -85,15 +85,15 @@ impl ErrorBody {
     }
 
     /// The number in one of these fields, at the top, in `error` or in its `metadata`.
-    pub fn number(&self, fields: &[&str]) -> Option<f64> {
+    pub(crate) fn number(&self, fields: &[&str]) -> Option<f64> {
         let top = self.json.as_ref()?;
         let error = self.error();
-        let places = [Some(top), error, error.and_then(|error| error.get("metadata"))];
-        places.into_iter().flatten().find_map(|place| fields.iter().find_map(|field| number(place.get(field)?)))
+        let objects = [Some(top), error, error.and_then(|error| error.get("metadata"))];
+        objects.into_iter().flatten().find_map(|object| fields.iter().find_map(|field| number(object.get(field)?)))
     }
 
     /// The `error` object, or the whole body where it is flat; the first one of an array.
-    pub fn error(&self) -> Option<&Value> {
+    pub(crate) fn error(&self) -> Option<&Value> {
         let json = self.json.as_ref()?;
         let top = json.get(0).unwrap_or(json);
         Some(top.get("error").filter(|error| error.is_object()).unwrap_or(top))
@@ -139,6 +139,6 @@ impl ErrorBody {
 }
 
 /// A number, or text that is one.
-pub fn number(value: &Value) -> Option<f64> {
+pub(crate) fn number(value: &Value) -> Option<f64> {
     value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())
 }

@@ -1,16 +1,17 @@
-//! When does what a failed answer complains about end?
+//! Chooses when the limit ends that a failed answer complains about. How a time is written is the
+//! affair of [`super::reset`].
 //!
-//! Several parts of one answer can name a time. They are asked in an order in which a more exact one
-//! comes before a vaguer one; what none of them names stays `None`.
+//! Several parts of one answer can state a time. A more exact one comes before a vaguer one, and if
+//! none states it, the end is `None`.
 
 use super::rules::Failure;
 use super::{Window, reset};
 use crate::time::{DailyReset, Span, Time};
 
 impl Failure<'_> {
-    /// When the answer says to try again: the longer of the used-up limit's reset and of the first
-    /// explicit wait; without either, the one reset that is stated.
-    pub fn wait(&self) -> Option<Time> {
+    /// When the answer says to try again: the later of the used-up limit's reset and the first explicit
+    /// wait. Without either, it is the one reset that is stated.
+    pub(crate) fn wait(&self) -> Option<Time> {
         let spent = self.exhausted.and_then(|spent| spent.until);
         let explicit = self.explicit_wait();
         let at = spent.max(explicit).or_else(|| self.only_reset())?;
@@ -18,7 +19,7 @@ impl Failure<'_> {
     }
 
     /// The first explicit demand to wait: headers before the body's fields before its prose.
-    pub fn explicit_wait(&self) -> Option<Time> {
+    pub(crate) fn explicit_wait(&self) -> Option<Time> {
         let now = self.answer.now;
         let headers = self.answer.headers;
         let millis = || {
@@ -33,8 +34,9 @@ impl Failure<'_> {
             .or_else(|| reset::in_message(&self.error.message, now))
     }
 
-    /// The reset of the lone limit whose rest is not stated, or else of the limit that the message
-    /// complains about (the request needed more than its rest). Of several others none can be told.
+    /// The reset of the only limit whose rest is not stated, or else of the limit that the message
+    /// complains about, because the request needed more than its rest. If several limits are possible,
+    /// there is no telling which one was hit.
     fn only_reset(&self) -> Option<Time> {
         let dated = || self.limits.iter().filter(|limit| limit.reset.is_some());
         let mut unsure = dated().filter(|limit| limit.remaining.is_none());
@@ -45,12 +47,12 @@ impl Failure<'_> {
     }
 
     /// The stated end of a used-up limit over this window.
-    pub fn reset_of(&self, window: Window) -> Option<Time> {
+    pub(crate) fn reset_of(&self, window: Window) -> Option<Time> {
         self.exhausted.filter(|spent| spent.window == window)?.until
     }
 
-    /// The end of the provider's day, where that is known.
-    pub fn next_day(&self) -> Option<Time> {
+    /// The end of the provider's day, if the time of its daily reset is known.
+    pub(crate) fn next_day(&self) -> Option<Time> {
         let (now, day) = (self.answer.now, self.answer.provider.daily_reset);
         (day != DailyReset::After24Hours).then(|| reset::clamp(now, day.next(now), reset::LONGEST))
     }

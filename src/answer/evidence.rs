@@ -1,7 +1,7 @@
-//! Which part of an answer decided, for a log line.
+//! Which part of an answer decided its verdict, for a log line.
 //!
 //! Error bodies can contain the key (Google's CONSUMER_SUSPENDED does), so nothing here is text from
-//! outside: only words of our own lists, and numbers.
+//! outside. There are only words of our own lists, and numbers.
 
 use core::fmt;
 
@@ -10,9 +10,10 @@ use super::{What, Window};
 /// The reason for a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Evidence {
-    /// The answer's HTTP status; for an error inside a successful answer, the one it stands for.
+    /// The answer's HTTP status; for an error inside a successful answer, the status that usually comes
+    /// with it.
     pub status: u16,
-    /// What decided beside the status.
+    /// What decided in addition to the status.
     pub sign: Sign,
 }
 
@@ -21,7 +22,7 @@ pub struct Evidence {
 pub enum Sign {
     /// The status alone.
     Status,
-    /// A code, type or reason that stands in the body or in `x-amzn-errortype`.
+    /// A code, type or reason in the body or in `x-amzn-errortype`.
     Code(&'static str),
     /// A phrase in the error's message.
     Text(&'static str),
@@ -31,7 +32,7 @@ pub enum Sign {
     Remaining(What, Window),
     /// An error of Cloudflare AI Gateway itself, by its `internalCode` (0 if it had none).
     AiGateway(u32),
-    /// No body could be read where it would have told the gateway's fault from the provider's.
+    /// There was no readable body, without which the gateway's fault cannot be told from the provider's.
     NoBody,
 }
 

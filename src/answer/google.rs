@@ -8,10 +8,10 @@ use crate::time::Span;
 
 /// The violated quotas of one error and its RetryInfo.
 #[derive(Debug, Default)]
-pub struct QuotaFailure {
+pub(crate) struct QuotaFailure {
     violations: Vec<Violation>,
-    /// RetryInfo's `retryDelay`. A daily quota's error carries a short one, too.
-    pub retry: Option<Span>,
+    /// RetryInfo's `retryDelay`. An error about a daily quota has a short one, too.
+    pub(crate) retry: Option<Span>,
 }
 
 #[derive(Debug)]
@@ -19,16 +19,16 @@ struct Violation {
     /// The `quotaId` in lower case.
     id: String,
     value: Option<u64>,
-    /// The value is 0 or (as protobuf leaves zeros out) missing; not told from a body cut off.
+    /// The value is 0, or missing because protobuf omits zeros. Never set for a body that was cut off.
     zero: bool,
 }
 
-/// One error lists no more violations than this; what exceeds it is not read.
+/// How many details, and how many violations of each, are read.
 const MOST: usize = 16;
 
 impl QuotaFailure {
-    /// Reads the error's `details`; from a body cut off, what is left of them.
-    pub fn read(error: &ErrorBody) -> Self {
+    /// Reads the error's `details`, or what is left of them in a body that was cut off.
+    pub(crate) fn read(error: &ErrorBody) -> Self {
         let mut failure = QuotaFailure::default();
         let Some(details) = error.error().and_then(|error| error.get("details")).and_then(Value::as_array) else {
             if error.json.is_none() {
@@ -65,9 +65,8 @@ impl QuotaFailure {
         }
     }
 
-    /// The violation that lasts longest, and for how long: the model has no quota at all in the free
-    /// tier, the day's is spent, or (`None`) a shorter one.
-    pub fn longest(&self) -> Option<(Option<Period>, u32, What, Window)> {
+    /// The violation that lasts longest. Its period is `None` if the quota is of less than a day.
+    pub(crate) fn longest(&self) -> Option<(Option<Period>, u32, What, Window)> {
         let rank = |violation: &Violation| match violation.period() {
             Some(Period::NotInTier) => 2,
             Some(_) => 1,
@@ -78,7 +77,7 @@ impl QuotaFailure {
     }
 
     /// The limits that the error states.
-    pub fn limits(&self) -> impl Iterator<Item = StatedLimit> {
+    pub(crate) fn limits(&self) -> impl Iterator<Item = StatedLimit> {
         self.violations.iter().filter(|violation| !violation.zero && violation.value.is_some()).map(|violation| {
             let (what, window) = (violation.what(), violation.window());
             StatedLimit { what, window, limit: violation.value, remaining: None, reset: None }
@@ -115,13 +114,13 @@ impl Violation {
         }
     }
 
-    /// FNV-1a of the id: small, stable across versions, and no secret.
+    /// FNV-1a of the id, which is small, stable across versions, and not secret.
     fn hash(&self) -> u32 {
         self.id.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
     }
 }
 
-/// The quoted text that follows `name` and a colon, and what comes after.
+/// The quoted text that follows `name` and a colon, and the text after it.
 fn quoted_after<'a>(text: &'a str, name: &str) -> Option<(&'a str, &'a str)> {
     let value = text.split_once(name)?.1.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?;
     value.split_once('"')

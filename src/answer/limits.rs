@@ -1,8 +1,8 @@
-//! What an answer's headers state about limits: how much, how much is left, and until when.
+//! What an answer's headers state about limits: how much is allowed, how much is left, and until when.
 //!
-//! Providers spell one idea many ways: `x-ratelimit-remaining-tokens`, `…-tokens-minute`,
+//! Providers spell one idea in many ways: `x-ratelimit-remaining-tokens`, `…-tokens-minute`,
 //! `anthropic-ratelimit-input-tokens-remaining`. The names are read word by word, so that a new
-//! combination of known words needs no new code, and an unknown word makes the header unknown.
+//! combination of known words needs no new code. A header with an unknown word is ignored.
 
 use super::tokens::digits;
 use super::{Answer, Exhausted, What, Window, reset};
@@ -13,33 +13,33 @@ use crate::time::{Span, Time};
 pub struct StatedLimit {
     /// What is counted.
     pub what: What,
-    /// Over which time.
+    /// The time over which it is counted.
     pub window: Window,
-    /// How much the window allows; some answers state the rest only.
+    /// How much the window allows. Some answers state only the rest.
     pub limit: Option<u64>,
     /// How much is left.
     pub remaining: Option<u64>,
-    /// When the window starts anew (or the bucket is full again), clamped.
+    /// When the next window begins or the bucket is full again, clamped.
     pub reset: Option<Time>,
 }
 
 impl StatedLimit {
-    /// No answer states more limits than this; what exceeds it is dropped.
+    /// How many limits of one answer are kept.
     pub const MOST: usize = 8;
 
     fn of(name: Name) -> Self {
         StatedLimit { what: name.what, window: name.window, limit: None, remaining: None, reset: None }
     }
 
-    /// Whether nothing is left. A rest of 0 counts only where the answer also tells when that ends or
-    /// over which window it counts: Azure sends a lone 0 that means nothing.
+    /// Whether nothing is left. A rest of 0 counts only if the answer also states when the limit ends or
+    /// its window, because Azure sends a lone 0 that means nothing.
     pub fn is_exhausted(&self) -> bool {
         let dated = self.reset.is_some() || self.window != Window::Unstated;
         self.remaining == Some(0) && self.limit != Some(0) && dated
     }
 }
 
-/// What a header says of a limit.
+/// The part of a limit that a header states.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Field {
     Limit,
@@ -47,7 +47,7 @@ enum Field {
     Reset,
 }
 
-/// A header's name, understood.
+/// What a header's name means.
 #[derive(Clone, Copy)]
 struct Name {
     field: Field,
@@ -55,7 +55,7 @@ struct Name {
     window: Window,
 }
 
-/// A window without a name that starts anew within this is a minute, with some slack for clocks.
+/// A window that has no name and ends within this time is a minute, with some slack for clocks.
 const WITHIN_A_MINUTE: Span = Span::secs(65);
 
 /// The limits that the answer's headers state.
@@ -63,22 +63,22 @@ pub fn from_headers(answer: &Answer) -> Vec<StatedLimit> {
     let mut limits = Vec::new();
     for (name, value) in answer.headers.iter() {
         if let Some(name) = understand(name) {
-            note(&mut limits, name, value, answer);
+            add(&mut limits, name, value, answer);
         }
     }
     name_windows(&mut limits, answer);
     limits
 }
 
-/// Adds the limits of headers that stand inside a body (OpenRouter's `metadata.headers`).
-pub fn note_header(limits: &mut Vec<StatedLimit>, name: &str, value: &str, answer: &Answer) {
+/// Adds what a header states that is quoted in a body (OpenRouter's `metadata.headers`).
+pub fn add_header(limits: &mut Vec<StatedLimit>, name: &str, value: &str, answer: &Answer) {
     if let Some(name) = understand(name.to_ascii_lowercase().as_bytes()) {
-        note(limits, name, value.as_bytes(), answer);
+        add(limits, name, value.as_bytes(), answer);
     }
 }
 
-fn note(limits: &mut Vec<StatedLimit>, name: Name, value: &[u8], answer: &Answer) {
-    // A negative rest or limit is no number here, and so is not noted.
+fn add(limits: &mut Vec<StatedLimit>, name: Name, value: &[u8], answer: &Answer) {
+    // A negative rest or limit is not a number to this reader, and so it is ignored.
     let number = if name.field == Field::Reset { None } else { digits(value.trim_ascii()) };
     let end = if name.field == Field::Reset { end_of(name, value, answer) } else { None };
     if number.is_none() && end.is_none() {
@@ -101,15 +101,16 @@ fn end_of(name: Name, value: &[u8], answer: &Answer) -> Option<Time> {
     reset::parse(core::str::from_utf8(value).ok()?, answer.now).map(|at| reset::clamp(answer.now, at, longest))
 }
 
-/// Gives the windows that the names leave open. Groq's requests are per day and its tokens per
-/// minute; elsewhere a near reset tells a minute, for its bucket is full again within a minute. A far
-/// one stays open: it may be a day's bucket (OpenAI's lowest tiers refill 200 a day, one each 7m12s).
+/// Fills in the windows that the names leave open. Groq's requests are per day and its tokens per minute.
+/// Elsewhere a near reset means a minute, because a minute's bucket is full again within a minute. A far
+/// reset leaves the window open, because it may be a day's bucket (OpenAI's lowest tiers refill 200 a
+/// day, one every 7m12s).
 fn name_windows(limits: &mut [StatedLimit], answer: &Answer) {
     for limit in limits.iter_mut().filter(|limit| limit.window == Window::Unstated) {
         let near = limit.reset.is_some_and(|at| answer.now.until(at) <= WITHIN_A_MINUTE);
         limit.window = match (answer.provider.slug, limit.what) {
             ("groq", What::Requests) => Window::Day,
-            // OpenRouter's names leave it to the message whether it is the minute's or the day's.
+            // With OpenRouter only the message says whether it is the minute's or the day's.
             ("openrouter", _) => Window::Unstated,
             _ if near => Window::Minute,
             _ => Window::Unstated,
@@ -118,7 +119,7 @@ fn name_windows(limits: &mut [StatedLimit], answer: &Answer) {
 }
 
 fn understand(name: &[u8]) -> Option<Name> {
-    // Most headers are told by their first letter.
+    // The first letter is enough to pass over most headers.
     let prefixes: &[&[u8]] = match name.first()? {
         b'x' => &[b"x-ratelimit-", b"x-trial-endpoint-call-"],
         b'a' => &[b"anthropic-ratelimit-"],
@@ -145,7 +146,7 @@ fn understand(name: &[u8]) -> Option<Name> {
             _ => return None,
         }
     }
-    // Cohere counts a trial key's calls per minute.
+    // Cohere counts the calls of a trial key per minute.
     if name.starts_with(b"x-trial") {
         window = Window::Minute;
     }
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn names() {
+    fn names_are_read_word_by_word() {
         use What::{InputTokens, OutputTokens, Requests, Tokens};
         use Window::{Day, Minute, Month, Unstated};
         for (slug, name, what, window) in [
@@ -202,24 +203,23 @@ mod tests {
     }
 
     #[test]
-    fn a_rest_of_zero() {
+    fn a_rest_of_zero_counts_only_with_an_end_or_a_window() {
         for (headers, spent) in [
             (&[("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "6s")][..], true),
             (&[("x-ratelimit-remaining-tokens-minute", "0")], true),
-            // Azure's nonsense.
+            // Azure sends these, and they mean nothing.
             (&[("x-ratelimit-remaining-tokens", "0")], false),
             (&[("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "0")], false),
             (&[("x-ratelimit-remaining-tokens", "-1"), ("x-ratelimit-reset-tokens", "6")], false),
-            // No such limit.
+            // A limit of 0 does not exist.
             (&[("x-ratelimit-limit-tokens-minute", "0"), ("x-ratelimit-remaining-tokens-minute", "0")], false),
         ] {
             assert_eq!(exhausted(&read("azure-openai", headers)).is_some(), spent, "{headers:?}");
         }
     }
 
-    /// A client's or provider's flood of headers stays bounded.
     #[test]
-    fn bounded() {
+    fn a_flood_of_headers_stays_bounded() {
         let names: Vec<String> = ["requests", "tokens", "input-tokens", "output-tokens"]
             .iter()
             .flat_map(|what| {

@@ -1,30 +1,30 @@
-//! The words by which answers are told apart, all in this one place and in lower case.
+//! The words by which answers are told apart, all in one place and in lower case.
 //!
-//! `codes` must equal a code, type, status or reason of the body; `texts` may stand anywhere in its
-//! message. Where a provider's name stands behind an entry, it was seen there; the goldens show where.
+//! A `code` must equal a code, type, status or reason of the body, and a `text` may occur anywhere in its
+//! message. An entry with a provider's name behind it was seen there, and the goldens show where.
 
 use super::body::ErrorBody;
 use super::evidence::Sign;
 
-/// Words that mean the same.
-pub struct Markers {
+/// Words of the same meaning.
+pub(crate) struct Markers {
     codes: &'static [&'static str],
     texts: &'static [&'static str],
 }
 
 impl Markers {
     /// The first of these words that the error uses.
-    pub fn find(&self, error: &ErrorBody) -> Option<Sign> {
+    pub(crate) fn find(&self, error: &ErrorBody) -> Option<Sign> {
         self.code(error).or_else(|| self.text(&error.message))
     }
 
-    /// The same for words that accuse the key, in an answer that may quote the request: a client must not
-    /// be able to put them there.
-    pub fn find_unquoted(&self, error: &ErrorBody, status: u16) -> Option<Sign> {
+    /// The same for words that accuse the key. An answer may quote the request, and a client must not be
+    /// able to accuse a key, so quoted words do not count.
+    pub(crate) fn find_unquoted(&self, error: &ErrorBody, status: u16) -> Option<Sign> {
         let text = || match status {
             400 | 403 => self.text(&without_quotes(error)),
             401 | 402 | 429 => self.text(&error.message),
-            // Of the request alone, such as 404 with the name of the model.
+            // Other statuses are about the request alone, such as 404 with the name of the model.
             _ => None,
         };
         self.code(error).or_else(text)
@@ -38,8 +38,8 @@ impl Markers {
         self.texts.iter().find(|text| message.contains(*text)).copied().map(Sign::Text)
     }
 
-    /// Where in the message the first of these words stands; 0 if it is a code.
-    pub fn place(&self, error: &ErrorBody) -> Option<usize> {
+    /// The offset in the message of the first of these words; 0 if the word is a code.
+    pub(crate) fn offset(&self, error: &ErrorBody) -> Option<usize> {
         if self.codes.iter().any(|code| error.has_code(code)) {
             return Some(0);
         }
@@ -47,15 +47,15 @@ impl Markers {
     }
 }
 
-/// The message as far as it cannot be the request's words: without what is between the first quote and
-/// the last, because a quoted text may have quotes of its own.
+/// The part of the message that cannot be words of the request: everything outside the first quote and the
+/// last, because a quoted text may itself have quotes.
 fn without_quotes(error: &ErrorBody) -> String {
     if ECHO.find(error).is_some() { String::new() } else { unquoted(&error.message) }
 }
 
 fn unquoted(text: &str) -> String {
     let is_quote = |&(at, quote): &(usize, char)| {
-        // An apostrophe stands between letters.
+        // Between letters it is an apostrophe.
         let letter = |char: Option<char>| char.is_some_and(char::is_alphanumeric);
         let (before, behind) = text.split_at_checked(at).unwrap_or_default();
         let inside = letter(before.chars().next_back()) && letter(behind.chars().nth(1));
@@ -66,9 +66,9 @@ fn unquoted(text: &str) -> String {
     [text.get(..first).unwrap_or_default(), " ", text.get(last..).unwrap_or_default()].concat()
 }
 
-/// What stands beside words of the request that are quoted without quotes: a field's name (Anthropic, OpenAI),
-/// a model's (Mistral, OpenRouter).
-pub const ECHO: Markers = Markers {
+/// Messages that repeat words of the request without quotes: the name of a field (Anthropic, OpenAI) or of
+/// a model (Mistral, OpenRouter).
+pub(crate) const ECHO: Markers = Markers {
     codes: &[],
     texts: &[
         "extra inputs are not permitted",
@@ -79,8 +79,8 @@ pub const ECHO: Markers = Markers {
     ],
 };
 
-/// Credit is spent or billing is off: somebody has to pay.
-pub const CREDIT: Markers = Markers {
+/// Credit is spent or billing is off, so that somebody has to pay.
+pub(crate) const CREDIT: Markers = Markers {
     codes: &[
         "insufficient_quota",
         "blocked_api_access",           // Groq
@@ -120,7 +120,7 @@ pub const CREDIT: Markers = Markers {
 };
 
 /// A month's quota is spent.
-pub const MONTHLY: Markers = Markers {
+pub(crate) const MONTHLY: Markers = Markers {
     codes: &["quota_exceeded"], // ElevenLabs
     texts: &[
         "regain access on",         // Anthropic's monthly spend limit
@@ -130,14 +130,14 @@ pub const MONTHLY: Markers = Markers {
     ],
 };
 
-/// A day's quota is spent. Only looked for in a 429.
-pub const DAILY: Markers = Markers {
+/// A day's quota is spent. These are looked for only in a 429.
+pub(crate) const DAILY: Markers = Markers {
     codes: &["openrouter_free_tier_daily"],
     texts: &["per-day", "per day", "/ day", "(tpd)", "(rpd)", "daily limit", "daily quota"],
 };
 
 /// The model has no quota in the key's tier.
-pub const NOT_IN_TIER: Markers = Markers {
+pub(crate) const NOT_IN_TIER: Markers = Markers {
     codes: &["allocationquota.freetieronly"], // DashScope
     texts: &[
         "doesn't have a free quota tier",
@@ -147,8 +147,8 @@ pub const NOT_IN_TIER: Markers = Markers {
     ],
 };
 
-/// The provider has no room for anybody.
-pub const OVERLOADED: Markers = Markers {
+/// The provider has no capacity left for any key.
+pub(crate) const OVERLOADED: Markers = Markers {
     codes: &[
         "overloaded_error",               // Anthropic
         "upstream_provider_shared_pool",  // OpenRouter's limit_source
@@ -166,8 +166,8 @@ pub const OVERLOADED: Markers = Markers {
     ],
 };
 
-/// Too much at once, with whatever status.
-pub const RATE_LIMIT: Markers = Markers {
+/// A rate limit was hit, whatever the status.
+pub(crate) const RATE_LIMIT: Markers = Markers {
     codes: &[
         "rate_limit_exceeded",
         "rate_limit_error",
@@ -182,26 +182,26 @@ pub const RATE_LIMIT: Markers = Markers {
     texts: &[],
 };
 
-/// The limit counts requests under way.
-pub const CONCURRENCY: Markers = Markers {
+/// The limit counts concurrent requests.
+pub(crate) const CONCURRENCY: Markers = Markers {
     codes: &["concurrency_limited", "too_many_concurrent_requests"],
     texts: &["concurrent request", "concurrency limit"],
 };
 
 /// The limit counts tokens.
-pub const TOKENS: Markers = Markers {
+pub(crate) const TOKENS: Markers = Markers {
     codes: &["tokens", "token_quota_exceeded"],
     texts: &["tokens per min", "tokens per day", "token rate limit", "too many tokens", "(tpm)", "(tpd)"],
 };
 
 /// The limit counts tokens of prompts.
-pub const INPUT_TOKENS: Markers = Markers { codes: &["input_tokens"], texts: &["input tokens per min"] };
+pub(crate) const INPUT_TOKENS: Markers = Markers { codes: &["input_tokens"], texts: &["input tokens per min"] };
 
 /// The limit counts tokens of completions.
-pub const OUTPUT_TOKENS: Markers = Markers { codes: &["output_tokens"], texts: &["output tokens per min"] };
+pub(crate) const OUTPUT_TOKENS: Markers = Markers { codes: &["output_tokens"], texts: &["output tokens per min"] };
 
 /// The limit counts requests.
-pub const REQUESTS: Markers = Markers {
+pub(crate) const REQUESTS: Markers = Markers {
     codes: &["requests", "request_quota_exceeded"],
     texts: &[
         "requests per min",
@@ -216,17 +216,18 @@ pub const REQUESTS: Markers = Markers {
 };
 
 /// The limit counts over a minute.
-pub const PER_MINUTE: Markers = Markers { codes: &[], texts: &["per min", "per-min", "/ minute", "(tpm)", "(rpm)"] };
+pub(crate) const PER_MINUTE: Markers =
+    Markers { codes: &[], texts: &["per min", "per-min", "/ minute", "(tpm)", "(rpm)"] };
 
 /// The request is larger than the limit.
-pub const OVERSIZED: Markers = Markers { codes: &[], texts: &["request too large"] };
+pub(crate) const OVERSIZED: Markers = Markers { codes: &[], texts: &["request too large"] };
 
 /// Of a key whose credit is not spent: a request that may cost less is served.
-pub const UNAFFORDABLE: Markers =
+pub(crate) const UNAFFORDABLE: Markers =
     Markers { codes: &[], texts: &["can only afford", "prompt tokens limit exceeded", "more credits are required"] };
 
 /// The request names what another key owns, or what is gone.
-pub const NOT_MINE: Markers = Markers {
+pub(crate) const NOT_MINE: Markers = Markers {
     codes: &["previous_response_not_found", "invalid_encrypted_content"], // OpenAI's Responses
     texts: &[
         "permission to access the file",           // Google
@@ -236,11 +237,11 @@ pub const NOT_MINE: Markers = Markers {
     ],
 };
 
-/// Azure does not say whether the key is wrong or belongs to another resource, which the path names.
-pub const WRONG_RESOURCE: Markers = Markers { codes: &[], texts: &["or wrong api endpoint"] };
+/// Azure does not say whether the key is wrong or belongs to another resource than the path names.
+pub(crate) const WRONG_RESOURCE: Markers = Markers { codes: &[], texts: &["or wrong api endpoint"] };
 
 /// Our region is not served.
-pub const REGION: Markers = Markers {
+pub(crate) const REGION: Markers = Markers {
     codes: &["unsupported_country_region_territory"],
     texts: &[
         "unsupported countries",
@@ -251,13 +252,13 @@ pub const REGION: Markers = Markers {
 };
 
 /// The key is dead, in words that no request can cause.
-pub const REVOKED: Markers = Markers {
+pub(crate) const REVOKED: Markers = Markers {
     codes: &["api_key_expired", "account_deactivated"],
     texts: &["api key expired", "reported as leaked", "organization has been disabled"],
 };
 
 /// The key itself is at fault, as far as the answer says.
-pub const CREDENTIAL: Markers = Markers {
+pub(crate) const CREDENTIAL: Markers = Markers {
     codes: &[
         "api_key_invalid", // Google
         "invalid_api_key",
@@ -274,15 +275,15 @@ pub const CREDENTIAL: Markers = Markers {
     ],
 };
 
-/// A refusal of the address or the browser we come from, or of a key that was not sent: ours.
-pub const OURS: Markers = Markers {
+/// The fault is ours: our IP address or the browser's origin was refused, or no key was sent.
+pub(crate) const OURS: Markers = Markers {
     codes: &[
         "ip_not_authorized",
         "api_key_ip_address_blocked",
         "api_key_http_referrer_blocked",
-        "detected_unusual_activity", // ElevenLabs, of proxies and VPNs
+        "detected_unusual_activity", // ElevenLabs, about proxies and VPNs
         "missing_api_key",
-        "mismatched_organization", // OpenAI, of a header
+        "mismatched_organization", // OpenAI, about a header
         "mismatched_project",
         "invalid_organization",
     ],
@@ -296,12 +297,12 @@ pub const OURS: Markers = Markers {
         "didn't provide an api key",
         "virtual network/firewall",
         "public access is disabled",
-        "error code: 1010", // Cloudflare's firewall before the provider
+        "error code: 1010", // Cloudflare's firewall in front of the provider
     ],
 };
 
 /// This key may not use this model.
-pub const MODEL: Markers = Markers {
+pub(crate) const MODEL: Markers = Markers {
     codes: &[
         "model_not_found",
         "model_not_available",
@@ -325,8 +326,8 @@ pub const MODEL: Markers = Markers {
     ],
 };
 
-/// The request was refused for what it says.
-pub const MODERATION: Markers = Markers {
+/// The request was refused because of its content.
+pub(crate) const MODERATION: Markers = Markers {
     codes: &["content_policy_violation", "content_filter", "moderation"],
     // The last two are xAI's.
     texts: &["requires moderation", "flagged", "violates usage guidelines", "safety_check_type"],

@@ -1,13 +1,14 @@
-//! What did this answer say about the key? Nothing of what to do about it.
+//! Decides what an answer says about the key that it was requested with, and nothing about what follows
+//! from that.
 //!
-//! [`classify`] is a pure function of provider, status, headers and error body. The tests run in one
-//! order, and the first that fits wins: AI Gateway's own answer, spent quota, overload, rate limit,
-//! transient fault, region, a refusal of our address, credential, model access, other 403, the
-//! caller's fault. Only [`Outcome::Credential`] says that a key is dead, so every doubt goes to
-//! another class.
+//! [`classify`] is a pure function of provider, status, headers and error body. A failed answer is put
+//! through tests in a fixed order (the file `rules.rs` has the order and its reasons), and the first test
+//! that fits decides. Only [`Outcome::Credential`] says that a key is dead, so every doubt goes to another
+//! class.
 //!
-//! A successful answer is read from its headers alone; [`stream::Watcher`] sees its body pass. Ends
-//! of limits are `None` where nothing stated them: guessing is policy, and policy is elsewhere.
+//! A successful answer is classified by its headers alone, and [`stream::Watcher`] reads its body as it
+//! passes. The end of a limit is `None` where nothing states it, because guessing is policy, and policy is
+//! not in this room.
 //!
 //! Facts about providers come from their documentation and from published answers; each shape has a
 //! golden file with its provenance in `tests/golden/answers`.
@@ -31,19 +32,19 @@ use crate::http::headers::Headers;
 use crate::provider::Provider;
 use crate::time::Time;
 
-/// The most of an error body that is looked at, in bytes.
+/// How many bytes of an error body are read.
 pub const BODY_LIMIT: usize = 64 * 1024;
 
-/// An answer as it came, and when. It has no `Debug`: an error may quote the key.
+/// An answer as it came, and when. It has no `Debug`, because an error may quote the key.
 #[derive(Clone, Copy)]
 pub struct Answer<'a> {
-    /// Who was asked.
+    /// The provider that answered.
     pub provider: &'a Provider,
-    /// Whether Cloudflare AI Gateway stood between, whose own errors look like the provider's.
+    /// Whether it came through Cloudflare AI Gateway, whose own errors look like the provider's.
     pub through_ai_gateway: bool,
     /// The HTTP status.
     pub status: u16,
-    /// The answer's headers, names in lower case.
+    /// The headers, with names in lower case.
     pub headers: &'a Headers,
     /// The error body, at most [`BODY_LIMIT`]; empty if it was not read or has a content encoding.
     pub body: &'a [u8],
@@ -51,86 +52,86 @@ pub struct Answer<'a> {
     pub now: Time,
 }
 
-/// What an answer said, and what makes us think so.
+/// What an answer said, and why we think so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// What it said about the key.
+    /// The class of the answer.
     pub outcome: Outcome,
     /// Which part of the answer decided.
     pub evidence: Evidence,
-    /// What it stated about limits, at most [`StatedLimit::MOST`].
+    /// The limits that it stated, at most [`StatedLimit::MOST`].
     pub limits: Vec<StatedLimit>,
 }
 
 /// What an answer said about the key.
 ///
-/// Each `until` is when the limit ends as the answer stated it, clamped to what is sane
-/// ([`SHORTEST`] to [`LONGEST`] from now); `None` if nothing usable was stated.
+/// Each `until` is the end of the limit as the answer stated it, clamped to a sane range ([`SHORTEST`] to
+/// [`LONGEST`] from now). It is `None` if nothing usable was stated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It works.
+    /// The key works.
     Success {
-        /// A limit that this very answer used up: the next request would fail.
+        /// A limit that this answer used up, so that the next request would fail.
         exhausted: Option<Exhausted>,
     },
-    /// A quota is spent that no short wait brings back.
+    /// A quota is spent, and no short wait brings it back.
     Quota(Quota),
-    /// Too much at once: the same key works again soon.
+    /// There was too much at once. The same key works again soon.
     RateLimit(RateLimit),
-    /// The provider stumbled over this request; the next may pass.
+    /// The provider failed on this request. The next attempt may succeed.
     Transient {
         /// When to try again.
         until: Option<Time>,
     },
-    /// The provider has no room for anybody: another key meets the same wall.
+    /// The provider is overloaded. Another key would meet the same wall.
     Overloaded {
         /// When to try again.
         until: Option<Time>,
     },
-    /// The address we come from is in a region that the provider does not serve.
+    /// Our IP address is in a region that the provider does not serve.
     Region,
     /// The key is wrong, revoked, leaked or of a closed account, as far as this answer says.
     Credential {
         /// No request can cause such an answer: the key was revoked, deleted, deactivated or reported as leaked.
         conclusive: bool,
     },
-    /// This key may not use this model, or nobody may: another key can.
+    /// This key may not use this model. Another key may, unless no key may.
     ModelAccess,
-    /// Refused (403) for a reason that is neither key nor model as far as is known.
+    /// Refused, for a reason that is neither the key nor the model as far as is known.
     Forbidden,
     /// The request names what belongs to another key of the pool, or to nobody: a file, a cache, a stored answer.
     NotMine,
-    /// The gateway's, the egress address's or our own fault, never the provider key's.
+    /// The fault is the gateway's, our IP address's or our own, and not the key's.
     Gateway {
         /// When to try again, if the gateway limits our rate.
         until: Option<Time>,
     },
-    /// The request itself is at fault: every key would get this answer.
+    /// The request itself is at fault. Every key would get this answer.
     Caller,
 }
 
-/// A limit whose rest is 0.
+/// A limit of which nothing is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted {
     /// What is counted.
     pub what: What,
-    /// Over which time.
+    /// The time over which it is counted.
     pub window: Window,
-    /// When it starts anew; `None` if only the window is known.
+    /// When the next window begins; `None` if only the window is known.
     pub until: Option<Time>,
 }
 
 /// A spent quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
-    /// Of which kind.
+    /// How it comes back.
     pub period: Period,
-    /// Its end: as stated, or the provider's known daily reset. At most [`LONGEST_MONTHLY`] from now
-    /// for [`Period::Monthly`].
+    /// Its end, as stated or by the provider's known daily reset. At most [`LONGEST_MONTHLY`] from now for
+    /// [`Period::Monthly`].
     pub until: Option<Time>,
-    /// A shorter wait that the same answer asks for (Google's RetryInfo beside a daily quota).
+    /// A shorter wait that the same answer requests (Google's RetryInfo beside a daily quota).
     pub retry: Option<Time>,
-    /// Which quota: a hash of Google's `quotaId`, so that a repeat is recognised.
+    /// A hash of Google's `quotaId`, by which the same quota is recognised when it is reported again.
     pub id: Option<u32>,
 }
 
@@ -143,7 +144,7 @@ pub enum Period {
     Monthly,
     /// When somebody pays.
     Credit,
-    /// Not at all: the model has no quota in this key's tier.
+    /// Never, because the model has no quota in this key's tier.
     NotInTier,
 }
 
@@ -152,11 +153,11 @@ pub enum Period {
 pub struct RateLimit {
     /// What there was too much of.
     pub what: What,
-    /// Over which time it is counted.
+    /// The time over which it is counted.
     pub window: Window,
     /// When it ends, if the answer stated it.
     pub until: Option<Time>,
-    /// The request alone is larger than the limit: waiting does not help, and this key is not at fault.
+    /// The request alone is larger than the limit, so that waiting does not help and the key is not at fault.
     pub oversized: bool,
 }
 
@@ -171,7 +172,7 @@ pub enum What {
     InputTokens,
     /// Tokens of completions.
     OutputTokens,
-    /// Requests under way at the same time.
+    /// Concurrent requests.
     Concurrency,
     /// The answer did not say.
     Unstated,
@@ -179,7 +180,6 @@ pub enum What {
 
 impl What {
     /// Whether tokens of any kind are counted.
-    #[must_use]
     pub const fn is_tokens(self) -> bool {
         matches!(self, What::Tokens | What::InputTokens | What::OutputTokens)
     }
@@ -202,13 +202,12 @@ pub enum Window {
     Unstated,
 }
 
-/// Says what an answer means for the key that it was asked with.
+/// Decides what an answer says about the key that it was requested with.
 ///
-/// On success only the headers are read, in one pass, and without a rate limit header nothing is
+/// For a success only the headers are read, in one pass, and without a rate limit header nothing is
 /// allocated.
-#[must_use]
 pub fn classify(answer: &Answer) -> Verdict {
-    // 101 opens a WebSocket, which is what was asked for.
+    // 101 opens a WebSocket, which is the success of a request for one.
     if matches!(answer.status, 101 | 200..=299) { success(answer) } else { rules::failure(answer) }
 }
 

@@ -1,28 +1,29 @@
-//! When does a limit end? Reads every way in which providers say so.
+//! Reads the end of a limit in every form in which providers write it. Which of several ends counts is
+//! chosen in [`super::ends`].
 //!
-//! What yields nothing: negative numbers, 0 (Azure sends both to say "unknown"), times more than
-//! [`STALE`] in the past, text that is no time. What is too near or too far is clamped.
+//! These yield `None`: negative numbers and 0 (Azure sends both to mean "unknown"), times more than
+//! [`STALE`] in the past, and text that is not a time. An end that is too near or too far is clamped.
 
 use super::tokens::digits;
 use crate::time::date;
 use crate::time::{DAY, MINUTE, Span, Time};
 
-/// The shortest end of a limit that is believed.
+/// The earliest end of a limit that is believed, from now.
 pub const SHORTEST: Span = Span::secs(1);
-/// The longest one: a Pacific day with the hour of the daylight-saving switch.
+/// The latest end that is believed: a Pacific day with the hour of the daylight-saving switch.
 pub const LONGEST: Span = Span::secs(25 * 3600);
-/// The longest one of a monthly quota.
+/// The latest end of a monthly quota that is believed.
 pub const LONGEST_MONTHLY: Span = Span::secs(31 * 24 * 3600);
 
-/// A stated time may lie this much in the past, for clocks differ; then it is as good as now.
+/// A stated time may be this much in the past, because clocks differ. It then counts as now.
 const STALE: Span = MINUTE;
 /// Numbers from here on are Unix seconds (September 2001); below, they are a length in seconds.
 const EPOCH_SECS: f64 = 1e9;
 /// Numbers from here on are Unix milliseconds (March 1973; as seconds it would be the year 5138).
 const EPOCH_MILLIS: f64 = 1e11;
-/// The first number that is no time at all (the year 5138 in milliseconds).
+/// Numbers from here on are not a time at all (the year 5138 in milliseconds).
 const NO_TIME: f64 = 1e14;
-/// No stated time is longer than this; more is not looked at.
+/// A longer text is not read as a time.
 const TEXT_LIMIT: usize = 64;
 
 /// `at`, but not sooner than [`SHORTEST`] and not later than `longest` from `now`.
@@ -37,7 +38,7 @@ pub fn parse(text: &str, now: Time) -> Option<Time> {
     if text.len() > TEXT_LIMIT {
         return None;
     }
-    // A parser of floating numbers is dear: most texts are whole numbers, or end in a unit.
+    // Parsing a floating-point number is expensive, and most texts are whole numbers or end in a unit.
     let whole = digits(text.as_bytes()).map(|number| number as f64);
     let ends_in_digits = text.ends_with(|last: char| last.is_ascii_digit() || last == '.');
     match whole.or_else(|| if ends_in_digits { text.parse().ok() } else { None }) {
@@ -46,7 +47,7 @@ pub fn parse(text: &str, now: Time) -> Option<Time> {
     }
 }
 
-/// The end that a bare number states, see [`parse`].
+/// The end that a bare number states, as in [`parse`].
 pub fn from_number(number: f64, now: Time) -> Option<Time> {
     if !(number > 0.0 && number < NO_TIME) {
         None
@@ -62,14 +63,14 @@ fn fresh(at: Time, now: Time) -> Option<Time> {
     (at.plus(STALE) >= now).then_some(at)
 }
 
-/// The length that is all of `text`, as Go and plain words write it: `1h2m3.5s`, `20ms`,
-/// `37 seconds`, or a bare number of seconds. `None` if it is 0 or no length.
+/// The duration that is all of `text`, as Go and plain words write it: `1h2m3.5s`, `20ms`, `37 seconds`,
+/// or a bare number of seconds. `None` if it is 0 or not a duration.
 pub fn duration(text: &str) -> Option<Span> {
     let (span, rest) = leading_duration(text)?;
     rest.is_empty().then_some(span)
 }
 
-/// The length that `text` begins with, and what follows it.
+/// The duration that `text` begins with, and the text that follows it.
 fn leading_duration(text: &str) -> Option<(Span, &str)> {
     let mut rest = text.trim_start();
     let mut millis = 0.0;
@@ -83,7 +84,7 @@ fn leading_duration(text: &str) -> Option<(Span, &str)> {
         let (unit, after) = words.split_at(letters);
         match unit_millis(unit) {
             Some(factor) => millis += number * factor,
-            // A bare number counts seconds, at the very beginning only.
+            // A bare number means seconds, but only at the very beginning.
             None if millis == 0.0 => {
                 millis = number * 1000.0;
                 rest = tail;
@@ -110,13 +111,13 @@ fn unit_millis(unit: &str) -> Option<f64> {
     })
 }
 
-/// Phrases (in lower case) after which a message names the time to wait.
+/// Phrases (in lower case) after which a message states the time to wait.
 const WAIT_PHRASES: &[&str] =
     &["try again in ", "retry after ", "retry in ", "resets in ~", "resets in ", "replenished in "];
-/// Anthropic's and its words for the end of a spend limit: "…on 2026-12-01 at 00:00 UTC".
+/// Anthropic's phrase for the end of a spend limit: "…on 2026-12-01 at 00:00 UTC".
 const REGAIN: &str = "regain access on ";
 
-/// The wait that a message (in lower case) asks for: "Please retry after 37 seconds".
+/// The wait that a message (in lower case) requests: "Please retry after 37 seconds".
 pub fn in_message(message: &str, now: Time) -> Option<Time> {
     let wait = WAIT_PHRASES.iter().find_map(|phrase| leading_duration(message.split_once(phrase)?.1));
     wait.map(|(span, _)| now.plus(span)).or_else(|| regained(message, now))
@@ -160,7 +161,7 @@ mod tests {
             ("2026-11-24T12:00:30Z", after(30_000)),
             ("2026-11-24T13:00:30+01:00", after(30_000)),
             ("Tue, 24 Nov 2026 12:01:00 GMT", after(60_000)),
-            // Half a minute ago by another clock.
+            // Half a minute ago, by another clock.
             ("2026-11-24T11:59:30Z", Some(at("2026-11-24T11:59:30Z"))),
             // Not usable.
             ("", None),

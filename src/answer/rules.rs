@@ -1,4 +1,26 @@
-//! The tests of a failed answer, in their order.
+//! The tests that classify a failed answer, in their order. This file decides whether a key dies.
+//!
+//! [`failure`] runs the tests one after the other, and the first that fits decides. An answer often fits
+//! several: a 403 can be about credit, the region, our IP address, the key or the model, and providers
+//! put the same words into different statuses. So the order is part of the rules:
+//!
+//! 1. `gateway`: AI Gateway's own errors look like the provider's, so they must be recognised before
+//!    anything in them is taken for the provider's word.
+//! 2. `quota`: spent credit and quotas come with 400, 402, 403 and 429, and mostly beside words that the
+//!    later tests would take for a rate limit or a refusal.
+//! 3. `overloaded`, before `rate_limit`: both come as 429, but an overload is not the key's.
+//! 4. `rate_limit`, `transient`: a wait or another attempt helps.
+//! 5. `not_mine`: what only another key owns comes as 403 and 404, too, and says nothing about this one.
+//! 6. `region`, `ours`: refusals of our IP address come as 401 and 403, as a bad key does. They must be
+//!    found first, or one blocked address would kill every key.
+//! 7. `credential`: the only test after which a key may be taken for dead. Nothing is left by now that another
+//!    cause explains; an answer that cannot be read never gets here, and a word of the request that an answer
+//!    quotes does not count.
+//! 8. `model_access`, `forbidden`: the remaining 401, 403 and 404.
+//!
+//! An answer that fits no test is the caller's fault, which costs the key nothing. When in doubt, a test
+//! leaves an answer to a later one, because a living key that is taken for dead is lost until somebody
+//! looks, and a dead key that is tried again costs one attempt.
 
 use super::body::ErrorBody;
 use super::google::QuotaFailure;
@@ -6,24 +28,20 @@ use super::markers::{self, Markers};
 use super::{Answer, Evidence, Exhausted, Outcome, Period, Quota, RateLimit, Sign, StatedLimit, Verdict};
 use super::{What, Window, limits, reset};
 
-/// Everything that the tests look at.
-pub struct Failure<'a> {
-    /// The answer itself.
-    pub answer: &'a Answer<'a>,
-    /// The words of its body.
-    pub error: ErrorBody,
-    /// Google's details in it.
-    pub google: QuotaFailure,
-    /// What it states about limits.
-    pub limits: Vec<StatedLimit>,
-    /// The used-up one of these that ends last.
-    pub exhausted: Option<Exhausted>,
+/// A failed answer, with everything that the tests read of it.
+pub(crate) struct Failure<'a> {
+    pub(crate) answer: &'a Answer<'a>,
+    pub(crate) error: ErrorBody,
+    pub(crate) google: QuotaFailure,
+    pub(crate) limits: Vec<StatedLimit>,
+    /// The used-up one of the limits that ends last.
+    pub(crate) exhausted: Option<Exhausted>,
 }
 
 type Finding = (Outcome, Sign);
 
-/// The verdict on an answer that is no success.
-pub fn failure(answer: &Answer) -> Verdict {
+/// Classifies an answer that is not a success.
+pub(crate) fn failure(answer: &Answer) -> Verdict {
     let error = ErrorBody::read(answer);
     let google = QuotaFailure::read(&error);
     let limits = stated_limits(answer, &error, &google);
@@ -44,17 +62,17 @@ pub fn failure(answer: &Answer) -> Verdict {
     Verdict { outcome, evidence: Evidence { status: answer.status, sign }, limits: failure.limits }
 }
 
-/// What the headers, OpenRouter's `metadata.headers` and Google's violations state.
+/// The limits that the headers, OpenRouter's `metadata.headers` and Google's violations state.
 fn stated_limits(answer: &Answer, error: &ErrorBody, google: &QuotaFailure) -> Vec<StatedLimit> {
     let mut limits = limits::from_headers(answer);
     let inner = error.error().and_then(|error| error.get("metadata")?.get("headers")?.as_object());
     for (name, value) in inner.into_iter().flatten().take(2 * StatedLimit::MOST) {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        limits::note_header(&mut limits, name, &text, answer);
+        limits::add_header(&mut limits, name, &text, answer);
     }
     limits.extend(google.limits());
     limits.truncate(StatedLimit::MOST);
-    // A name that leaves the window open, beside a message that tells it: "free-models-per-day".
+    // The name leaves the window open, and the message states it: "free-models-per-day".
     let spent = |limit: &&mut StatedLimit| limit.window == Window::Unstated && limit.is_exhausted();
     for limit in limits.iter_mut().filter(spent) {
         limit.window = window_of(error);
@@ -71,22 +89,22 @@ impl Failure<'_> {
         markers.find_unquoted(&self.error, self.answer.status)
     }
 
-    /// Cloudflare AI Gateway's own errors, and answers of which only it can be the author.
+    /// Cloudflare AI Gateway's own errors, and answers that only a gateway can have written.
     fn gateway(&self) -> Option<Finding> {
         let answer = self.answer;
         let code = self.gateway_code();
         if self.error.has_code("aigatewayerror") || (answer.through_ai_gateway && code.is_some()) {
             let code = code.unwrap_or(0);
-            // Guardrails refuse a prompt (2016) or an answer (2017) for what it says.
+            // Guardrails refuse a prompt (2016) or an answer (2017) because of its content.
             let outcome = match code {
                 2016 | 2017 => Outcome::Caller,
-                // It did not reach the provider, or stumbled: the next try may pass.
+                // The gateway failed or did not reach the provider. The next attempt may succeed.
                 _ if answer.status >= 500 => Outcome::Transient { until: self.wait() },
                 _ => Outcome::Gateway { until: self.wait() },
             };
             return Some((outcome, Sign::AiGateway(code)));
         }
-        // Whose 401 this is cannot be told without its body, and a key must not die of doubt.
+        // Without a body there is no telling whose 401 this is, and a key must not die of doubt.
         let unreadable = answer.through_ai_gateway && answer.status == 401 && self.error.is_empty();
         (unreadable || answer.status == 407).then_some((Outcome::Gateway { until: None }, Sign::NoBody))
     }
@@ -139,7 +157,7 @@ impl Failure<'_> {
         Some((Outcome::Quota(Quota { period: period?, until, retry, id: Some(id) }), Sign::QuotaId(id)))
     }
 
-    /// A 429 of which message or headers say that a day's or a month's quota is spent.
+    /// A 429 whose message or headers say that a day's or a month's quota is spent.
     fn daily_or_monthly(&self) -> Option<Finding> {
         if self.answer.status != 429 {
             return None;
@@ -164,7 +182,7 @@ impl Failure<'_> {
                 let end = self.reset_of(Window::Month).or_else(|| self.explicit_wait());
                 end.map(|at| reset::clamp(now, at, reset::LONGEST_MONTHLY))
             }
-            // Nobody knows when somebody pays, whatever `retry-after` says.
+            // There is no knowing when somebody pays, whatever `retry-after` says.
             Period::Credit | Period::NotInTier => None,
         };
         (Outcome::Quota(Quota { period, until, retry: None, id: None }), sign)
@@ -185,7 +203,7 @@ impl Failure<'_> {
         let code = self.has(&markers::RATE_LIMIT);
         let hit = match self.answer.status {
             429 => true,
-            // "Request too large … on tokens per minute": no key's limit takes this request.
+            // "Request too large … on tokens per minute": the request exceeds the limit of every key.
             413 => false,
             400..=499 => code.is_some(),
             _ => false,
@@ -200,8 +218,8 @@ impl Failure<'_> {
         Some((Outcome::RateLimit(RateLimit { what, window, until, oversized }), sign))
     }
 
-    /// What there was too much of: Google's quotaId, a rest of 0, or the error's words tell.
-    pub fn limited(&self) -> (What, Window, Option<Sign>) {
+    /// What there was too much of, by Google's quotaId, a rest of 0, or the error's words.
+    pub(crate) fn limited(&self) -> (What, Window, Option<Sign>) {
         if let Some((_, id, what, window)) = self.google.longest() {
             return (what, window, Some(Sign::QuotaId(id)));
         }
@@ -237,7 +255,7 @@ impl Failure<'_> {
             400..=404 => self.has(&markers::REGION),
             _ => None,
         };
-        // Anthropic's words for an address that it does not serve.
+        // Anthropic's words for an IP address that it does not serve.
         let anthropic = || {
             let text = "request not allowed";
             let refused = self.answer.provider.slug == "anthropic" && self.error.message.contains(text);
@@ -246,13 +264,13 @@ impl Failure<'_> {
         sign.or_else(anthropic).map(|sign| (Outcome::Region, sign))
     }
 
-    /// Refusals of our address, of a browser's `Origin`, or of a key that we did not send.
+    /// Refusals of our IP address or of a browser's `Origin`, and the complaint that we sent no key.
     fn ours(&self) -> Option<Finding> {
         let sign = match self.answer.status {
             401 | 403 => self.has(&markers::OURS),
             _ => None,
         };
-        // A web page is a firewall's on the way, but for Perplexity's 401, which is the key's.
+        // A web page is a firewall's, except Perplexity's 401, which is about the key.
         let keys = self.answer.status == 401 && self.answer.provider.slug == "perplexity-ai";
         let refused = matches!(self.answer.status, 401 | 403) && !keys;
         let page = || (refused && self.error.is_html()).then_some(Sign::NoBody);
@@ -291,7 +309,7 @@ impl Failure<'_> {
             401 | 403 | 404 => self.has(&markers::MODEL),
             _ => None,
         };
-        // Anthropic's 404 says no more than `not_found_error` and "model: claude-…".
+        // Anthropic's 404 says only `not_found_error` and "model: claude-…".
         let named = || {
             let missing = self.error.has_code("not_found_error") && self.error.message.starts_with("model:");
             (missing && self.answer.status == 404).then_some(Sign::Code("not_found_error"))
@@ -305,17 +323,18 @@ impl Failure<'_> {
                 Some(sign) => Some((Outcome::Caller, sign)),
                 None => Some((Outcome::Forbidden, Sign::Status)),
             },
-            // A 401 that is neither the key's nor a model's, or may be either's (ElevenLabs, Google, Azure).
+            // A 401 that is about neither the key nor a model, or may be about either (ElevenLabs, Google,
+            // Azure).
             401 => Some((Outcome::Forbidden, Sign::Status)),
             _ => None,
         }
     }
 }
 
-/// The window that the error's words name; of several the first, for advice follows the complaint:
-/// "free-models-per-min. Add 10 credits to unlock 1000 free model requests per day".
+/// The window that the error's words name. Of several the first one counts, because advice follows the
+/// complaint: "free-models-per-min. Add 10 credits to unlock 1000 free model requests per day".
 fn window_of(error: &ErrorBody) -> Window {
-    match (markers::DAILY.place(error), markers::PER_MINUTE.place(error)) {
+    match (markers::DAILY.offset(error), markers::PER_MINUTE.offset(error)) {
         (Some(day), Some(minute)) if minute < day => Window::Minute,
         (Some(_), _) => Window::Day,
         (None, Some(_)) => Window::Minute,

@@ -1,11 +1,11 @@
-//! Sees a successful answer's body pass: errors that come after the 200, and token usage.
+//! Watches a successful answer's body as it passes, for errors that come after the 200 and for token usage.
 //!
-//! OpenRouter, Gemini and Anthropic report an error that comes after the start inside the body, and
-//! every provider states the tokens somewhere in it. A body can be of any length and arrive in any
-//! pieces, so it is not kept: a scanner follows the JSON's structure byte by byte and copies out
-//! only the values of the keys that matter, where they stand at the top (or one level down, in
-//! `message` and `response`). An `"error"` in a model's text is inside a string and never looks like a
-//! key. Searching the text for words instead would need whole lines in memory and a parser for each.
+//! OpenRouter, Gemini and Anthropic report an error that occurs after the start inside the body, and every
+//! provider states the tokens somewhere in it. A body can be of any length and arrive in any pieces, so
+//! it is not kept. A scanner follows the structure of the JSON and copies out only the values of the keys
+//! that matter, at the top level or one level down in `message` and `response`. An `"error"` in a model's
+//! text is inside a string and never looks like a key. A search for words in the text would need whole
+//! lines in memory and a parser for each.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ use super::body::number;
 use super::tokens::Tokens;
 use super::{Answer, Verdict, classify};
 use crate::http::headers::Headers;
-use crate::json::scanner::{Key, Scanner};
+use crate::json::scanner::{Key, Role, Scanner};
 use crate::provider::Provider;
 use crate::time::Time;
 
@@ -29,35 +29,54 @@ pub struct Usage {
     pub output: u64,
 }
 
-/// Watches one answer's body. Needs little memory, whatever passes: it keeps no line and no document,
-/// only the value being copied, at most 16 KiB.
+/// Watches one answer's body. It keeps no line and no document, only the value that is being copied, which
+/// is at most 16 KiB.
 pub struct Watcher {
     format: Format,
-    scanner: Scanner,
+    scanner: Scanner<Field>,
     line: Line,
     usage: Option<Usage>,
     thoughts: u64,
     failed: bool,
 }
 
+/// The fields of an answer whose values are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
+    Error,
+    Usage,
+}
+
+impl Key for Field {
+    fn role(name: &[u8]) -> Option<Role<Self>> {
+        Some(match name {
+            b"error" => Role::Value(Field::Error),
+            b"usage" | b"usageMetadata" => Role::Value(Field::Usage),
+            // Anthropic's first event, OpenAI's Responses, and Groq.
+            b"message" | b"response" | b"x_groq" => Role::Parent,
+            _ => return None,
+        })
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
-    /// One JSON document, an array of them, or one after the other.
+    /// One JSON document, an array of documents, or several in sequence.
     Json,
-    /// Server-sent events, of which each `data:` line holds one JSON document.
+    /// Server-sent events, with one JSON document in each `data:` line.
     Events,
-    /// Compressed, audio, or else not for us.
+    /// Compressed, audio, or anything else that cannot be read here.
     Opaque,
 }
 
-/// Where a byte of an event stream stands.
+/// The part of an event stream's line that the next byte belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
-    /// This many bytes of `data:` have been met since the line began.
-    Field(usize),
-    /// Behind `data:`.
+    /// This many bytes of `data:` have come since the line began.
+    Prefix(usize),
+    /// The data that follows `data:`.
     Data,
-    /// In a line of no interest.
+    /// A line of no interest.
     Other,
 }
 
@@ -65,25 +84,24 @@ const DATA: &[u8] = b"data:";
 
 impl Watcher {
     /// A watcher for an answer with these headers.
-    #[must_use]
     pub fn new(headers: &Headers) -> Self {
         Watcher {
             format: format_of(headers),
             scanner: Scanner::default(),
-            line: Line::Field(0),
+            line: Line::Prefix(0),
             usage: None,
             thoughts: 0,
             failed: false,
         }
     }
 
-    /// Whether there is anything to watch; if not, [`Self::see`] need not be called.
-    #[must_use]
+    /// Whether there is anything to watch. If not, [`Self::see`] need not be called.
     pub fn is_watching(&self) -> bool {
         self.format != Format::Opaque
     }
 
-    /// Sees the next piece of the body, cut anywhere. Returns a verdict on the first error in it.
+    /// Takes the next piece of the body, which may be cut anywhere. Returns a verdict on the first error
+    /// in the body.
     pub fn see(&mut self, piece: &[u8], provider: &Provider, now: impl FnOnce() -> Time) -> Option<Verdict> {
         let error = match self.format {
             Format::Opaque => None,
@@ -96,7 +114,6 @@ impl Watcher {
     }
 
     /// The tokens stated so far.
-    #[must_use]
     pub fn usage(&self) -> Option<Usage> {
         self.usage
     }
@@ -107,23 +124,23 @@ impl Watcher {
         loop {
             let end = memchr2(b'\n', b'\r', rest);
             let (line, after) = rest.split_at(end.unwrap_or(rest.len()));
-            let text = self.behind_field(line);
+            let text = self.data_part(line);
             error = error.or(self.scan(text));
             let [_, after @ ..] = after else { return error };
             rest = after;
             if self.line == Line::Data {
                 self.scanner.start();
             }
-            self.line = Line::Field(0);
+            self.line = Line::Prefix(0);
         }
     }
 
-    /// The part of a line's piece that lies behind `data:`.
-    fn behind_field<'a>(&mut self, mut text: &'a [u8]) -> &'a [u8] {
-        while let (Line::Field(met), Some((byte, rest))) = (self.line, text.split_first()) {
+    /// The part of a line's piece that follows `data:`.
+    fn data_part<'a>(&mut self, mut text: &'a [u8]) -> &'a [u8] {
+        while let (Line::Prefix(met), Some((byte, rest))) = (self.line, text.split_first()) {
             self.line = match DATA.get(met) {
                 Some(expected) if expected == byte && met + 1 == DATA.len() => Line::Data,
-                Some(expected) if expected == byte => Line::Field(met + 1),
+                Some(expected) if expected == byte => Line::Prefix(met + 1),
                 _ => Line::Other,
             };
             text = rest;
@@ -138,15 +155,15 @@ impl Watcher {
             let (read, found) = self.scanner.step(rest);
             rest = rest.get(read..).unwrap_or_default();
             match found {
-                Some((Key::Usage, value)) => self.note_usage(&value),
-                Some((_, value)) if is_error(&value) => error = error.or(Some(value)),
-                _ => {}
+                Some((Field::Usage, value)) => self.update_usage(&value),
+                Some((Field::Error, value)) if is_error(&value) => error = error.or(Some(value)),
+                Some((Field::Error, _)) | None => {}
             }
         }
         error
     }
 
-    fn note_usage(&mut self, value: &[u8]) {
+    fn update_usage(&mut self, value: &[u8]) {
         let Tokens { input, output, thoughts } = Tokens::read(value);
         if input.is_none() && output.is_none() && thoughts.is_none() {
             return;
@@ -178,14 +195,14 @@ fn format_of_type(kind: &[u8]) -> Format {
     }
 }
 
-/// Whether the value of an `error` key is one: an object that says something. (`null` stands in good
-/// answers, and a text is how a failed prediction of Replicate reports its model.)
+/// Whether the value of an `error` key is an error: an object that says something. Good answers have `null`
+/// there, and a text is how Replicate reports that a model failed.
 fn is_error(value: &[u8]) -> bool {
     let says = |word: &[u8]| memchr::memmem::find(value, word).is_some();
     value.first() == Some(&b'{') && (says(b"\"message\"") || says(b"\"code\"") || says(b"\"type\""))
 }
 
-/// Classifies an error met inside a 200, with the status that it stands for.
+/// Classifies an error found inside a 200, with the status that usually comes with it.
 fn verdict(error: &[u8], provider: &Provider, now: Time) -> Verdict {
     let body = [b"{\"error\":", error, b"}"].concat();
     let status = status_of(&body);
@@ -193,7 +210,7 @@ fn verdict(error: &[u8], provider: &Provider, now: Time) -> Verdict {
     classify(&Answer { provider, through_ai_gateway: false, status, headers: &headers, body: &body, now })
 }
 
-/// The status that an error stands for: its own number, or the one its type usually comes with.
+/// The status that an error states itself, or the one that usually comes with its type.
 fn status_of(body: &[u8]) -> u16 {
     let json = serde_json::from_slice::<Value>(body).unwrap_or_default();
     let field = |name: &str| json.get("error").and_then(|error| error.get(name));

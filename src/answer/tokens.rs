@@ -1,39 +1,39 @@
 //! Token counts, as the usage object of an answer states them.
 //!
-//! Providers name one count in several ways. Of each answer, and of each event of some streams, one such
-//! object is read, so only its top-level fields are looked at and nothing is built of them.
+//! Providers name one count in several ways. Every answer has such an object, and so has every event of
+//! some streams, so only its top-level fields are read and no value is built.
 
-use crate::json::scanner::end_of_string;
+use crate::json::string::{self, End};
 
 /// What one usage object states.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tokens {
+pub(crate) struct Tokens {
     /// Tokens of the prompt.
-    pub input: Option<u64>,
+    pub(crate) input: Option<u64>,
     /// Tokens of the answer.
-    pub output: Option<u64>,
-    /// Tokens of Gemini's thoughts, which come on top of the answer's.
-    pub thoughts: Option<u64>,
+    pub(crate) output: Option<u64>,
+    /// Tokens of Gemini's thoughts, which are counted in addition to the answer's.
+    pub(crate) thoughts: Option<u64>,
 }
 
 impl Tokens {
-    /// Reads a usage object; what is none states nothing.
-    #[must_use]
-    pub fn read(object: &[u8]) -> Self {
+    /// Reads a usage object. Anything else yields no counts.
+    pub(crate) fn read(object: &[u8]) -> Self {
         let mut tokens = Tokens::default();
         let mut at = if object.first() == Some(&b'{') { 1 } else { object.len() };
-        // `name` is that of the field whose value stands there; before its end a key is expected.
+        // `name` is the key of the field whose value comes next; without one, a key comes next.
         let (mut depth, mut name) = (0usize, None);
         while let Some(byte) = object.get(at) {
             let start = at;
             at += 1;
             match byte {
                 b'"' => {
-                    at = end_of_string(object, at);
-                    let text = object.get(start + 1..at - 1).unwrap_or_default();
+                    let End::At(end) = string::end(object, at) else { break };
+                    let text = object.get(at..end - 1).unwrap_or_default();
+                    at = end;
                     match name {
                         None => name = Some(text),
-                        Some(name) if depth == 0 => tokens.note(name, text.trim_ascii()),
+                        Some(name) if depth == 0 => tokens.set(name, text.trim_ascii()),
                         Some(_) => {}
                     }
                 }
@@ -43,7 +43,7 @@ impl Tokens {
                 b'-' | b'0'..=b'9' if depth == 0 => {
                     let is_number = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
                     at += object.get(at..).unwrap_or_default().iter().take_while(is_number).count();
-                    tokens.note(name.unwrap_or_default(), object.get(start..at).unwrap_or_default());
+                    tokens.set(name.unwrap_or_default(), object.get(start..at).unwrap_or_default());
                 }
                 _ => {}
             }
@@ -51,8 +51,8 @@ impl Tokens {
         tokens
     }
 
-    /// Notes a field's value. Some providers state one count under two names; OpenAI's comes first.
-    fn note(&mut self, name: &[u8], value: &[u8]) {
+    /// Takes a field's value. Some providers state one count under two names, of which OpenAI's counts.
+    fn set(&mut self, name: &[u8], value: &[u8]) {
         match name {
             b"prompt_tokens" => self.input = number(value).or(self.input),
             b"completion_tokens" => self.output = number(value).or(self.output),
@@ -64,17 +64,17 @@ impl Tokens {
     }
 }
 
-/// The number that a text is. The cast saturates.
+/// Parses a number. The cast saturates.
 fn number(text: &[u8]) -> Option<u64> {
     digits(text).or_else(|| core::str::from_utf8(text).ok()?.parse::<f64>().ok().map(|number| number as u64))
 }
 
-/// Numbers of so many digits fit, so that no step of reading them need be checked.
+/// A `u64` holds every number of this many digits, so that reading one needs no overflow checks.
 const MOST_DIGITS: usize = 19;
 
-/// A whole number that is written in digits only, without the detour over text; `None` if it is no such
-/// number, or a longer one than anybody states.
-pub fn digits(text: &[u8]) -> Option<u64> {
+/// A whole number that is written in digits only, read without first checking for UTF-8. `None` for
+/// anything else, and for a number that is longer than any provider states.
+pub(crate) fn digits(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > MOST_DIGITS {
         return None;
     }
@@ -99,6 +99,7 @@ mod tests {
             (r#"{"prompt_tokens":null,"input_tokens":5,"completion_tokens":{}}"#, Some(5), None, None),
             (r#"{"prompt_tokens":-1,"completion_tokens":99999999999999999999}"#, Some(0), Some(u64::MAX), None),
             (r#"{"a\"prompt_tokens":3,"completion_tokens":"","output_tokens":true}"#, None, None, None),
+            (r#"{"input_tokens":5,"prompt_tokens":"6"#, Some(5), None, None),
             ("{}", None, None, None),
             ("null", None, None, None),
             ("7", None, None, None),

@@ -1,9 +1,8 @@
-//! A header list as it came: names in lower case, values as bytes.
+//! A header list as it came, with names in lower case and values as bytes.
 //!
-//! Values are bytes because any client can send bytes that are no UTF-8; the list keeps repeated
-//! headers, of which a map would lose all but one. It stays in the one piece in which proxy-wasm
-//! hands it over, for two strings for each header would be the larger part of a request's
-//! allocations:
+//! Values are bytes because any client can send bytes that are not UTF-8. It is a list because a map
+//! would lose all but one of repeated headers. It stays in the one piece in which proxy-wasm passes it,
+//! because two strings for each header would be most of a request's allocations:
 //!
 //! ```text
 //! count, then for each header the sizes of its name and value; all 32-bit, little-endian
@@ -17,7 +16,7 @@ pub struct Headers {
     fields: Vec<Field>,
 }
 
-/// Where a header stands in the bytes.
+/// The offset of a header, and the sizes of its name and value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Field {
     start: usize,
@@ -26,12 +25,11 @@ struct Field {
 }
 
 impl Headers {
-    /// Reads the host's form of a header list. What does not fit into it is left out.
-    #[must_use]
+    /// Reads a header list in the host's form. Headers beyond the end of the bytes are left out.
     pub fn decode(bytes: Vec<u8>) -> Self {
         let mut numbers = bytes.as_chunks::<4>().0.iter().map(|four| u32::from_le_bytes(*four) as usize);
         let count = numbers.next().unwrap_or_default();
-        // A count that is a lie must not make room for more headers than there are bytes.
+        // A false count must not allocate more than the bytes can hold.
         let count = count.min(bytes.len() / 8);
         let mut start = 4 + 8 * count;
         let mut fields = Vec::with_capacity(count);
@@ -48,7 +46,7 @@ impl Headers {
         Headers { bytes, fields }
     }
 
-    /// The status of a response; `None` if there is none or it is not a number.
+    /// The status of a response. `None` if it is missing or not a number.
     pub fn status(&self) -> Option<u16> {
         self.text(":status")?.parse().ok()
     }
@@ -77,32 +75,28 @@ impl Headers {
     }
 
     /// The first value of the header `name` (lower case).
-    #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.fields.iter().find(|field| self.is(field, name)).map(|field| self.value(field))
     }
 
     /// The first value of the header `name` if it is UTF-8, without white space around it.
-    #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
         self.get(name).and_then(|value| core::str::from_utf8(value.trim_ascii()).ok())
     }
 
     /// Whether the header is there at all.
-    #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
 
-    /// Whether the body that belongs to them is compressed.
-    #[must_use]
+    /// Whether the body is compressed.
     pub fn is_encoded(&self) -> bool {
         let plain = |coding: &[u8]| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
         !self.all("content-encoding").all(|coding| plain(coding.trim_ascii()))
     }
 }
 
-/// Names only: a client's headers hold its AUTH_KEY.
+/// Shows the names only, because a client's headers hold its AUTH_KEY.
 impl core::fmt::Debug for Headers {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_list().entries(self.iter().map(|(name, _)| String::from_utf8_lossy(name))).finish()

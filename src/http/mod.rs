@@ -1,5 +1,5 @@
-//! The forms of HTTP on the wire: header maps as Envoy serializes them, URLs and multipart bodies.
-//! Nothing here knows what the product does with them.
+//! The forms of HTTP on the wire: header lists as Envoy serializes them, URLs, and multipart bodies.
+//! Nothing here knows what the filter does with them.
 
 pub mod headers;
 pub mod multipart;

@@ -1,7 +1,10 @@
 //! One field of a multipart form, for audio uploads that name their model in it (RFC 7578).
 //!
-//! Only as much of the format is read as finding a small text field takes; the form goes up as it
-//! came.
+//! Only as much of the format is read as it takes to find a small text field, and the form is sent to the
+//! provider as it came. The crates for this format are made for asynchronous streams and split a form
+//! into its parts as one parser sees them. What matters here is that no provider's parser can find another
+//! model in the form than was checked, so this reader counts every part that any parser could take for
+//! the field, and refuses the form if there are several.
 
 use memchr::memmem;
 
@@ -9,8 +12,7 @@ use crate::http::headers::Headers;
 use crate::json::Unreadable;
 
 /// The boundary, if the request is a multipart form.
-#[must_use]
-pub fn boundary(headers: &Headers) -> Option<String> {
+pub(crate) fn boundary(headers: &Headers) -> Option<String> {
     let content_type = headers.text("content-type")?;
     let (kind, parameters) = content_type.split_once(';')?;
     if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
@@ -23,7 +25,7 @@ pub fn boundary(headers: &Headers) -> Option<String> {
 ///
 /// # Errors
 /// [`Unreadable::Duplicate`] when the form has the field more than once.
-pub fn field(body: &[u8], boundary: &str, name: &'static str) -> Result<Option<String>, Unreadable> {
+pub(crate) fn field(body: &[u8], boundary: &str, name: &'static str) -> Result<Option<String>, Unreadable> {
     let delimiter = format!("--{boundary}");
     let is_delimiter = |start: &usize| {
         let (before, behind) = body.split_at_checked(*start).unwrap_or_default();
@@ -36,7 +38,7 @@ pub fn field(body: &[u8], boundary: &str, name: &'static str) -> Result<Option<S
         let part = body.get(start + delimiter.len()..end).unwrap_or_default();
         let Some(head) = memmem::find(part, b"\r\n\r\n") else { continue };
         let (head, value) = part.split_at(head);
-        if !names(head, name) {
+        if !could_be_named(head, name) {
             continue;
         }
         if met {
@@ -50,8 +52,8 @@ pub fn field(body: &[u8], boundary: &str, name: &'static str) -> Result<Option<S
     Ok(found)
 }
 
-/// Within a line a delimiter is text, and so is one that goes on: a value must not look like a field here
-/// that is none to the provider.
+/// Within a line a delimiter is text, and so is one that other characters follow. A value that contains one
+/// must not look like a field here, because the provider does not see a field in it.
 fn begins_line(before: &[u8]) -> bool {
     before.is_empty() || before.ends_with(b"\r\n")
 }
@@ -61,10 +63,11 @@ fn ends_delimiter(behind: &[u8]) -> bool {
     behind.starts_with(b"--") || behind.get(blanks..).unwrap_or_default().starts_with(b"\r\n")
 }
 
-/// Whether a part is the field. Of several names any counts, also one in another encoding (`name*`), which
-/// no form needs: whichever the provider takes, no second field can hide behind it.
-fn names(head: &[u8], name: &str) -> bool {
-    // A line that begins with a blank goes on with the one before it.
+/// Whether a part could be the field. If it has several names, each counts, and so does one in another
+/// encoding (`name*`), which no form needs. Whichever name the provider takes, no second field can hide
+/// behind it.
+fn could_be_named(head: &[u8], name: &str) -> bool {
+    // A line that begins with a blank continues the line before it.
     let head = String::from_utf8_lossy(head).replace("\r\n ", " ").replace("\r\n\t", " ");
     head.lines().any(|line| {
         let Some((header, value)) = line.split_once(':') else { return false };
@@ -134,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_field() {
+    fn the_field_is_found() {
         let body = form(&[
             ("name=\"file\"; filename=\"model\"\r\nContent-Type: audio/wav", "name=\"model\"\r\n\r\nnot me"),
             ("name=\"model\"", "whisper-1"),
@@ -147,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn boundaries() {
+    fn the_boundary_is_a_parameter_of_the_content_type() {
         for (content_type, expected) in [
             ("multipart/form-data; boundary=abc", Some("abc")),
             ("Multipart/Form-Data; charset=x; boundary=\"a b\"", Some("a b")),
@@ -158,7 +161,7 @@ mod tests {
         }
     }
 
-    /// The provider reads `name="model"` with the value `o`; the rest is meant to look like another model here.
+    /// The provider reads `name="model"` with the value `o`. The rest tries to look like another model here.
     #[test]
     fn no_field_hides_behind_another() {
         let prompt = |head: &str, value: &str| form(&[(head, value), ("name=\"model\"", "o")]);

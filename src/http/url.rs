@@ -1,4 +1,11 @@
-//! Base URLs from the configuration, and what a request's path and query may contain.
+//! Base URLs from the configuration, and the paths and queries of requests.
+//!
+//! The `url` crate is not used, because it normalises: it resolves dot segments and re-encodes paths. A
+//! request's path must reach the provider byte for byte as it was checked, so the question here is not
+//! what a path means but whether it could mean two things ([`is_ambiguous`]). A client's permissions are
+//! checked on the path that it sent. If the provider resolved that path to another one, the client would
+//! reach what it may not use, and so an ambiguous path is refused. What is left of URLs is a scheme, a
+//! host and a query, which need little code; the crate would bring the tables of international names.
 
 use std::borrow::Cow;
 
@@ -7,9 +14,9 @@ use std::borrow::Cow;
 pub struct Url {
     /// Whether the connection is TLS.
     pub tls: bool,
-    /// Host and port, as `:authority` will say them.
+    /// Host and port, as the `:authority` header will have them.
     pub authority: String,
-    /// The path without a slash at its end; empty or beginning with one.
+    /// The path without a slash at its end. It is empty or begins with a slash.
     pub path: String,
 }
 
@@ -17,7 +24,7 @@ impl Url {
     /// Parses `http://host[:port][/path]` or the same with https.
     ///
     /// # Errors
-    /// What is wrong with it; it holds no secret, so the message may quote it.
+    /// What is wrong with the URL.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let (tls, rest) = if let Some(rest) = text.strip_prefix("https://") {
             (true, rest)
@@ -40,21 +47,19 @@ impl Url {
         Ok(Url { tls, authority: authority.to_owned(), path: path.trim_end_matches('/').to_owned() })
     }
 
-    /// The scheme's name.
-    #[must_use]
+    /// `https` or `http`.
     pub fn scheme(&self) -> &'static str {
         if self.tls { "https" } else { "http" }
     }
 }
 
-/// Whether a path could mean another place to the provider than it means here: dot segments,
-/// encoded slashes, backslashes, a NUL or raw bytes. Envoy's own normalisation is off, so that the permission
-/// check and the provider see the same bytes; what could be read in two ways is refused.
-#[must_use]
+/// Whether the provider could resolve a path to another one than was checked here, because it has dot
+/// segments, encoded slashes, backslashes, a NUL or raw bytes. Envoy's own normalisation is off, so that the
+/// permission check and the provider see the same bytes.
 pub fn is_ambiguous(path: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'%' | b'\\' | b'#');
     let mut before = b'/';
-    // A dot at a segment's beginning is looked at more closely.
+    // A dot at the beginning of a segment needs the closer look below.
     let suspicious = |byte: u8| {
         let begins = core::mem::replace(&mut before, byte) == b'/';
         !plain(byte) || (begins && byte == b'.')
@@ -64,14 +69,13 @@ pub fn is_ambiguous(path: &str) -> bool {
     }
     let lower = path.to_ascii_lowercase();
     let hidden = ["%2f", "%5c", "%00", "\\", "#"].iter().any(|bad| lower.contains(bad));
-    // A double encoding is resolved by nobody we know, but costs nothing to refuse.
+    // No provider that we know resolves a double encoding, but refusing it costs nothing.
     let dots = lower.replace("%25", "%").replace("%2e", ".");
     let dots = dots.split('/').any(|segment| segment == "." || segment == ".." || segment.starts_with("..;"));
     hidden || dots || !path.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Resolves `%XX`; what is no valid escape stays as it is, and bytes that are no UTF-8 are replaced.
-#[must_use]
+/// Resolves `%XX`. An invalid escape stays as it is, and bytes that are not UTF-8 are replaced.
 pub fn percent_decode(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);
@@ -93,7 +97,6 @@ pub fn percent_decode(text: &str) -> Cow<'_, str> {
 }
 
 /// The decoded value of the first query parameter of this name.
-#[must_use]
 pub fn query_value<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     if query.is_empty() {
         return None;
@@ -106,8 +109,7 @@ pub fn query_values<'a>(query: &'a str, name: &str) -> impl Iterator<Item = Cow<
     pairs(query).filter(move |(key, _)| percent_decode(key) == name).map(|(_, value)| percent_decode(value))
 }
 
-/// The query without any parameter of these names, however they are spelled.
-#[must_use]
+/// The query without the parameters of these names, however the names are encoded.
 pub fn without_parameters(query: &str, names: &[&str]) -> String {
     if query.is_empty() {
         return String::new();
@@ -128,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base_urls() {
+    fn base_urls_are_parsed() {
         let url = Url::parse("https://api.openai.com/v1/").unwrap();
         assert_eq!((url.scheme(), url.authority.as_str(), url.path.as_str()), ("https", "api.openai.com", "/v1"));
         let url = Url::parse("http://127.0.0.1:9000").unwrap();
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn ambiguous_paths() {
+    fn paths_that_could_mean_two_things_are_ambiguous() {
         for bad in [
             "/a/../b",
             "/a/./b",
@@ -165,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn queries() {
+    fn query_parameters_are_found_and_removed_by_decoded_name() {
         assert_eq!(query_value("a=1&key=x%2Fy&key=z", "key").unwrap(), "x/y");
         assert_eq!(query_value("%6bey=x", "key").unwrap(), "x");
         assert_eq!(query_value("keys=x", "key"), None);
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn percent() {
+    fn percent_escapes_are_resolved() {
         for (text, plain) in
             [("a%20b", "a b"), ("%", "%"), ("%zz", "%zz"), ("%4", "%4"), ("%e2%82%ac", "€"), ("%ff", "\u{fffd}")]
         {

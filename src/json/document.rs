@@ -1,28 +1,28 @@
-//! A document that is read as a whole: a flat index of where its values stand, and nothing copied.
+//! A document that is read as a whole: a flat index of its values, with nothing copied.
 //!
-//! One pass checks the text and notes each value in the order of the text; an object's keys stand in
+//! One pass checks the text and indexes each value in the order of the text; an object's keys come in
 //! the index before their values. So a document costs one list, however many values it has, where a
-//! tree of maps and strings costs several pieces of memory for each.
+//! tree of maps and strings costs several allocations for each.
 //!
 //! ```text
 //! {"a":[1,"x"],"b":null}      index: {…}  "a"  […]  1  "x"  "b"  null
 //!                             after:  7    2    5   4   5    6    7     (the index behind it)
 //! ```
 //!
-//! It takes what `serde_json::Value` takes: the grammar, and no half surrogate pairs, numbers beyond
+//! It accepts what `serde_json::Value` accepts: the grammar, without half surrogate pairs, numbers beyond
 //! every float, or more than [`DEEPEST`] levels.
 
 use core::ops::Range;
 
-use super::reader::{Listener, Marks, Reader};
+use super::reader::{LeafFlags, Reader, Visitor};
 use super::text::Text;
 
 /// Levels of arrays and objects, as in serde_json.
 const DEEPEST: usize = 127;
 
-/// A JSON text and where its values stand.
+/// A JSON text and the index of its values.
 #[derive(Debug)]
-pub struct Document<'t> {
+pub(crate) struct Document<'t> {
     text: &'t str,
     entries: Vec<Entry>,
 }
@@ -31,9 +31,10 @@ pub struct Document<'t> {
 struct Entry {
     start: u32,
     end: u32,
-    /// The index behind this value and all that is in it. While it is open: that of its parent.
+    /// The index that follows this value and everything in it. While the value is open, this is the index
+    /// of its parent.
     after: u32,
-    /// The first byte, which tells what kind of value it is.
+    /// The first byte, which is enough to know what kind of value it is.
     first: u8,
     /// A string with escapes.
     escaped: bool,
@@ -41,7 +42,7 @@ struct Entry {
 
 /// One value of a document.
 #[derive(Clone, Copy, Debug)]
-pub struct Node<'d> {
+pub(crate) struct Node<'d> {
     document: &'d Document<'d>,
     at: u32,
 }
@@ -51,24 +52,22 @@ impl<'t> Document<'t> {
     ///
     /// # Errors
     /// Line and column of the first fault, both from 1.
-    pub fn read(text: &'t [u8]) -> Result<Self, (usize, usize)> {
+    pub(crate) fn read(text: &'t [u8]) -> Result<Self, (usize, usize)> {
         let mut reader = Reader::new(text);
-        // Places are kept in 32 bits.
+        // Entries have 32-bit offsets.
         let Some(valid) = core::str::from_utf8(text).ok().filter(|text| u32::try_from(text.len()).is_ok()) else {
             return Err((1, 1));
         };
-        // Prose has a value for some hundred bytes, and a list of numbers one for every few.
+        // Prose has one value in some hundred bytes, a list of numbers one in every few.
         let entries = Vec::with_capacity((text.len() / 16).clamp(16, 1024));
         let mut index = Index { text: valid, entries, open: 0, depth: 0 };
-        if reader.value_for(&mut index).is_some() && reader.is_at_end() {
+        if reader.visit_value(&mut index).is_some() && reader.is_at_end() {
             return Ok(Document { text: valid, entries: index.entries });
         }
         Err(reader.position())
     }
 
-    /// The whole value.
-    #[must_use]
-    pub fn root(&self) -> Node<'_> {
+    pub(crate) fn root(&self) -> Node<'_> {
         Node { document: self, at: 0 }
     }
 
@@ -78,7 +77,7 @@ impl<'t> Document<'t> {
     }
 }
 
-/// The index under way.
+/// An index that is being built.
 struct Index<'t> {
     text: &'t str,
     entries: Vec<Entry>,
@@ -92,20 +91,20 @@ impl Index<'_> {
         self.entries.len() as u32
     }
 
-    fn push(&mut self, place: Range<usize>, after: u32, escaped: bool) -> Option<()> {
-        let first = *self.text.as_bytes().get(place.start)?;
-        self.entries.push(Entry { start: place.start as u32, end: place.end as u32, after, first, escaped });
+    fn push(&mut self, range: Range<usize>, after: u32, escaped: bool) -> Option<()> {
+        let first = *self.text.as_bytes().get(range.start)?;
+        self.entries.push(Entry { start: range.start as u32, end: range.end as u32, after, first, escaped });
         Some(())
     }
 }
 
-impl Listener for Index<'_> {
-    fn leaf(&mut self, place: Range<usize>, marks: Marks) -> Option<()> {
-        if marks.doubtful {
-            serde_json::from_str::<serde_json::Value>(self.text.get(place.clone())?).ok()?;
+impl Visitor for Index<'_> {
+    fn leaf(&mut self, range: Range<usize>, flags: LeafFlags) -> Option<()> {
+        if flags.doubtful {
+            serde_json::from_str::<serde_json::Value>(self.text.get(range.clone())?).ok()?;
         }
         let after = self.len() + 1;
-        self.push(place, after, marks.escaped)
+        self.push(range, after, flags.escaped)
     }
 
     fn open(&mut self, at: usize) -> Option<()> {
@@ -134,45 +133,34 @@ impl<'d> Node<'d> {
         self.document.entry(self.at)
     }
 
-    /// The text of the value, white space within included.
-    #[must_use]
-    pub fn raw(self) -> &'d str {
+    /// The text of the value, with the white space in it.
+    pub(crate) fn raw(self) -> &'d str {
         let entry = self.entry();
         self.document.text.get(entry.start as usize..entry.end as usize).unwrap_or_default()
     }
 
-    /// What kind of value begins here.
+    /// The first byte of the value.
     fn first(self) -> u8 {
         self.document.entries.get(self.at as usize).map_or(0, |entry| entry.first)
     }
 
-    /// Whether it is `null`.
-    #[must_use]
-    pub fn is_null(self) -> bool {
+    pub(crate) fn is_null(self) -> bool {
         self.first() == b'n'
     }
 
-    /// Whether it is an object.
-    #[must_use]
-    pub fn is_object(self) -> bool {
+    pub(crate) fn is_object(self) -> bool {
         self.first() == b'{'
     }
 
-    /// Whether it is an array.
-    #[must_use]
-    pub fn is_array(self) -> bool {
+    pub(crate) fn is_array(self) -> bool {
         self.first() == b'['
     }
 
-    /// Whether it is a number.
-    #[must_use]
-    pub fn is_number(self) -> bool {
+    pub(crate) fn is_number(self) -> bool {
         matches!(self.first(), b'-' | b'0'..=b'9')
     }
 
-    /// The flag that it is.
-    #[must_use]
-    pub fn as_bool(self) -> Option<bool> {
+    pub(crate) fn as_bool(self) -> Option<bool> {
         match self.first() {
             b't' => Some(true),
             b'f' => Some(false),
@@ -180,21 +168,16 @@ impl<'d> Node<'d> {
         }
     }
 
-    /// The number that it is, if it is whole and not negative.
-    #[must_use]
-    pub fn as_u64(self) -> Option<u64> {
+    /// The number, if it is whole and not negative.
+    pub(crate) fn as_u64(self) -> Option<u64> {
         self.raw().parse().ok()
     }
 
-    /// The number that it is.
-    #[must_use]
-    pub fn as_f64(self) -> Option<f64> {
+    pub(crate) fn as_f64(self) -> Option<f64> {
         self.is_number().then(|| self.raw().parse().ok()).flatten()
     }
 
-    /// The text of the string that it is.
-    #[must_use]
-    pub fn as_text(self) -> Option<Text<'d>> {
+    pub(crate) fn as_text(self) -> Option<Text<'d>> {
         let Entry { start, end, first, .. } = *self.document.entries.get(self.at as usize)?;
         if first != b'"' {
             return None;
@@ -202,23 +185,22 @@ impl<'d> Node<'d> {
         self.document.text.get(start as usize + 1..end as usize - 1).map(Text::escaped)
     }
 
-    /// The values of an array, in order; none of anything else.
-    pub fn items(self) -> Items<'d> {
+    /// The values of an array, in order. Anything else has none.
+    pub(crate) fn items(self) -> Items<'d> {
         let entry = self.entry();
         let end = if self.is_array() { entry.after } else { 0 };
         Items { document: self.document, at: self.at + 1, end }
     }
 
-    /// The keys and values of an object, in order; none of anything else.
-    pub fn fields(self) -> impl Iterator<Item = (Node<'d>, Node<'d>)> {
+    /// The keys and values of an object, in order. Anything else has none.
+    pub(crate) fn fields(self) -> impl Iterator<Item = (Node<'d>, Node<'d>)> {
         let end = if self.is_object() { self.entry().after } else { 0 };
         let mut inside = Items { document: self.document, at: self.at + 1, end };
         core::iter::from_fn(move || Some((inside.next()?, inside.next()?)))
     }
 
-    /// The value of an object's field; the last, should it stand there twice.
-    #[must_use]
-    pub fn get(self, name: &str) -> Option<Node<'d>> {
+    /// The value of an object's field. If there are several of this name, the last one counts.
+    pub(crate) fn get(self, name: &str) -> Option<Node<'d>> {
         let mut found = None;
         if self.is_object() {
             let Node { document, at } = self;
@@ -235,31 +217,27 @@ impl<'d> Node<'d> {
     }
 
     /// The value at the end of a path of fields.
-    #[must_use]
-    pub fn at(self, path: &[&str]) -> Option<Node<'d>> {
+    pub(crate) fn at(self, path: &[&str]) -> Option<Node<'d>> {
         path.iter().try_fold(self, |node, name| node.get(name))
     }
 
-    /// Whether it is the string that says `text`, in which there is nothing to escape.
-    #[must_use]
-    pub fn is(self, text: &str) -> bool {
+    /// Whether it is the string `text`, which must not need escapes.
+    pub(crate) fn is(self, text: &str) -> bool {
         let Some(entry) = self.document.entries.get(self.at as usize) else { return false };
-        // Most texts differ in their length.
+        // Most strings differ in their length.
         if entry.end - entry.start != text.len() as u32 + 2 && !entry.escaped {
             return false;
         }
         self.as_text().is_some_and(|own| if entry.escaped { own.decoded() == text } else { own.as_escaped() == text })
     }
 
-    /// The value as serde's, for what needs to be taken apart and put together anew.
-    #[must_use]
-    pub fn to_value(self) -> serde_json::Value {
+    /// The value as serde's, for code that rewrites it from the ground up.
+    pub(crate) fn to_value(self) -> serde_json::Value {
         serde_json::from_str(self.raw()).unwrap_or_default()
     }
 
     /// The text of the value without the white space between its parts.
-    #[must_use]
-    pub fn compact(self) -> String {
+    pub(crate) fn compact(self) -> String {
         let whole = self.entry();
         let text = |start: u32, end: u32| self.document.text.get(start as usize..end as usize).unwrap_or_default();
         let mut out = String::with_capacity(self.raw().len());
@@ -277,9 +255,9 @@ impl<'d> Node<'d> {
     }
 }
 
-/// Neighbours in a document.
+/// Values that follow each other in a document.
 #[derive(Clone, Debug)]
-pub struct Items<'d> {
+pub(crate) struct Items<'d> {
     document: &'d Document<'d>,
     at: u32,
     end: u32,
@@ -304,7 +282,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    /// What serde makes of the same text, taken out node by node.
+    /// The value that serde would build of the same text, built node by node.
     fn value(node: Node) -> Value {
         match node.first() {
             b'{' => node
@@ -339,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none() {
+    fn documents_that_serde_refuses_are_refused() {
         let deep = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
         assert!(Document::read(deep(DEEPEST).as_bytes()).is_ok());
         for text in [

@@ -1,217 +1,28 @@
-//! Finding a few top-level fields in a JSON body without taking it apart.
+//! JSON as bytes: read, searched, followed and written without a tree of values.
 //!
-//! The whole body is read before anything is sent, for two reasons: a second `model` further down must
-//! not smuggle another model past the permission check (providers take the last one, a quick search the
-//! first), and a broken body gets an answer from here instead of costing an attempt. Everything that is
-//! not asked for is read over ([`reader`]) without being built, and what is found is a place in the body, so
-//! that a rewrite can leave every other byte alone.
+//! Bodies are large and mostly text that goes on as it came, so the filter finds ranges in a body instead
+//! of building values, and a rewrite leaves every other byte alone. serde_json reads the small texts
+//! (configuration, errors, schemas) and is the standard that these parts are tested against. The room has
+//! four parts, and knows no field of any provider:
+//!
+//! - [`search`]: a few top-level fields of a request, with the whole body checked.
+//! - [`document`]: a flat index of every value, for a body that is translated.
+//! - [`scanner`]: the values of a few keys in an answer that arrives in pieces and is never kept.
+//! - [`writer`]: JSON, written piece by piece.
+//!
+//! Below them are [`reader`], which checks the grammar and skips values, and [`string`], which finds where
+//! strings end and resolves their escapes. [`text`] is a string's text that travels with its escapes.
 
 mod document;
 mod reader;
-pub mod scanner;
+pub(crate) mod scanner;
+mod search;
+pub(crate) mod string;
 mod text;
 mod writer;
 
-use core::ops::Range;
-
-pub use document::{Document, Items, Node};
-use reader::Reader;
-pub use text::Text;
-pub use writer::{ToJson, Writer};
-
-/// Why fields could not be read.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Unreadable {
-    /// The body is not one JSON object. Line and column (from 1) of the first fault.
-    Broken(usize, usize),
-    /// A field that was asked for stands there more than once.
-    Duplicate(&'static str),
-}
-
-/// Where the values of the top-level fields `names` stand in the body, in their order.
-///
-/// # Errors
-/// When the body is no JSON object, or one of the fields is in it twice.
-pub fn fields<const N: usize>(body: &[u8], names: [&'static str; N]) -> Result<[Option<Range<usize>>; N], Unreadable> {
-    Search::new(body, names).finish()
-}
-
-/// A search for top-level fields that can be looked into before the whole body is read.
-#[derive(Debug)]
-pub struct Search<'b, const N: usize> {
-    body: &'b [u8],
-    reader: Reader<'b>,
-    names: [&'static str; N],
-    found: [Option<Range<usize>>; N],
-    duplicate: Option<&'static str>,
-    state: State,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Outside,
-    Inside,
-    Ended,
-    Broken,
-}
-
-impl<'b, const N: usize> Search<'b, N> {
-    /// A search that has read nothing yet.
-    #[must_use]
-    pub fn new(body: &'b [u8], names: [&'static str; N]) -> Self {
-        let (reader, found) = (Reader::new(body), [const { None }; N]);
-        Search { body, reader, names, found, duplicate: None, state: State::Outside }
-    }
-
-    /// Reads on until one of the fields is found: the value of that which comes first. What stands
-    /// behind it is not known yet.
-    pub fn first(&mut self) -> Option<Range<usize>> {
-        while self.found.iter().all(Option::is_none) && self.goes_on() {
-            self.advance();
-        }
-        self.found.iter().flatten().next().cloned()
-    }
-
-    /// Reads the rest, and tells what [`fields`] does.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn finish(mut self) -> Result<[Option<Range<usize>>; N], Unreadable> {
-        while self.goes_on() {
-            self.advance();
-        }
-        match (self.duplicate, self.state) {
-            (Some(name), _) => Err(Unreadable::Duplicate(name)),
-            (None, State::Ended) => Ok(self.found),
-            (None, _) => {
-                let (line, column) = self.reader.position();
-                Err(Unreadable::Broken(line, column))
-            }
-        }
-    }
-
-    fn goes_on(&self) -> bool {
-        matches!(self.state, State::Outside | State::Inside)
-    }
-
-    fn advance(&mut self) {
-        let next = if self.state == State::Outside { self.begin() } else { self.field() };
-        self.state = next.unwrap_or(State::Broken);
-    }
-
-    fn begin(&mut self) -> Option<State> {
-        self.reader.take(b'{')?;
-        if self.reader.peek()? == b'}' { self.end() } else { Some(State::Inside) }
-    }
-
-    fn field(&mut self) -> Option<State> {
-        let key = self.body.get(self.reader.key()?).unwrap_or_default();
-        let escaped = self.reader.marks().escaped;
-        let slot = self.names.iter().zip(&mut self.found).find(|(name, _)| is_key(key, escaped, name));
-        let value = self.reader.value()?;
-        if let Some((name, slot)) = slot {
-            if slot.is_some() {
-                self.duplicate = Some(name);
-                return None;
-            }
-            core::str::from_utf8(self.body.get(value.clone())?).ok()?;
-            *slot = Some(value);
-        }
-        if self.reader.peek()? != b',' {
-            return self.end();
-        }
-        self.reader.take(b',')?;
-        // No comma before the end.
-        (self.reader.peek()? == b'"').then_some(State::Inside)
-    }
-
-    fn end(&mut self) -> Option<State> {
-        self.reader.take(b'}')?;
-        self.reader.is_at_end().then_some(State::Ended)
-    }
-}
-
-/// Whether a quoted key is this name. It is decoded: `"mod\u0065l"` is `model` to every parser.
-fn is_key(quoted: &[u8], escaped: bool, name: &str) -> bool {
-    if escaped {
-        return serde_json::from_slice::<String>(quoted).is_ok_and(|key| key == name);
-    }
-    quoted.get(1..quoted.len().saturating_sub(1)) == Some(name.as_bytes())
-}
-
-/// The text of a value that is a JSON string.
-#[must_use]
-pub fn string(body: &[u8], value: Range<usize>) -> Option<String> {
-    serde_json::from_slice(body.get(value)?).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn model(body: &str) -> Result<Option<String>, Unreadable> {
-        let found = fields(body.as_bytes(), ["model"]);
-        found.map(|[value]| value.and_then(|value| string(body.as_bytes(), value)))
-    }
-
-    #[test]
-    fn finds_the_top_level_field_only() {
-        for (body, expected) in [
-            (r#"{"model":"a"}"#, Some("a")),
-            (r#" { "x" : [{"model":"inner"}], "model" : "a\u002fb" } "#, Some("a/b")),
-            (r#"{"mod\u0065l":"a"}"#, Some("a")),
-            (r#"{"messages":["\"model\":\"x\""]}"#, None),
-            (r#"{"model":7}"#, None),
-            ("{}", None),
-        ] {
-            assert_eq!(model(body), Ok(expected.map(str::to_owned)), "{body}");
-        }
-    }
-
-    #[test]
-    fn refuses_what_could_be_read_in_two_ways() {
-        for body in [r#"{"model":"a","model":"b"}"#, r#"{"model":"a","x":1,"mod\u0065l":"a"}"#] {
-            assert_eq!(model(body), Err(Unreadable::Duplicate("model")), "{body}");
-        }
-        for body in
-            ["", "[]", "null", "\"model\"", "{", r#"{"model":"a""#, r#"{"model":"a"}x"#, r#"{"a":1,}"#, "{'a':1}"]
-        {
-            assert!(matches!(model(body), Err(Unreadable::Broken(..))), "{body}");
-        }
-        assert!(matches!(fields(b"{\"model\":\"\xff\"}", ["model"]), Err(Unreadable::Broken(..))));
-    }
-
-    #[test]
-    fn a_look_before_the_end() {
-        let mut search = Search::new(br#"{"x":1,"model":"a","y":[}"#, ["model"]);
-        assert_eq!(search.first(), Some(15..18));
-        assert_eq!(search.first(), Some(15..18));
-        assert_eq!(search.finish(), Err(Unreadable::Broken(1, 25)));
-        for (body, result) in [("{}", Ok([None])), ("{\"x\":1", Err(Unreadable::Broken(1, 7)))] {
-            let mut search = Search::new(body.as_bytes(), ["model"]);
-            assert_eq!((search.first(), search.finish()), (None, result), "{body}");
-        }
-    }
-
-    #[test]
-    fn any_depth_is_skipped_without_a_stack() {
-        let deep = format!(r#"{{"x":{}{},"model":"m"}}"#, "[".repeat(1_000_000), "]".repeat(1_000_000));
-        assert_eq!(model(&deep), Ok(Some("m".to_owned())));
-    }
-
-    proptest! {
-        #[test]
-        fn positions_are_the_values(before in "[ -~]{0,20}", name in "[ -~]{1,20}") {
-            let body = serde_json::json!({"a": before, "model": name, "z": 1}).to_string();
-            let [value] = fields(body.as_bytes(), ["model"]).unwrap();
-            prop_assert_eq!(Search::new(body.as_bytes(), ["model"]).first(), value.clone());
-            prop_assert_eq!(&body[value.unwrap()], serde_json::to_string(&name).unwrap());
-        }
-
-        #[test]
-        fn any_bytes_have_an_answer(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = fields(&body, ["model", "user"]);
-        }
-    }
-}
+pub(crate) use document::{Document, Items, Node};
+pub use search::Unreadable;
+pub(crate) use search::{Search, fields, string};
+pub(crate) use text::Text;
+pub(crate) use writer::Writer;

@@ -1,110 +1,108 @@
-//! Writes JSON down as it is said, without a tree of values first.
+//! Writes JSON piece by piece, without building a tree of values first.
 //!
-//! Commas come by themselves: between two values there is one exactly if the last byte neither opens
-//! a bracket nor ends a name, because no value ends in such a byte.
+//! Objects and arrays are written by closures, so that none can be left open. Commas need no state: a
+//! value is preceded by one exactly if the last byte neither opens a bracket nor ends a name, because no
+//! value ends in such a byte.
 
 use super::document::Node;
-use super::text::{Text, escape};
+use super::string::escape;
+use super::text::Text;
 
-/// Compact JSON under way.
+/// Compact JSON that is being written.
 #[derive(Debug, Default)]
-pub struct Writer {
+pub(crate) struct Writer {
     out: String,
 }
 
-/// Where a field begins.
-#[derive(Debug)]
-pub struct Begin(usize);
-
-/// What can be written as a value.
-pub trait ToJson {
-    /// Appends the value alone.
+/// A type whose values can be written as JSON.
+pub(crate) trait ToJson {
+    /// Appends the value, without a comma.
     fn append_to(&self, out: &mut String);
 }
 
 impl Writer {
-    /// A writer that need not grow up to this many bytes.
-    #[must_use]
-    pub fn with_capacity(bytes: usize) -> Self {
+    /// A writer that does not allocate again before it has this many bytes.
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
         Writer { out: String::with_capacity(bytes) }
     }
 
-    /// What was written.
-    #[must_use]
-    pub fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         self.out
     }
 
-    /// Appends text that is no value by itself, such as what frames a document.
-    pub fn raw(&mut self, text: &str) {
+    /// Appends text as it is: a value that is JSON already, or what frames a document.
+    pub(crate) fn raw(&mut self, text: &str) {
         self.out.push_str(text);
     }
 
-    /// Begins an object.
-    pub fn object(&mut self) {
+    /// Writes an object whose fields `write` adds.
+    pub(crate) fn object<R>(&mut self, write: impl FnOnce(&mut Self) -> R) -> R {
         self.separate();
-        self.out.push('{');
+        self.enclose('{', write, '}')
     }
 
-    /// Ends the innermost object.
-    pub fn end_object(&mut self) {
-        self.out.push('}');
-    }
-
-    /// Begins an array.
-    pub fn array(&mut self) {
+    /// Writes an array whose values `write` adds.
+    pub(crate) fn array<R>(&mut self, write: impl FnOnce(&mut Self) -> R) -> R {
         self.separate();
-        self.out.push('[');
+        self.enclose('[', write, ']')
     }
 
-    /// Ends the innermost array.
-    pub fn end_array(&mut self) {
-        self.out.push(']');
-    }
-
-    /// Names the field whose value is written next. The name has nothing to escape.
-    pub fn name(&mut self, name: &str) {
+    /// Names the field whose value is written next. The name must not need escapes.
+    pub(crate) fn name(&mut self, name: &str) {
         self.separate();
         self.out.push('"');
         self.out.push_str(name);
         self.out.push_str("\":");
     }
 
-    /// Begins a field that is an object, which stays only if it gets fields; for [`Self::end_unless_empty`].
-    #[must_use]
-    pub fn begin_field(&mut self, name: &str) -> Begin {
-        let begin = Begin(self.out.len());
+    /// Writes a field that is an object.
+    pub(crate) fn object_field<R>(&mut self, name: &str, write: impl FnOnce(&mut Self) -> R) -> R {
         self.name(name);
-        self.object();
-        begin
+        self.enclose('{', write, '}')
     }
 
-    /// Ends the innermost object, or takes it back with its name if there is nothing in it.
-    pub fn end_unless_empty(&mut self, begin: Begin) {
+    /// Writes a field that is an array.
+    pub(crate) fn array_field<R>(&mut self, name: &str, write: impl FnOnce(&mut Self) -> R) -> R {
+        self.name(name);
+        self.enclose('[', write, ']')
+    }
+
+    /// Writes a field that is an object, or nothing at all if `write` adds no fields.
+    pub(crate) fn object_field_unless_empty<R>(&mut self, name: &str, write: impl FnOnce(&mut Self) -> R) -> R {
+        let start = self.out.len();
+        self.name(name);
+        self.out.push('{');
+        let written = write(self);
         if self.out.ends_with('{') {
-            self.out.truncate(begin.0);
+            self.out.truncate(start);
         } else {
-            self.end_object();
+            self.out.push('}');
         }
+        written
     }
 
-    /// Writes a value.
-    pub fn value(&mut self, value: impl ToJson) {
+    pub(crate) fn value(&mut self, value: impl ToJson) {
         self.separate();
         value.append_to(&mut self.out);
     }
 
-    /// Writes a field.
-    pub fn field(&mut self, name: &str, value: impl ToJson) {
+    pub(crate) fn field(&mut self, name: &str, value: impl ToJson) {
         self.name(name);
         value.append_to(&mut self.out);
     }
 
-    /// Writes a field, if it has a value.
-    pub fn field_if(&mut self, name: &str, value: Option<impl ToJson>) {
+    /// Writes a field if it has a value.
+    pub(crate) fn field_if(&mut self, name: &str, value: Option<impl ToJson>) {
         if let Some(value) = value {
             self.field(name, value);
         }
+    }
+
+    fn enclose<R>(&mut self, open: char, write: impl FnOnce(&mut Self) -> R, close: char) -> R {
+        self.out.push(open);
+        let written = write(self);
+        self.out.push(close);
+        written
     }
 
     fn separate(&mut self) {
@@ -136,7 +134,7 @@ impl ToJson for Text<'_> {
     }
 }
 
-/// As it stands in its document, white space included.
+/// The value's own text, with its white space.
 impl ToJson for Node<'_> {
     fn append_to(&self, out: &mut String) {
         out.push_str(self.raw());
@@ -166,7 +164,7 @@ impl ToJson for u64 {
     }
 }
 
-/// `null` where there is none.
+/// `None` is `null`.
 impl<T: ToJson> ToJson for Option<T> {
     fn append_to(&self, out: &mut String) {
         match self {
@@ -195,22 +193,16 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    /// Any value, written call by call.
+    /// Writes any value call by call.
     fn write(value: &Value, writer: &mut Writer) {
         match value {
-            Value::Array(values) => {
-                writer.array();
-                values.iter().for_each(|value| write(value, writer));
-                writer.end_array();
-            }
-            Value::Object(fields) => {
-                writer.object();
+            Value::Array(values) => writer.array(|out| values.iter().for_each(|value| write(value, out))),
+            Value::Object(fields) => writer.object(|out| {
                 for (name, value) in fields {
-                    writer.name(Text::of(name.as_str()).as_escaped());
-                    write(value, writer);
+                    out.name(Text::of(name.as_str()).as_escaped());
+                    write(value, out);
                 }
-                writer.end_object();
-            }
+            }),
             Value::String(text) => writer.value(text.as_str()),
             Value::Bool(flag) => writer.value(*flag),
             Value::Number(number) => writer.value(number.as_u64()),
@@ -246,20 +238,15 @@ mod tests {
     #[test]
     fn fields() {
         let mut writer = Writer::with_capacity(64);
-        writer.object();
-        writer.field("a", 1u64);
-        writer.field_if("b", None::<bool>);
-        writer.field("c", Some("x"));
-        writer.field("d", json!([{}]));
-        let begin = writer.begin_field("e");
-        writer.end_unless_empty(begin);
-        let begin = writer.begin_field("f");
-        writer.field("g", "{");
-        writer.end_unless_empty(begin);
-        writer.name("h");
-        writer.array();
-        writer.end_array();
-        writer.end_object();
+        writer.object(|out| {
+            out.field("a", 1u64);
+            out.field_if("b", None::<bool>);
+            out.field("c", Some("x"));
+            out.field("d", json!([{}]));
+            out.object_field_unless_empty("e", |_| ());
+            out.object_field_unless_empty("f", |out| out.field("g", "{"));
+            out.array_field("h", |_| ());
+        });
         assert_eq!(writer.finish(), r#"{"a":1,"c":"x","d":[{}],"f":{"g":"{"},"h":[]}"#);
     }
 }

@@ -1,21 +1,21 @@
 //! Tool call ids that carry what the model must see again.
 //!
-//! Gemini signs a function call, Anthropic the thinking before it, and both refuse or think worse when
-//! the next turn comes without. An OpenAI client sends back what it knows: the call's id, name and
-//! arguments. So the signature stands in `extra_content` of the call, where Google's own OpenAI
-//! endpoint puts it, and once more behind the id, for the clients that drop unknown fields:
+//! Gemini signs a function call, and Anthropic the thinking before it. Both refuse the next turn, or think
+//! worse, if the signature is missing. An OpenAI client sends back what it knows: the call's id, name and
+//! arguments. So the signature is in the call's `extra_content`, where Google's own OpenAI endpoint puts
+//! it, and once more behind the id, because some clients drop unknown fields:
 //!
 //! ```text
 //! call_7f3a_0~google~QUJD      {id}~{provider}~{base64url of the payload}
 //! ```
 //!
-//! A tilde is in no provider's ids. Upstream only the part before it is sent.
+//! No provider's ids have a tilde. The provider gets only the part before it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 
-/// A payload longer than this many bytes travels in `extra_content` only: an id stands in every later
-/// request twice.
+/// A payload longer than this many bytes is put only into `extra_content`, because every later request has
+/// an id twice.
 const PAYLOAD_LIMIT: usize = 16 * 1024;
 
 /// The id with the payload of `provider` behind it.

@@ -1,14 +1,19 @@
-//! A Chat Completions request, read and checked, before any dialect has a say.
+//! A Chat Completions request, read and checked.
+//!
+//! Everything about OpenAI's format is decided here, before and without a dialect: which fields exist, what
+//! their values may be, which old name a new one replaces, and which fields have no effect on the answer.
+//! What a target can do with a field is decided in the dialect. A field that is unknown is refused rather
+//! than ignored, because a client that sends it expects it to change the answer.
 
 use super::Options;
 use super::conversation::{Conversation, strings};
 use super::fields::{Fields, Path, Refusal, refuse};
 use crate::json::{Node, Text};
 
-/// What the client asks for.
+/// What the client requests.
 #[derive(Debug)]
 pub(super) struct Chat<'d> {
-    /// As the client named it.
+    /// The model's name as the client sent it.
     pub model: Option<Text<'d>>,
     pub conversation: Conversation<'d>,
     pub tools: Vec<Tool<'d>>,
@@ -18,10 +23,10 @@ pub(super) struct Chat<'d> {
     pub format: Format<'d>,
     pub stop: Vec<Text<'d>>,
     pub max_tokens: Option<u64>,
-    /// This and its like are numbers, which go on as they were written.
+    /// Numbers such as this one are passed on as they were written.
     pub temperature: Option<Node<'d>>,
     pub top_p: Option<Node<'d>>,
-    /// Not OpenAI's, but many clients send it, and both targets have it.
+    /// OpenAI does not have it, but many clients send it and both targets know it.
     pub top_k: Option<u64>,
     pub n: u64,
     pub seed: Option<Node<'d>>,
@@ -32,7 +37,7 @@ pub(super) struct Chat<'d> {
     pub effort: Option<Effort>,
     pub stream: bool,
     pub include_usage: bool,
-    /// Who is behind the request: `user`, or what has replaced it.
+    /// The client's own user: `user`, or the field that has replaced it.
     pub user: Option<Text<'d>>,
 }
 
@@ -57,7 +62,7 @@ pub(super) enum ToolChoice<'d> {
 #[derive(Debug)]
 pub(super) enum Format<'d> {
     Text,
-    /// Some JSON object.
+    /// Any JSON object.
     Json,
     /// JSON of this schema.
     Schema(Node<'d>),
@@ -74,9 +79,8 @@ pub(super) enum Effort {
     Max,
 }
 
-/// Fields that change nothing about the answer: they are about OpenAI's own storage, caching, speed
-/// and price.
-const WITHOUT_MEANING: [&str; 6] =
+/// Fields that do not change the answer. They are about OpenAI's own storage, caching, speed and price.
+const WITHOUT_EFFECT: [&str; 6] =
     ["metadata", "prediction", "prompt_cache_key", "prompt_cache_retention", "service_tier", "store"];
 
 impl<'d> Chat<'d> {
@@ -108,16 +112,16 @@ impl<'d> Chat<'d> {
             include_usage: include_usage(&mut fields)?,
             user: user(&mut fields)?,
         };
-        nothing_else(fields)?;
+        refuse_rest(fields)?;
         Ok(chat)
     }
 }
 
-/// The request's fields but those that the configuration drops.
+/// The request's fields, except those that the configuration drops.
 pub(super) fn top<'d>(body: Node<'d>, options: &Options) -> Result<Fields<'static, 'd>, Refusal> {
-    // Which of two names would count, and who may use it, is not to be guessed.
+    // It is not to be guessed which of two models would count, and whether the client may use it.
     if body.fields().filter(|(key, _)| key.is("model")).count() > 1 {
-        return Err(refuse("model", "stands there twice"));
+        return Err(refuse("model", "must not occur twice"));
     }
     let mut fields = Fields::of(Path::Root, body)?;
     for name in &options.drop {
@@ -126,12 +130,12 @@ pub(super) fn top<'d>(body: Node<'d>, options: &Options) -> Result<Fields<'stati
     Ok(fields)
 }
 
-/// Refuses the fields that are left, unless they ask for what happens anyway.
-fn nothing_else(mut fields: Fields) -> Result<(), Refusal> {
+/// Refuses the fields that are left, unless they request what happens anyway.
+fn refuse_rest(mut fields: Fields) -> Result<(), Refusal> {
     if fields.rest().next().is_none() {
         return Ok(());
     }
-    for name in WITHOUT_MEANING {
+    for name in WITHOUT_EFFECT {
         fields.take(name);
     }
     let must = |name, usual| refuse(name, format_args!("must be {usual}: this provider knows no other"));
@@ -142,7 +146,7 @@ fn nothing_else(mut fields: Fields) -> Result<(), Refusal> {
     if fields.take("modalities").is_some_and(|value| !is_text(value)) {
         return Err(must("modalities", "[\"text\"]"));
     }
-    // OpenAI's own SDK has both an empty and a missing one.
+    // To OpenAI's own SDK an empty one and a missing one are the same.
     if fields.take("logit_bias").is_some_and(|bias| !bias.is_object() || bias.fields().next().is_some()) {
         return Err(refuse("logit_bias", "is not known to this provider"));
     }
@@ -158,8 +162,8 @@ fn tools<'d>(fields: &mut Fields<'_, 'd>) -> Result<Vec<Tool<'d>>, Refusal> {
     let Some(tools) = fields.list("tools")? else { return Ok(Vec::new()) };
     tools
         .enumerate()
-        .map(|(number, tool)| {
-            let mut tool = Fields::of(fields.item("tools", number), tool)?;
+        .map(|(index, tool)| {
+            let mut tool = Fields::of(fields.item("tools", index), tool)?;
             if *tool.required_text("type")?.decoded() != *"function" {
                 return Err(tool.refuse("type", "must be function: other tools exist at OpenAI only"));
             }
@@ -173,7 +177,7 @@ fn tools<'d>(fields: &mut Fields<'_, 'd>) -> Result<Vec<Tool<'d>>, Refusal> {
         .collect()
 }
 
-/// `tool_choice`. `allowed_tools` is the same as having sent only those.
+/// `tool_choice`. `allowed_tools` has the effect of sending only those tools.
 fn tool_choice<'d>(fields: &mut Fields<'_, 'd>, tools: &mut Vec<Tool<'d>>) -> Result<ToolChoice<'d>, Refusal> {
     let Some(value) = fields.take("tool_choice") else { return Ok(ToolChoice::Default) };
     let choice = match value.as_text() {
@@ -202,7 +206,7 @@ fn tool_choice<'d>(fields: &mut Fields<'_, 'd>, tools: &mut Vec<Tool<'d>>) -> Re
             Err(refuse("tool_choice.function.name", "names a tool that is not in tools"))
         }
         Some(ToolChoice::Required) if tools.is_empty() => {
-            Err(refuse("tool_choice", "demands a call, but there are no tools"))
+            Err(refuse("tool_choice", "requires a call, but there are no tools"))
         }
         Some(choice) => Ok(choice),
         None => Err(refuse("tool_choice", "must be none, auto, required, or name a function")),
@@ -241,7 +245,7 @@ fn stop<'d>(fields: &mut Fields<'_, 'd>) -> Result<Vec<Text<'d>>, Refusal> {
     Ok(list.into_iter().filter(|text| !text.is_empty()).collect())
 }
 
-/// `max_completion_tokens` replaced `max_tokens`, so it wins.
+/// `max_completion_tokens` has replaced `max_tokens`, so it takes precedence.
 fn max_tokens(fields: &mut Fields) -> Result<Option<u64>, Refusal> {
     let old = fields.count("max_tokens")?;
     Ok(fields.count("max_completion_tokens")?.or(old))
@@ -272,8 +276,8 @@ fn user<'d>(fields: &mut Fields<'_, 'd>) -> Result<Option<Text<'d>>, Refusal> {
 }
 
 impl Effort {
-    /// Thinking tokens for the models that take a number instead of a word, as Google's and
-    /// Cloudflare's own OpenAI endpoints map them.
+    /// The thinking tokens of an effort, where a model takes a number, as Google's and Cloudflare's own
+    /// OpenAI endpoints map them.
     pub fn budget(self) -> u64 {
         match self {
             Effort::None => 0,

@@ -1,9 +1,9 @@
-//! The client's side of an answer: what a model says, as chunks of a stream or as one completion.
+//! The client's side of an answer, as chunks of a stream or as one completion.
 //!
-//! A dialect's reader turns whatever its provider sends into [`Event`]s, whether they come one by one
-//! or all in one document. Chunks are events written down one after the other ([`super::chunks`]), and
-//! a completion is the same events added up; so the two can only differ where the provider's own two
-//! forms do.
+//! A dialect's reader turns whatever its provider sends into [`Event`]s, whether they come one by one or
+//! all in one document. Chunks are events written one after the other ([`super::chunks`]), and a
+//! completion is the sum of the same events. So the two can only differ where the provider's own two forms
+//! do.
 
 use super::AnswerShape;
 use crate::json::{Text, Writer};
@@ -11,11 +11,11 @@ use crate::json::{Text, Writer};
 /// One thing that happened.
 #[derive(Debug)]
 pub(super) enum Event<'d> {
-    /// A choice grew; its number, from 0.
+    /// A choice grew. Its index is from 0.
     Choice(u64, Delta<'d>),
-    /// The tokens so far; the last one counts.
+    /// The tokens so far. The last statement counts.
     Usage(Usage),
-    /// The provider gave up: the `error` that the client gets.
+    /// The provider failed. This is the `error` that the client gets.
     Error(serde_json::Value),
     /// Nothing more will come.
     End,
@@ -32,7 +32,7 @@ pub(super) enum Delta<'d> {
     Extra(String),
     /// An image, as a URL.
     Image(Text<'d>),
-    /// A call begins, with what is known of its arguments.
+    /// A call begins, with the arguments that are known so far.
     Call(Box<Call<'d>>),
     /// More of the newest call's arguments.
     Arguments(Text<'d>),
@@ -57,7 +57,7 @@ pub(super) struct Call<'d> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finish {
     pub reason: Reason,
-    /// The provider's own word, where `reason` does not say all of it.
+    /// The provider's own reason, where `reason` does not say everything.
     pub provider: Option<String>,
 }
 
@@ -69,49 +69,41 @@ pub(super) enum Reason {
     ContentFilter,
 }
 
-/// Tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Usage {
-    /// All of the prompt, the cached part included.
+    /// The whole prompt, including the cached part.
     pub prompt: u64,
     pub cached: u64,
-    /// All of the answer, thoughts included.
+    /// The whole answer, including thoughts.
     pub completion: u64,
     pub reasoning: u64,
 }
 
 impl Usage {
     pub fn write(self, out: &mut Writer) {
-        out.name("usage");
-        out.object();
-        out.field("prompt_tokens", self.prompt);
-        out.field("completion_tokens", self.completion);
-        out.field("total_tokens", self.prompt.saturating_add(self.completion));
-        out.name("prompt_tokens_details");
-        out.object();
-        out.field("cached_tokens", self.cached);
-        out.end_object();
-        out.name("completion_tokens_details");
-        out.object();
-        out.field("reasoning_tokens", self.reasoning);
-        out.end_object();
-        out.end_object();
+        out.object_field("usage", |out| {
+            out.field("prompt_tokens", self.prompt);
+            out.field("completion_tokens", self.completion);
+            out.field("total_tokens", self.prompt.saturating_add(self.completion));
+            out.object_field("prompt_tokens_details", |out| out.field("cached_tokens", self.cached));
+            out.object_field("completion_tokens_details", |out| out.field("reasoning_tokens", self.reasoning));
+        });
     }
 }
 
-/// More choices than any request can ask for are not kept apart.
+/// How many choices are kept apart, which is more than any request can have.
 const MOST_CHOICES: usize = 128;
 
 /// What is known of one choice.
 #[derive(Debug, Default)]
 pub(super) struct Choice<'d> {
-    pub number: u64,
+    pub index: u64,
     /// How many calls have begun.
     calls: u64,
     /// The newest call is one that the client does not want.
     muted: bool,
     pub finish: Option<Finish>,
-    /// What has been said; a stream keeps nothing of it.
+    /// The message so far. A stream keeps nothing of it.
     message: Message<'d>,
 }
 
@@ -120,20 +112,20 @@ pub(super) struct Choice<'d> {
 pub(super) struct Choices<'d>(pub Vec<Choice<'d>>);
 
 impl<'d> Choices<'d> {
-    /// The choice of this number, and whether it is new. `None` if there are too many.
-    pub fn get(&mut self, number: u64) -> Option<(&mut Choice<'d>, bool)> {
-        let at = self.0.iter().position(|choice| choice.number == number);
+    /// The choice of this index, and whether it is new. `None` if there are too many.
+    pub fn get(&mut self, index: u64) -> Option<(&mut Choice<'d>, bool)> {
+        let at = self.0.iter().position(|choice| choice.index == index);
         if at.is_none() && self.0.len() < MOST_CHOICES {
-            self.0.push(Choice { number, ..Choice::default() });
+            self.0.push(Choice { index, ..Choice::default() });
         }
         let last = self.0.len().saturating_sub(1);
         let choice = self.0.get_mut(at.unwrap_or(last))?;
-        (choice.number == number).then_some((choice, at.is_none()))
+        (choice.index == index).then_some((choice, at.is_none()))
     }
 }
 
 impl<'d> Choice<'d> {
-    /// Counts a call. `None` if the client wants one call only and has it.
+    /// Counts a call and returns its index. `None` if the client wants only one call and has it.
     pub fn begin_call(&mut self, single: bool) -> Option<u64> {
         self.muted = single && self.calls > 0;
         if self.muted {
@@ -143,7 +135,7 @@ impl<'d> Choice<'d> {
         self.calls.checked_sub(1)
     }
 
-    /// The number of the call whose arguments grow. `None` if there is none that the client wants.
+    /// The index of the call whose arguments grow. `None` if there is no call that the client wants.
     pub fn newest_call(&self) -> Option<u64> {
         self.calls.checked_sub(1).filter(|_| !self.muted)
     }
@@ -175,12 +167,12 @@ impl<'d> Choice<'d> {
     }
 
     fn write(&self, out: &mut Writer) {
-        out.object();
-        out.field("index", self.number);
-        self.message.write(out);
-        write_logprobs(self.message.logprobs.as_deref(), out);
-        self.write_end(out);
-        out.end_object();
+        out.object(|out| {
+            out.field("index", self.index);
+            self.message.write(out);
+            write_logprobs(self.message.logprobs.as_deref(), out);
+            self.write_end(out);
+        });
     }
 
     fn finish_reason(&self) -> &'static str {
@@ -200,28 +192,25 @@ impl<'d> Choice<'d> {
 }
 
 pub(super) fn write_logprobs(entries: Option<&str>, out: &mut Writer) {
-    out.name("logprobs");
-    let Some(entries) = entries else { return out.value(()) };
-    out.object();
-    out.name("content");
-    out.array();
-    out.raw(entries);
-    out.end_array();
-    out.end_object();
+    match entries {
+        Some(entries) => {
+            out.object_field("logprobs", |out| out.array_field("content", |out| out.raw(entries)));
+        }
+        None => out.field("logprobs", ()),
+    }
 }
 
 pub(super) fn write_call(call: &Call, index: Option<u64>, out: &mut Writer) {
-    out.object();
-    out.field("id", &call.id);
-    out.field("type", "function");
-    out.name("function");
-    out.object();
-    out.field("name", &call.name);
-    out.field("arguments", &call.arguments);
-    out.end_object();
-    write_extra(call.extra.as_deref(), out);
-    out.field_if("index", index);
-    out.end_object();
+    out.object(|out| {
+        out.field("id", &call.id);
+        out.field("type", "function");
+        out.object_field("function", |out| {
+            out.field("name", &call.name);
+            out.field("arguments", &call.arguments);
+        });
+        write_extra(call.extra.as_deref(), out);
+        out.field_if("index", index);
+    });
 }
 
 pub(super) fn write_extra(extra: Option<&str>, out: &mut Writer) {
@@ -232,16 +221,13 @@ pub(super) fn write_extra(extra: Option<&str>, out: &mut Writer) {
 }
 
 pub(super) fn write_image(url: &Text, out: &mut Writer) {
-    out.object();
-    out.field("type", "image_url");
-    out.name("image_url");
-    out.object();
-    out.field("url", url);
-    out.end_object();
-    out.end_object();
+    out.object(|out| {
+        out.field("type", "image_url");
+        out.object_field("image_url", |out| out.field("url", url));
+    });
 }
 
-/// What all chunks, or the completion, say of themselves.
+/// The fields that all chunks of a stream, or the completion, begin with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head<'h> {
     pub id: &'h str,
@@ -275,8 +261,8 @@ impl<'d> Completion<'d> {
     pub fn add(&mut self, event: Event<'d>) {
         match event {
             Event::Usage(last) => self.usage = last,
-            Event::Choice(number, delta) => {
-                if let Some((choice, _)) = self.choices.get(number) {
+            Event::Choice(index, delta) => {
+                if let Some((choice, _)) = self.choices.get(index) {
                     choice.add(delta, self.single_call);
                 }
             }
@@ -286,21 +272,18 @@ impl<'d> Completion<'d> {
 
     pub fn write(mut self, head: Head, out: &mut Writer) {
         if self.choices.0.is_empty() {
-            // Every client takes the first choice without looking whether there is one.
+            // Every client takes the first choice without checking that there is one.
             self.choices.0.push(Choice::default());
         }
-        out.object();
-        head.write("chat.completion", out);
-        out.name("choices");
-        out.array();
-        self.choices.0.iter().for_each(|choice| choice.write(out));
-        out.end_array();
-        self.usage.write(out);
-        out.end_object();
+        out.object(|out| {
+            head.write("chat.completion", out);
+            out.array_field("choices", |out| self.choices.0.iter().for_each(|choice| choice.write(out)));
+            self.usage.write(out);
+        });
     }
 }
 
-/// A message under way.
+/// A message that is being added up.
 #[derive(Debug, Default)]
 struct Message<'d> {
     text: Text<'d>,
@@ -314,27 +297,20 @@ struct Message<'d> {
 
 impl Message<'_> {
     fn write(&self, out: &mut Writer) {
-        out.name("message");
-        out.object();
-        out.field("role", "assistant");
-        out.field("content", (!self.text.is_empty() || self.calls.is_empty()).then_some(&self.text));
-        out.field("refusal", self.refusal.as_ref());
-        if !self.reasoning.is_empty() {
-            out.field("reasoning_content", &self.reasoning);
-        }
-        write_extra(self.extra.as_deref(), out);
-        if !self.images.is_empty() {
-            out.name("images");
-            out.array();
-            self.images.iter().for_each(|url| write_image(url, out));
-            out.end_array();
-        }
-        if !self.calls.is_empty() {
-            out.name("tool_calls");
-            out.array();
-            self.calls.iter().for_each(|call| write_call(call, None, out));
-            out.end_array();
-        }
-        out.end_object();
+        out.object_field("message", |out| {
+            out.field("role", "assistant");
+            out.field("content", (!self.text.is_empty() || self.calls.is_empty()).then_some(&self.text));
+            out.field("refusal", self.refusal.as_ref());
+            if !self.reasoning.is_empty() {
+                out.field("reasoning_content", &self.reasoning);
+            }
+            write_extra(self.extra.as_deref(), out);
+            if !self.images.is_empty() {
+                out.array_field("images", |out| self.images.iter().for_each(|url| write_image(url, out)));
+            }
+            if !self.calls.is_empty() {
+                out.array_field("tool_calls", |out| self.calls.iter().for_each(|call| write_call(call, None, out)));
+            }
+        });
     }
 }

@@ -1,9 +1,9 @@
-//! OpenAI's `messages` as the two things that Gemini and Anthropic know: instructions, and turns of
-//! user and model that alternate.
+//! OpenAI's `messages` as the two things that Gemini and Anthropic have: instructions, and alternating turns
+//! of user and model.
 //!
-//! Instructions (system, developer) are collected in order, wherever they stand. A tool's result is
-//! the user's. Neighbours of one side become one turn, as both APIs demand of parallel results. Within
-//! a message of the model, text comes first and calls after it.
+//! Instructions (system, developer) are collected in order, wherever they are. A tool's result belongs to
+//! the user's side. Neighbouring messages of one side become one turn, as both APIs require of parallel
+//! results. Within a message of the model, text comes first and calls follow.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,12 +13,11 @@ use super::fields::{Fields, Path, Refusal, refuse};
 use super::media::{self, Media};
 use crate::json::{Document, Items, Node, Text};
 
-/// What was said, and by whom.
 #[derive(Debug, Default)]
 pub(super) struct Conversation<'d> {
     /// One text for each part of a system or developer message.
     pub system: Vec<Text<'d>>,
-    /// Alternating, none of them empty.
+    /// They alternate, and none is empty.
     pub turns: Vec<Turn<'d>>,
 }
 
@@ -45,7 +44,7 @@ pub(super) enum Block<'d> {
 
 #[derive(Debug)]
 pub(super) struct Call<'d> {
-    /// The first call of its message: the one that carries what was thought before the calls.
+    /// The first call of its message, which carries the thoughts that came before the calls.
     pub first: bool,
     /// As the client sent it, perhaps with a payload.
     pub id: Cow<'d, str>,
@@ -62,17 +61,17 @@ pub(super) struct ToolResult<'d> {
     /// The function that was called; from the call, or else from the message itself.
     pub name: Option<Text<'d>>,
     pub text: Text<'d>,
-    /// The number of its message.
+    /// The index of its message.
     message: usize,
-    /// The place of its call among those of the turn before.
+    /// The index of its call among those of the turn before.
     order: usize,
 }
 
 impl<'d> Conversation<'d> {
     pub fn read(messages: Items<'d>) -> Result<Self, Refusal> {
         let mut reader = Reader::default();
-        for (number, message) in messages.enumerate() {
-            reader.message(number, Fields::of(Path::Item(&Path::Root, "messages", number), message)?)?;
+        for (index, message) in messages.enumerate() {
+            reader.message(index, Fields::of(Path::Item(&Path::Root, "messages", index), message)?)?;
         }
         reader.finish()
     }
@@ -81,12 +80,12 @@ impl<'d> Conversation<'d> {
 #[derive(Default)]
 struct Reader<'d> {
     conversation: Conversation<'d>,
-    /// Id to name and place of every call so far.
+    /// The name of every call so far, and its index in its message, by id.
     calls: BTreeMap<Cow<'d, str>, (Text<'d>, usize)>,
 }
 
 impl<'d> Reader<'d> {
-    fn message(&mut self, number: usize, mut message: Fields<'_, 'd>) -> Result<(), Refusal> {
+    fn message(&mut self, index: usize, mut message: Fields<'_, 'd>) -> Result<(), Refusal> {
         match &*message.required_text("role")?.decoded() {
             "system" | "developer" => {
                 let texts = texts(&mut message)?;
@@ -101,7 +100,7 @@ impl<'d> Reader<'d> {
                 self.say(Side::Model, blocks);
             }
             "tool" => {
-                let result = self.tool_result(number, &mut message)?;
+                let result = self.tool_result(index, &mut message)?;
                 self.say(Side::User, vec![Block::Result(Box::new(result))]);
             }
             "function" => return Err(message.refuse("role", "must be tool: functions were replaced by tools")),
@@ -121,17 +120,17 @@ impl<'d> Reader<'d> {
     fn assistant_blocks(&mut self, message: &mut Fields<'_, 'd>) -> Result<Vec<Block<'d>>, Refusal> {
         let extra = message.take("extra_content");
         let mut texts = texts(message)?;
-        // A refusal of OpenAI's is what the model said.
+        // In OpenAI's format a refusal is something that the model said.
         texts.extend(message.text("refusal")?);
         texts.retain(|text| !text.is_empty());
         let mut blocks: Vec<Block> = texts.into_iter().map(|text| Block::Text(text, None)).collect();
         if let (Some(Block::Text(_, signature)), Some(extra)) = (blocks.last_mut(), extra) {
             *signature = extra.at(&["google", "thought_signature"]).and_then(Node::as_text);
         }
-        for (number, value) in message.list("tool_calls")?.into_iter().flatten().enumerate() {
-            let mut fields = Fields::of(message.item("tool_calls", number), value)?;
-            let call = call(&mut fields, number == 0)?;
-            self.calls.insert(call.id.clone(), (call.name.clone(), number));
+        for (index, value) in message.list("tool_calls")?.into_iter().flatten().enumerate() {
+            let mut fields = Fields::of(message.item("tool_calls", index), value)?;
+            let call = call(&mut fields, index == 0)?;
+            self.calls.insert(call.id.clone(), (call.name.clone(), index));
             blocks.push(Block::Call(Box::new(call)));
         }
         if message.take("function_call").is_some() {
@@ -140,7 +139,7 @@ impl<'d> Reader<'d> {
         Ok(blocks)
     }
 
-    fn tool_result(&mut self, number: usize, message: &mut Fields<'_, 'd>) -> Result<ToolResult<'d>, Refusal> {
+    fn tool_result(&mut self, index: usize, message: &mut Fields<'_, 'd>) -> Result<ToolResult<'d>, Refusal> {
         let id = message.required_text("tool_call_id")?.decoded();
         let (name, order) = match self.calls.get(&id) {
             Some((name, order)) => (Some(name.clone()), *order),
@@ -148,13 +147,13 @@ impl<'d> Reader<'d> {
         };
         let mut text = Text::default();
         texts(message)?.into_iter().for_each(|part| text.push(part));
-        Ok(ToolResult { id, name, text, message: number, order })
+        Ok(ToolResult { id, name, text, message: index, order })
     }
 
     fn finish(self) -> Result<Conversation<'d>, Refusal> {
         let Conversation { mut system, mut turns } = self.conversation;
         if turns.is_empty() {
-            // Both APIs need a turn, and instructions alone are what the user wants done.
+            // Both APIs need a turn, and instructions without a turn are the user's request.
             let texts = core::mem::take(&mut system).into_iter();
             let blocks: Vec<_> = texts.map(|text| Block::Text(text, None)).collect();
             if blocks.is_empty() {
@@ -163,8 +162,8 @@ impl<'d> Reader<'d> {
             turns.push(Turn { side: Side::User, blocks });
         }
         for turn in &mut turns {
-            // Results lead, in the order of their calls: Anthropic demands the first, and Gemini
-            // tells two calls of one function apart by the second.
+            // Results come first, as Anthropic requires, and in the order of their calls, by which Gemini
+            // tells two calls of one function apart.
             turn.blocks.sort_by_key(|block| match block {
                 Block::Result(result) => (false, result.order),
                 _ => (true, 0),
@@ -186,8 +185,8 @@ fn texts<'d>(message: &mut Fields<'_, 'd>) -> Result<Vec<Text<'d>>, Refusal> {
     content
         .items()
         .enumerate()
-        .map(|(number, part)| {
-            let mut part = Fields::of(message.item("content", number), part)?;
+        .map(|(index, part)| {
+            let mut part = Fields::of(message.item("content", index), part)?;
             match &*part.required_text("type")?.decoded() {
                 "text" => part.required_text("text"),
                 "refusal" => part.required_text("refusal"),
@@ -202,7 +201,7 @@ const NO_CONTENT: &str = "must be a string or an array of parts";
 fn user_blocks<'d>(message: &mut Fields<'_, 'd>) -> Result<Vec<Block<'d>>, Refusal> {
     let content = message.take("content").ok_or_else(|| message.refuse("content", "is missing"))?;
     let mut blocks = Vec::with_capacity(1);
-    // Anthropic refuses empty texts, and they say nothing to anybody.
+    // Anthropic refuses empty texts, and they mean nothing.
     let add_text = |text: Text<'d>, blocks: &mut Vec<_>| {
         if !text.is_empty() {
             blocks.push(Block::Text(text, None));
@@ -215,8 +214,8 @@ fn user_blocks<'d>(message: &mut Fields<'_, 'd>) -> Result<Vec<Block<'d>>, Refus
     if !content.is_array() {
         return Err(message.refuse("content", NO_CONTENT));
     }
-    for (number, part) in content.items().enumerate() {
-        let mut part = Fields::of(message.item("content", number), part)?;
+    for (index, part) in content.items().enumerate() {
+        let mut part = Fields::of(message.item("content", index), part)?;
         let media = match &*part.required_text("type")?.decoded() {
             "text" => {
                 add_text(part.required_text("text")?, &mut blocks);
@@ -242,7 +241,7 @@ fn call<'d>(fields: &mut Fields<'_, 'd>, first: bool) -> Result<Call<'d>, Refusa
     let mut arguments = function.text("arguments")?.unwrap_or_default().decoded();
     let trimmed = arguments.trim();
     if trimmed.is_empty() {
-        // So does a call without arguments come back from some clients.
+        // Some clients send a call without arguments back like this.
         arguments = "{}".into();
     } else if trimmed.len() < arguments.len() {
         arguments = trimmed.to_owned().into();
@@ -255,17 +254,17 @@ fn call<'d>(fields: &mut Fields<'_, 'd>, first: bool) -> Result<Call<'d>, Refusa
 
 /// Whether a text is a JSON object.
 pub(super) fn is_object(text: &str) -> bool {
-    // What begins otherwise is none, and most often a long text.
+    // Anything that begins otherwise need not be read, and is usually a long text.
     text.trim_start().starts_with('{') && Document::read(text.as_bytes()).is_ok()
 }
 
 impl<'d> Call<'d> {
-    /// What `provider` wants to see again with this call: a value at a path in `extra_content`.
+    /// What a provider needs to see again with this call: the value at a path in `extra_content`.
     pub fn extra(&self, path: &[&str]) -> Option<Node<'d>> {
         self.extra?.at(path)
     }
 
-    /// The same, from the id.
+    /// The same from the id, if `provider` wrote it.
     pub fn payload(&self, provider: &str) -> Option<String> {
         call_id::payload(&self.id, provider)
     }
@@ -278,7 +277,7 @@ impl ToolResult<'_> {
     }
 }
 
-/// A list of strings, or one.
+/// A list of strings, or a single one.
 pub(super) fn strings(value: Node<'_>) -> Option<Vec<Text<'_>>> {
     match value.as_text() {
         Some(one) => Some(vec![one]),

@@ -1,16 +1,16 @@
 //! Providers' errors as OpenAI's: `{"error": {message, type, param, code}}`.
 //!
-//! The message stays the provider's, without anything that looks like a key: Google's answer about a
-//! suspended key quotes it whole.
+//! The message stays the provider's, except anything that looks like a key, because Google's answer about a
+//! suspended key quotes the whole key.
 
 use serde_json::{Value, json};
 
 use crate::json::Node;
 use crate::reply::openai_error;
 
-/// The error that a seeming success holds instead of an answer: the object that goes under `error`.
+/// The error that an answer with a successful status has in place of a result, as the value of `error`.
 pub(super) fn of(answer: Node) -> Option<Value> {
-    // Google wraps errors in an array where the request was for a stream.
+    // Google wraps errors in an array if the request was for a stream.
     let error = answer.items().next().unwrap_or(answer).get("error").filter(|error| error.is_object())?.to_value();
     Some(translate(status_of(&error), &error))
 }
@@ -19,17 +19,17 @@ pub(super) fn of(answer: Node) -> Option<Value> {
 pub(super) fn body(status: u16, body: &[u8]) -> Value {
     let json = serde_json::from_slice::<Value>(body).unwrap_or_default();
     let answer = unwrapped(&json);
-    // Cloudflare has a list of errors there, and others have the message beside or instead of it.
+    // Cloudflare has a list of errors there, and others have the message beside it or in its place.
     let error = answer.get("error").map(unwrapped).filter(|error| error.is_object());
     json!({"error": translate(status, error.unwrap_or(answer))})
 }
 
-/// The first of an array, or what is no array.
+/// The first value of an array, or the value itself if it is not an array.
 fn unwrapped(value: &Value) -> &Value {
     value.as_array().and_then(|list| list.first()).unwrap_or(value)
 }
 
-/// The body that an error is.
+/// The body of an error answer.
 pub(super) fn wrapped(error: &Value) -> String {
     json!({"error": error}).to_string()
 }
@@ -55,7 +55,7 @@ fn translate(status: u16, error: &Value) -> Value {
     rendered
 }
 
-/// Type and shape have one home, which is [`crate::reply`].
+/// The error's type and shape are decided in [`crate::reply`].
 fn render(status: u16, code: &str, message: &str) -> Value {
     unwrap_error(openai_error(status, code, message, None))
 }
@@ -68,7 +68,7 @@ fn details(error: &Value) -> impl Iterator<Item = &Value> {
     error.get("details").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default().iter()
 }
 
-/// OpenAI's code where it has one that programs look for, else the provider's word.
+/// OpenAI's code if there is one that programs look for, and otherwise the provider's own.
 fn code(status: u16, kind: &str, message: &str, error: &Value) -> Value {
     let bad_key = details(error).any(|detail| detail.get("reason").and_then(Value::as_str) == Some("API_KEY_INVALID"));
     // Gemini and Anthropic, in this order.
@@ -84,7 +84,7 @@ fn code(status: u16, kind: &str, message: &str, error: &Value) -> Value {
     }
 }
 
-/// The status that an error without one stands for.
+/// The status that an error states, or the one that usually comes with its type.
 fn status_of(error: &Value) -> u16 {
     let stated = error.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
     if let Some(status) = stated.filter(|status| (400..600).contains(status)) {
@@ -102,7 +102,7 @@ fn status_of(error: &Value) -> u16 {
     }
 }
 
-/// A word of a key's length that begins like a provider's key, or any behind `api_key:`.
+/// Masks each word that begins like a provider's key and is as long as one, and each word after `api_key:`.
 fn without_keys(message: &str) -> String {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
     let mut clean = String::with_capacity(message.len());

@@ -1,19 +1,19 @@
-//! Taking a JSON object apart, field by field, with a refusal that names the field.
+//! Reads a JSON object field by field, with refusals that name the field.
 //!
 //! A derived serde type would say `invalid type: string "x", expected u64 at line 1 column 80`, which
-//! does not name the field, and would not notice the fields that nobody reads.
+//! does not name the field, and it would not notice fields that are never read.
 
 use core::fmt;
 
 use crate::json::{Items, Node, Text};
 
-/// A request that cannot be translated without changing what it means: a 400 for the client.
+/// Why a request cannot be translated without changing its meaning. The client gets a 400.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The field at fault as OpenAI writes it: `messages[2].content[0].image_url.url`. It goes into
-    /// the error's `param`.
+    /// The field at fault as OpenAI writes it: `messages[2].content[0].image_url.url`. It becomes the
+    /// error's `param`.
     pub field: String,
-    /// What is wrong with it, for a person; it begins with the field's name.
+    /// What is wrong with it, in words that begin with the field's name.
     pub message: String,
 }
 
@@ -23,7 +23,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// A refusal of `field` for a reason that reads on behind its name: "must be a number".
+/// A refusal of `field` for a reason that continues its name, such as "must be a number".
 #[cold]
 pub(super) fn refuse(field: impl Into<String>, reason: impl fmt::Display) -> Refusal {
     let field = field.into();
@@ -31,14 +31,14 @@ pub(super) fn refuse(field: impl Into<String>, reason: impl fmt::Display) -> Ref
     Refusal { field, message }
 }
 
-/// Where a value stands in the request. It is written out for a refusal only.
+/// The path of a value in the request. It is written out only for a refusal.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Path<'p> {
     /// The request itself.
     Root,
-    /// A field of what stands there.
+    /// A field of the object at a path.
     Field(&'p Path<'p>, &'p str),
-    /// A value of a field that is a list.
+    /// A value of a field that is a list, by its index.
     Item(&'p Path<'p>, &'p str, usize),
 }
 
@@ -56,22 +56,22 @@ impl fmt::Display for Path<'_> {
             write!(f, "{parent}.")?;
         }
         f.write_str(name)?;
-        if let Path::Item(_, _, number) = self { write!(f, "[{number}]") } else { Ok(()) }
+        if let Path::Item(_, _, index) = self { write!(f, "[{index}]") } else { Ok(()) }
     }
 }
 
-/// More fields than any object of a chat has, and so few that looking through all for each is quick.
+/// More fields than any object of a chat has, and few enough to search all of them for each name.
 const MOST_FIELDS: usize = 500;
 
 /// The fields of one object that are still unread.
 pub(super) struct Fields<'p, 'd> {
     path: Path<'p>,
-    /// Key and value; none where the value was taken.
+    /// Key and value; `None` where the value was taken.
     fields: Vec<Option<(Node<'d>, Node<'d>)>>,
 }
 
 impl<'p, 'd> Fields<'p, 'd> {
-    /// The fields of `value`, which stands at `path`.
+    /// The fields of `value`, whose path is `path`.
     pub fn of(path: Path<'p>, value: Node<'d>) -> Result<Self, Refusal> {
         if !value.is_object() {
             return Err(path.refuse("must be an object"));
@@ -85,23 +85,23 @@ impl<'p, 'd> Fields<'p, 'd> {
         Ok(Fields { path, fields })
     }
 
-    /// Where a field stands.
+    /// The path of a field.
     pub fn path<'s>(&'s self, field: &'s str) -> Path<'s> {
         Path::Field(&self.path, field)
     }
 
-    /// Where a value of a list stands.
-    pub fn item<'s>(&'s self, field: &'s str, number: usize) -> Path<'s> {
-        Path::Item(&self.path, field, number)
+    /// The path of a value of a list.
+    pub fn item<'s>(&'s self, field: &'s str, index: usize) -> Path<'s> {
+        Path::Item(&self.path, field, index)
     }
 
-    /// Refuses `field`.
     #[cold]
     pub fn refuse(&self, field: &str, reason: impl fmt::Display) -> Refusal {
         refuse(self.path(field).to_string(), reason)
     }
 
-    /// Takes a value out, the last one of this name; `null` is the same as none, for every SDK sends some.
+    /// Takes a value out. Of several with this name the last one counts, and `null` is the same as no value,
+    /// because every SDK sends some.
     pub fn take(&mut self, field: &str) -> Option<Node<'d>> {
         let mut last = None;
         for slot in &mut self.fields {
@@ -112,7 +112,7 @@ impl<'p, 'd> Fields<'p, 'd> {
         last.map(|(_, value)| value).filter(|value| !value.is_null())
     }
 
-    /// Takes a value out and makes something of it, or refuses it because it is not `expected`.
+    /// Takes a value out and converts it, or refuses it because it is not `expected`.
     fn take_as<T>(
         &mut self,
         field: &str,
@@ -159,7 +159,7 @@ impl<'p, 'd> Fields<'p, 'd> {
         }
     }
 
-    /// The names of the fields that nobody took and that say something.
+    /// The names of the fields that were not taken and are not `null`.
     pub fn rest(&self) -> impl Iterator<Item = Text<'d>> {
         self.fields.iter().flatten().filter(|(_, value)| !value.is_null()).filter_map(|(key, _)| key.as_text())
     }

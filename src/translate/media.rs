@@ -1,4 +1,9 @@
-//! Images, sound and files in a message: data URLs and links.
+//! Images, sound and files in a message.
+//!
+//! OpenAI has a shape of its own for each of the three, and both targets only know bytes with a type and
+//! links, so all three become one [`Source`]. Which types a target accepts is decided in the dialect. A
+//! link is passed on and never fetched, because the filter opens no connections for a client, and base64
+//! is passed on unread, because it is the largest part of a body and the provider checks it anyway.
 
 use std::borrow::Cow;
 
@@ -8,7 +13,7 @@ use crate::json::Text;
 /// One piece of media.
 #[derive(Debug, PartialEq)]
 pub(super) struct Media<'d> {
-    /// The field it stands in, for refusals.
+    /// The field that has it, for refusals.
     pub field: String,
     pub source: Source<'d>,
     /// The file's name, if the client gave one.
@@ -18,13 +23,13 @@ pub(super) struct Media<'d> {
 /// Where the bytes are.
 #[derive(Debug, PartialEq)]
 pub(super) enum Source<'d> {
-    /// In the request. The base64 text goes on as it came; the provider checks it.
+    /// In the request, as base64.
     Inline { mime: String, base64: Text<'d> },
-    /// Elsewhere; the provider fetches them. The type is known where the link's ending tells it.
+    /// At a link, from which the provider fetches them. The type is known if the link's ending shows it.
     Link { mime: Option<&'static str>, url: Text<'d> },
 }
 
-/// `image_url: {url, detail}`. `detail` has no equal anywhere and only sets the price.
+/// `image_url: {url, detail}`. Neither target has a `detail`, which only sets OpenAI's price.
 pub(super) fn image<'d>(part: &mut Fields<'_, 'd>) -> Result<Media<'d>, Refusal> {
     let mut image = part.required_object("image_url")?;
     let url = image.required_text("url")?;
@@ -44,7 +49,7 @@ pub(super) fn audio<'d>(part: &mut Fields<'_, 'd>) -> Result<Media<'d>, Refusal>
     Ok(Media { field: part.path("input_audio").to_string(), source, name: None })
 }
 
-/// `file: {file_data, filename}`, or a link in `file_id` (what Gemini's Files API calls a URI).
+/// `file: {file_data, filename}`, or a link in `file_id`, such as the URIs of Gemini's Files API.
 pub(super) fn file<'d>(part: &mut Fields<'_, 'd>) -> Result<Media<'d>, Refusal> {
     let mut file = part.required_object("file")?;
     let name = file.text("filename")?;
@@ -74,7 +79,7 @@ fn source(url: Cow<'_, str>) -> Option<Source<'_>> {
     linked.then(|| Source::Link { mime: mime_of(&url), url: Text::of(url) })
 }
 
-/// What stands from `start` on; images are large, so none is copied without need.
+/// The text from `start` on. Images are large, so it is copied only if the text is owned.
 fn tail(text: Cow<'_, str>, start: usize) -> Cow<'_, str> {
     match text {
         Cow::Borrowed(text) => Cow::Borrowed(text.get(start..).unwrap_or_default()),

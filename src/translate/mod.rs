@@ -1,4 +1,4 @@
-//! OpenAI Chat Completions in; Gemini's or Anthropic's own API out, and back.
+//! Translates OpenAI Chat Completions to Gemini's or Anthropic's own API, and the answers back.
 //!
 //! Cloudflare's compat endpoint is deprecated, and the providers' own OpenAI endpoints lose features
 //! (Google's breaks real SDKs), so the filter speaks the native APIs itself.
@@ -8,16 +8,15 @@
 //! answer:   Document ── gemini::answer or anthropic::answer ──► events ──► completion or chunks ──► Writer
 //! ```
 //!
-//! Chats are long and mostly text, and a stream has hundreds of chunks. So between the document and what
-//! is written stand only places in the document: no tree of values, no copy of a text. Schemas and
-//! errors, which are rewritten from the ground up, are taken apart as serde's values.
+//! Chats are long and mostly text, and a stream has hundreds of chunks. So what lies between the document
+//! and the writer are references into the document, and no tree of values or copy of a text. Only schemas
+//! and errors are rewritten from the ground up, as serde's values.
 //!
-//! A dialect sees no other, and there is no common request format beyond what OpenAI itself has. What
-//! the target cannot say is left out where the answer means the same without it, and refused with the
-//! field's name where it does not; an operator who thinks otherwise lists the field in
-//! [`Options::drop`].
+//! No dialect knows the other, and there is no common request format beyond OpenAI's own. A field that the
+//! target does not have is left out if the answer means the same without it, and otherwise the request is
+//! refused with the field's name. An operator who thinks otherwise lists the field in [`Options::drop`].
 //!
-//! Everything is a function of bytes: ids and times come in as arguments.
+//! Everything is a function of bytes. Ids and times are arguments.
 //!
 #![doc = include_str!("FIELDS.md")]
 
@@ -44,7 +43,7 @@ pub use stream::Stream;
 
 use crate::json::{Document, Node, Writer};
 
-/// Whose API is spoken upstream.
+/// The API that a request is translated to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Google AI Studio.
@@ -56,37 +55,37 @@ pub enum Target {
 /// What the configuration says about a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// OpenAI's names of fields that are taken out of every request before it is looked at.
+    /// OpenAI's names of fields that are removed from every request before it is translated.
     pub drop: Vec<String>,
 }
 
-/// A request in the target's dialect.
+/// A request for the target's API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Translated {
     /// Path and query below the provider's base URL.
     pub path: String,
     /// The JSON body.
     pub body: Vec<u8>,
-    /// What the way back must know.
+    /// What the answer's translation must know.
     pub answer: AnswerShape,
 }
 
-/// What the way back must know of the request; it travels in the ticket.
+/// What the answer's translation must know of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnswerShape {
-    /// Whose answer it will be.
+    /// The API that answers.
     pub target: Target,
     /// The model as the client named it, for the answer's `model`.
     pub model: String,
-    /// What was asked for.
+    /// The kind of answer that the client expects.
     pub kind: Kind,
-    /// The client asked for usage at the end of the stream.
+    /// The client wants usage at the end of the stream.
     pub include_usage: bool,
-    /// The client wants no more than one tool call, and the target cannot be told so.
+    /// The client wants at most one tool call, and the target has no field that says so.
     pub single_call: bool,
 }
 
-/// What was asked for.
+/// The kind of answer that a client expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A chat completion in one piece.
@@ -101,10 +100,10 @@ pub enum Kind {
 }
 
 /// Translates the body of `/v1/chat/completions`. `model` is the target's name for the model; the
-/// body's own may be an alias or have a slug before it, and is what the answer will say.
+/// body's own may be an alias or begin with a provider's slug, and the answer repeats it.
 ///
 /// # Errors
-/// When the body is not what OpenAI documents, or asks for what the target cannot do.
+/// The body is not what OpenAI documents, or needs something that the target cannot do.
 pub fn request(target: Target, model: &str, body: &[u8], options: &Options) -> Result<Translated, Refusal> {
     let document = read(body)?;
     let chat = Chat::read(document.root(), options)?;
@@ -118,7 +117,7 @@ pub fn request(target: Target, model: &str, body: &[u8], options: &Options) -> R
         model: chat.model.map_or_else(|| model.to_owned(), |named| named.decoded().into_owned()),
         kind: if chat.stream { Kind::ChatStream } else { Kind::Chat },
         include_usage: chat.include_usage,
-        // Anthropic has a word for it.
+        // Anthropic has a field for it.
         single_call: chat.single_call && target == Target::Gemini,
     };
     Ok(Translated { path, body: out.finish().into_bytes(), answer })
@@ -130,15 +129,15 @@ fn read(body: &[u8]) -> Result<Document<'_>, Refusal> {
     })
 }
 
-/// A writer with room for what a body becomes: most of it is text, which goes on as it came.
+/// A writer with room for a translated body, most of which is text that does not change.
 fn writer_beside(body: &[u8]) -> Writer {
     Writer::with_capacity(body.len().saturating_add(256))
 }
 
-/// Translates the body of `/v1/embeddings`, as [`request`] does a chat's.
+/// Translates the body of `/v1/embeddings`, as [`request`] translates a chat.
 ///
 /// # Errors
-/// As [`request`]; and Anthropic has no embeddings.
+/// Those of [`request`], and that Anthropic has no embeddings.
 pub fn embeddings(target: Target, model: &str, body: &[u8], options: &Options) -> Result<Translated, Refusal> {
     let document = read(body)?;
     let mut fields = chat::top(document.root(), options)?;
@@ -153,12 +152,12 @@ pub fn embeddings(target: Target, model: &str, body: &[u8], options: &Options) -
     Ok(Translated { path, body: out.finish().into_bytes(), answer })
 }
 
-/// Translates the body of a successful answer that is no stream. `id` (`chatcmpl-…`) and `created`
+/// Translates the body of a successful answer that is not a stream. `id` (`chatcmpl-…`) and `created`
 /// (Unix seconds) are the completion's.
 ///
 /// # Errors
-/// When the body is an error in spite of its status, or no answer at all: the OpenAI error to send,
-/// with status 502.
+/// The OpenAI error to send with status 502, if the body is an error in spite of its status or not an
+/// answer at all.
 pub fn answer(shape: &AnswerShape, id: &str, created: u64, body: &[u8]) -> Result<Vec<u8>, Vec<u8>> {
     let Ok(document) = Document::read(body) else { return Err(unreadable()) };
     let root = document.root();
@@ -179,7 +178,7 @@ fn unreadable() -> Vec<u8> {
     error::wrapped(&error).into_bytes()
 }
 
-/// Writes the completion that a provider's answer is; `None` if it is none.
+/// Writes a provider's answer as a completion. `None` if it is not an answer.
 fn chat_answer(shape: &AnswerShape, id: &str, created: u64, answer: Node, out: &mut Writer) -> Option<()> {
     let mut completion = Completion::new(shape);
     let mut add = |event| completion.add(event);
@@ -197,7 +196,6 @@ fn chat_answer(shape: &AnswerShape, id: &str, created: u64, answer: Node, out: &
 }
 
 /// Translates the body of a provider's error answer.
-#[must_use]
 pub fn error(status: u16, body: &[u8]) -> Vec<u8> {
     error::body(status, body).to_string().into_bytes()
 }

@@ -1,10 +1,12 @@
-//! What the models of each family can do, as far as a translation depends on it. The one home of
-//! every fact that is a model's and not an API's.
+//! What the models of each family can do, as far as a translation depends on it. Every fact about a model,
+//! and not about its API, is in this file.
 //!
-//! Names are read for their version, so that next month's model needs no release. A name without one
-//! (`gemini-flash-latest`, a tuned model) counts as current, as far as older models would take the same.
+//! The version is read from a model's name, so that next month's model needs no release. A name without a
+//! version (`gemini-flash-latest`, a tuned model) counts as current, as far as older models accept the
+//! same.
 
-/// Major and minor version of the first `3`, `2.5` or `4-6` in a name. Dates (`-20250514`) are none.
+/// Major and minor version, from the first `3`, `2.5` or `4-6` in a name. A date (`-20250514`) is not a
+/// version.
 fn version(name: &str) -> Option<(u32, u32)> {
     let mut numbers = name.split(['-', '.', ':', '@']).map(|word| word.parse::<u32>().ok().filter(|_| word.len() <= 2));
     let major = numbers.by_ref().flatten().next()?;
@@ -16,7 +18,7 @@ fn version(name: &str) -> Option<(u32, u32)> {
 pub(super) enum GeminiThinking {
     /// It does not think.
     None,
-    /// `thinkingBudget`, with the least that turns it off or nearly so.
+    /// `thinkingBudget`, with the smallest value, which turns thinking off or nearly off.
     Budget { least: u64 },
     /// `thinkingLevel`.
     Level { minimal: bool, medium: bool },
@@ -25,10 +27,10 @@ pub(super) enum GeminiThinking {
 /// A Gemini model.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gemini {
-    /// It takes JSON Schema as it is (`parametersJsonSchema`, `responseJsonSchema`; from 2.5 on).
+    /// It accepts JSON Schema as it is (`parametersJsonSchema`, `responseJsonSchema`; from 2.5 on).
     pub json_schema: bool,
     pub thinking: GeminiThinking,
-    /// It names its calls, wants the names back, and refuses a turn whose first call is unsigned
+    /// It gives its calls ids, needs the ids back, and refuses a turn whose first call is unsigned
     /// (from 3 on; <https://ai.google.dev/gemini-api/docs/thought-signatures>).
     pub signs_calls: bool,
 }
@@ -43,9 +45,9 @@ impl Gemini {
             Some(version) if version >= (3, 0) => {
                 GeminiThinking::Level { minimal: !pro, medium: !pro || version >= (3, 1) }
             }
-            // 2.5 Pro cannot be kept from thinking: 128 is the least that it takes.
+            // 2.5 Pro always thinks, and 128 is the smallest budget that it accepts.
             _ if pro => GeminiThinking::Budget { least: 128 },
-            // Gemini 3 still takes budgets, so they are safe where the version is unknown.
+            // Gemini 3 still accepts budgets, so they are safe if the version is unknown.
             _ => GeminiThinking::Budget { least: 0 },
         };
         Gemini {
@@ -70,11 +72,11 @@ pub(super) enum ClaudeThinking {
 /// A Claude model.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Claude {
-    /// `max_tokens` where the client gives none: the API demands one. What the model can write at most,
-    /// because OpenAI's default has no limit either.
+    /// `max_tokens` if the client sends none, because the API requires one. It is the most that the model can
+    /// write, because OpenAI's default has no limit either.
     pub max_tokens: u64,
     pub thinking: ClaudeThinking,
-    /// A call can be forced; not from 5.5 on, and not from the 5.1 of the largest ones on.
+    /// A call can be forced, which ends with 5.5, and with 5.1 for the largest models.
     pub forced_calls: bool,
     /// From 4.7 on `temperature`, `top_p` and `top_k` are refused.
     pub sampling: bool,
@@ -86,7 +88,7 @@ pub(super) struct Claude {
     pub since_4_7: bool,
 }
 
-/// `max_tokens` for models that the table does not have: every model can write so much.
+/// `max_tokens` for models that are not in the table. Every model can write this much.
 const UNKNOWN_MAX_TOKENS: u64 = 4096;
 
 /// The most tokens that models from a version on can write, newest first

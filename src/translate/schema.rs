@@ -1,19 +1,20 @@
 //! JSON Schema in the narrower dialects: Gemini's `Schema` (for models before 2.5) and what Anthropic
 //! takes for `output_config.format`.
 //!
-//! Where a keyword has an equal, it is rewritten; where it only narrows what is allowed, it is left
-//! out, and the client's own validation finds out; a schema that cannot be said at all is refused.
+//! A keyword that the dialect has under another name is rewritten. One that only narrows what is allowed is
+//! left out, and the client's own validation catches the difference. A schema that the dialect cannot
+//! express at all is refused.
 
 use serde_json::{Map, Value, json};
 
 use super::fields::{Refusal, refuse};
 
-/// Bytes of definitions that may be written out in place of references: ten that use each other twice
-/// are a thousand.
+/// How many bytes of definitions may be written in place of references. Ten definitions of which each uses
+/// the next twice become a thousand.
 const MOST_BYTES: usize = 256 * 1024;
 
-/// Schemas that may stand within each other, references written out: each costs stack, of which the
-/// module has little.
+/// How deep schemas may be nested, after references were replaced. Each level needs stack, and the module has
+/// little.
 const DEEPEST: usize = 64;
 
 /// Gemini's `Schema`: <https://ai.google.dev/api/caching#Schema>. `field` is for the refusal.
@@ -24,14 +25,14 @@ pub(super) fn for_gemini(schema: &Value, field: &str) -> Result<Value, Refusal> 
 
 struct Gemini<'a> {
     root: &'a Value,
-    /// Bytes of definitions so far.
+    /// How many bytes of definitions were written so far.
     written_out: usize,
     depth: usize,
-    /// The references that are being written out; one that meets itself is cut there.
+    /// The references that are being replaced. One that contains itself is cut there.
     open: Vec<&'a str>,
 }
 
-/// Keywords that mean the same to both.
+/// Keywords that mean the same in both dialects.
 const GEMINI_CARRIED: [&str; 15] = [
     "title",
     "description",
@@ -62,7 +63,7 @@ impl<'a> Gemini<'a> {
     }
 
     fn write(&mut self, schema: &'a Value) -> Option<Value> {
-        // `true` allows anything, which Gemini says by not saying a type.
+        // `true` allows anything, which in Gemini's dialect is a schema without a type.
         let Some(map) = schema.as_object() else { return Some(json!({})) };
         let mut out = Map::new();
         if let Some(reference) = map.get("$ref").and_then(Value::as_str) {
@@ -92,7 +93,7 @@ impl<'a> Gemini<'a> {
 
     fn reference(&mut self, reference: &'a str) -> Option<Map<String, Value>> {
         if self.open.contains(&reference) {
-            // A tree has no end in a dialect without references; beyond here anything goes.
+            // A dialect without references cannot describe a tree, so from here on any object is allowed.
             return Some(Map::from_iter([("type".to_owned(), "object".into())]));
         }
         let target = self.root.pointer(reference.strip_prefix('#')?)?;
@@ -127,7 +128,7 @@ impl<'a> Gemini<'a> {
     }
 }
 
-/// `type`, of which Gemini knows one and `nullable`; and `format`, of which it knows few.
+/// Writes `type`, of which Gemini has one and `nullable`, and `format`, of which it has a few.
 fn kind(map: &Map<String, Value>, out: &mut Map<String, Value>) {
     match map.get("type") {
         Some(Value::String(kind)) => {
@@ -157,7 +158,7 @@ fn kind(map: &Map<String, Value>, out: &mut Map<String, Value>) {
     }
 }
 
-/// `enum` and `const`, which Gemini has for texts only.
+/// Writes `enum` and `const`, which Gemini has only for strings.
 fn values(map: &Map<String, Value>, out: &mut Map<String, Value>) {
     let constant = map.get("const").map(core::slice::from_ref);
     let Some(values) = constant.or_else(|| map.get("enum")?.as_array().map(Vec::as_slice)) else { return };
@@ -174,7 +175,7 @@ fn values(map: &Map<String, Value>, out: &mut Map<String, Value>) {
     }
 }
 
-/// What Anthropic refuses in a schema for its output; its own SDK moves them to the description too.
+/// Keywords that Anthropic refuses in a schema for its output. Its own SDK moves them to the description too.
 const ANTHROPIC_DESCRIBED: [&str; 14] = [
     "minimum",
     "maximum",
@@ -195,8 +196,8 @@ const ANTHROPIC_DESCRIBED: [&str; 14] = [
 /// Schema for `output_config.format`: objects are closed, numbers and lengths only described.
 /// <https://platform.claude.com/docs/en/build-with-claude/structured-outputs>
 ///
-/// Closing an object keeps the meaning, for whatever the model then writes is valid in the open one
-/// too. Only an object whose names are free cannot be said, and is refused at `field`.
+/// Closing an object keeps the meaning, because whatever the model then writes is valid in the open one too.
+/// Only an object whose property names are free cannot be expressed, and is refused at `field`.
 pub(super) fn for_anthropic(schema: &Value, field: &str) -> Result<Value, Refusal> {
     let Some(map) = schema.as_object() else { return Ok(schema.clone()) };
     let each = |value: &Value| -> Result<Value, Refusal> {
@@ -208,7 +209,7 @@ pub(super) fn for_anthropic(schema: &Value, field: &str) -> Result<Value, Refusa
         match name.as_str() {
             "$schema" | "additionalProperties" => {}
             name if ANTHROPIC_DESCRIBED.contains(&name) => described.push(format!("{name}: {value}")),
-            // 0 and 1 are all that it takes.
+            // It accepts only 0 and 1.
             "minItems" if value.as_u64().is_none_or(|least| least > 1) => described.push(format!("{name}: {value}")),
             "properties" | "$defs" | "definitions" => {
                 let inner = value.as_object().into_iter().flatten();
@@ -247,7 +248,7 @@ fn list<'a>(map: &'a Map<String, Value>, name: &str) -> &'a [Value] {
     map.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
-/// Adds to the description.
+/// Adds words to the description.
 fn describe(out: &mut Map<String, Value>, words: &str) {
     let text = match out.get("description").and_then(Value::as_str) {
         Some(text) => format!("{text} {words}"),
@@ -256,7 +257,7 @@ fn describe(out: &mut Map<String, Value>, words: &str) {
     out.insert("description".to_owned(), text.into());
 }
 
-/// Both schemas at once: properties and required names add up, else what comes later counts.
+/// Merges two schemas. Properties and required names are joined; of any other keyword the later one counts.
 fn merge(out: &mut Map<String, Value>, other: Value) {
     let Value::Object(other) = other else { return };
     for (name, value) in other {

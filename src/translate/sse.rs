@@ -1,12 +1,12 @@
-//! Server-sent events out of bytes that come cut anywhere.
+//! Reads server-sent events from bytes that may be cut anywhere.
 //!
-//! Lines are split as bytes and never decoded in pieces: a character may be cut in two. Only `data`
-//! matters here, for both providers say in it what the `event` field says once more.
+//! Lines are split as bytes and never decoded in pieces, because a character may be cut in two. Only `data`
+//! matters here, because both providers repeat in it what the `event` field says.
 //! <https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream>
 
 use memchr::memchr2;
 
-/// The longest line, and the most data of one event. Text needs some kB, but an image of a Gemini
+/// The longest line, and the most data of one event. Text needs some kilobytes, but an image of a Gemini
 /// model is one event.
 pub(super) const LINE_LIMIT: usize = 8 * 1024 * 1024;
 
@@ -14,17 +14,17 @@ pub(super) const LINE_LIMIT: usize = 8 * 1024 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooLong;
 
-/// Room for data that is kept from one event to the next, so that most need none of their own.
+/// How much memory for data is kept from one event to the next, so that most events allocate nothing.
 const KEPT: usize = 64 * 1024;
 
-/// Collects lines to events.
+/// Collects lines into events.
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
     /// The beginning of a line that was cut.
     line: Vec<u8>,
     /// The data of the event so far, without the line feed behind it.
     data: Vec<u8>,
-    /// The event has data, be it an empty line.
+    /// The event has data, even if it is only an empty line.
     has_data: bool,
     /// The last byte was a carriage return: a line feed right behind it belongs to it.
     after_return: bool,
@@ -33,7 +33,8 @@ pub(super) struct Splitter {
 }
 
 impl Splitter {
-    /// Takes the next piece and hands over the data of the events that end in it, up to a line too long.
+    /// Takes the next piece and calls `each` with the data of every event that ends in it. An event or line
+    /// that is too long ends the reading.
     pub fn feed(&mut self, mut piece: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), TooLong> {
         while !piece.is_empty() {
             if core::mem::take(&mut self.after_return) && piece.first() == Some(&b'\n') {
@@ -62,15 +63,15 @@ impl Splitter {
         Ok(())
     }
 
-    /// Hands over the last event, if the blank line behind it is missing.
+    /// Calls `each` with the last event, if the blank line that ends it is missing.
     pub fn finish(&mut self, mut each: impl FnMut(&[u8])) {
         let line = core::mem::take(&mut self.line);
-        // Both can only be an event's data if they are not too long, so there is nothing to report.
+        // After an event that is too long the stream has ended with an error, so nothing is left to report.
         let _ = self.end_line(&line, &mut each);
         self.end_event(&mut each);
     }
 
-    /// Ends the line; a blank one ends the event.
+    /// Ends the line. A blank line ends the event.
     fn end_line(&mut self, mut line: &[u8], each: &mut impl FnMut(&[u8])) -> Result<(), TooLong> {
         if !core::mem::replace(&mut self.begun, true) {
             line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
@@ -78,7 +79,7 @@ impl Splitter {
         if line.is_empty() {
             self.end_event(each);
         } else if let Some(value) = data_of(line) {
-            // Lines are joined, also empty ones.
+            // The lines of an event are joined, including empty ones.
             let separator: &[u8] = if self.has_data { b"\n" } else { b"" };
             if self.data.len().saturating_add(separator.len()).saturating_add(value.len()) > LINE_LIMIT {
                 return Err(TooLong);
@@ -100,7 +101,7 @@ impl Splitter {
     }
 }
 
-/// What stands behind `data:`, without the one blank that may follow; a bare `data` is an empty line.
+/// The text after `data:`, without the one blank that may precede it. A bare `data` is an empty line.
 fn data_of(line: &[u8]) -> Option<&[u8]> {
     let value = line.strip_prefix(b"data")?;
     let value = if value.is_empty() { value } else { value.strip_prefix(b":")? };

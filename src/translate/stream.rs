@@ -1,13 +1,13 @@
-//! A provider's stream to the client's, event by event.
+//! Translates a provider's stream to the client's, event by event.
 //!
 //! ```text
 //!             feed                      End or finish, with all choices complete
 //!   Running ────────► chunks, at once ──────────────────────────────────────────► Ended
 //!      │                                                                            ▲
-//!      └── an error event, a line too long, no JSON, or an end too early: error ────┘
+//!      └── an error event, a line too long, not JSON, or an early end: error ───────┘
 //! ```
 //!
-//! What comes after the end is not looked at.
+//! Anything that comes after the end is ignored.
 
 use serde_json::Value;
 
@@ -27,7 +27,7 @@ pub struct Stream {
     translation: Translation,
 }
 
-/// The same behind the splitter.
+/// The part of the translation that follows the splitter.
 #[derive(Debug)]
 struct Translation {
     reader: Reader,
@@ -49,8 +49,7 @@ struct Output {
 }
 
 impl Stream {
-    /// A stream for a request of this shape. `id` and `created` (Unix seconds) stand in every chunk.
-    #[must_use]
+    /// A stream for a request of this shape. Every chunk has `id` and `created` (Unix seconds).
     pub fn new(shape: AnswerShape, id: &str, created: u64) -> Self {
         let reader = match shape.target {
             Target::Gemini => Reader::Gemini(gemini::answer::Reader::new(id)),
@@ -60,12 +59,13 @@ impl Stream {
         Stream { splitter: Splitter::default(), translation: Translation { reader, output } }
     }
 
-    /// Takes the next piece of the provider's stream, cut anywhere; returns what the client gets.
+    /// Takes the next piece of the provider's stream, which may be cut anywhere, and returns what the client
+    /// gets.
     pub fn feed(&mut self, piece: &[u8]) -> Vec<u8> {
         if self.is_ended() {
             return Vec::new();
         }
-        // A chunk of the client's is about as long as one of the provider's.
+        // The client's chunks are about as long as the provider's.
         let mut out = Writer::with_capacity(piece.len());
         let fed = self.splitter.feed(piece, |data| self.translation.data(data, &mut out));
         if fed.is_err() {
@@ -74,9 +74,9 @@ impl Stream {
         out.finish().into_bytes()
     }
 
-    /// To be called when the provider's stream is over, however it ended. Unless it came to its natural
-    /// end, the client gets an error event: a clean end without a finish reason would hide that
-    /// something is missing.
+    /// Call this when the provider's stream is over, however it ended. Unless it came to its natural end, the
+    /// client gets an error event, because a clean end without a finish reason would hide that something is
+    /// missing.
     pub fn finish(&mut self) -> Vec<u8> {
         let mut out = Writer::default();
         if !self.is_ended() {
@@ -86,8 +86,7 @@ impl Stream {
         out.finish().into_bytes()
     }
 
-    /// Whether the client has got everything, so that the rest need not be fed.
-    #[must_use]
+    /// Whether the client has everything, so that the rest need not be fed.
     pub fn is_ended(&self) -> bool {
         self.translation.output.ended
     }
@@ -98,7 +97,7 @@ impl Translation {
         if self.output.ended || data.is_empty() {
             return;
         }
-        let Ok(answer) = Document::read(data) else { return self.output.fail(no_json, out) };
+        let Ok(answer) = Document::read(data) else { return self.output.fail(not_json, out) };
         let output = &mut self.output;
         let mut say = |event: Event| output.event(event, out);
         match &mut self.reader {
@@ -120,7 +119,8 @@ impl Output {
         }
     }
 
-    /// The end, whether the provider has said that it is or not: what counts is that each choice is complete.
+    /// Ends the stream, whether or not the provider has announced its end. What counts is that each choice is
+    /// complete.
     fn end(&mut self, out: &mut Writer) {
         if self.ended {
             return;
@@ -145,7 +145,7 @@ fn too_long() -> Value {
     error::own(UNREADABLE, "An event of the provider's stream is too long.")
 }
 
-fn no_json() -> Value {
+fn not_json() -> Value {
     error::own(UNREADABLE, "An event of the provider's stream is not JSON.")
 }
 

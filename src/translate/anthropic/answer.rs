@@ -1,31 +1,31 @@
-//! Messages, and their streams, to what the client sees.
+//! Translates messages, and their streams, to events for the client.
 //!
-//! A message's blocks and a stream's events say the same things; what both have in common is one
-//! function per block. Thinking is signed and must come back with the calls that follow it, so it is
-//! kept until the next of them.
+//! A message's blocks and a stream's events say the same things, and what they have in common is one
+//! function per block. Thinking is signed and must come back with the call that follows it, so it is kept
+//! until that call begins.
 
-use super::super::call_id;
-use super::super::completion::{Call, Delta, Event, Finish, Reason, Usage};
-use super::super::error;
 use super::PROVIDER;
 use crate::json::{Node, Text, Writer};
+use crate::translate::call_id;
+use crate::translate::completion::{Call, Delta, Event, Finish, Reason, Usage};
+use crate::translate::error;
 
-/// The thinking of one answer that is kept for its first call; more is shown, but not kept.
+/// How many bytes of thinking are kept for the first call of an answer. More is shown, but not kept.
 const THOUGHTS_LIMIT: usize = 1024 * 1024;
 
-/// Whether this is an answer at all, be it an empty one.
-pub(in super::super) fn is_answer(answer: Node) -> bool {
+/// Whether this is an answer at all, even an empty one.
+pub(in crate::translate) fn is_answer(answer: Node) -> bool {
     answer.get("content").is_some_and(Node::is_array)
 }
 
 /// Reads a stream's events in order, or one whole message.
 #[derive(Debug, Default)]
-pub(in super::super) struct Reader {
-    /// Thinking blocks so far; the newest may still grow.
+pub(in crate::translate) struct Reader {
+    /// The thinking blocks so far, of which the newest may still grow.
     thoughts: Vec<Thought>,
     /// Bytes of them.
     kept: usize,
-    /// The block under way is a call, of whose arguments this many bytes have come.
+    /// How many bytes of arguments have come, if the current block is a call.
     call: Option<usize>,
     usage: Counts,
 }
@@ -39,8 +39,7 @@ enum Thought {
 
 impl Thought {
     fn write(&self, out: &mut Writer) {
-        out.object();
-        match self {
+        out.object(|out| match self {
             Thought::Open { text, signature } => {
                 out.field("type", "thinking");
                 out.field("thinking", Text::escaped(text));
@@ -50,12 +49,11 @@ impl Thought {
                 out.field("type", "redacted_thinking");
                 out.field("data", Text::escaped(data));
             }
-        }
-        out.end_object();
+        });
     }
 }
 
-/// Who hears the events.
+/// Called with each event.
 type Say<'s, 'd> = &'s mut dyn FnMut(Event<'d>);
 
 /// Anthropic has one choice.
@@ -68,12 +66,12 @@ fn text<'d>(value: Node<'d>, field: &str) -> Text<'d> {
 }
 
 impl Reader {
-    /// Says the events of one event of a stream.
+    /// Reads one event of a stream.
     pub fn read<'d>(&mut self, data: Node<'d>, say: Say<'_, 'd>) {
         match &*text(data, "type").decoded() {
             "message_start" => {
                 self.usage.update(data.at(&["message", "usage"]));
-                // The client learns at once that the model has begun.
+                // An empty text shows the client at once that the model has begun.
                 say(event(Delta::Text(Text::default())));
             }
             "content_block_start" => {
@@ -98,12 +96,12 @@ impl Reader {
                     || error::own("provider_error", "The provider broke off with an error and did not say which.");
                 say(Event::Error(error::of(data).unwrap_or_else(unknown)));
             }
-            // ping, and what is yet to come.
+            // ping, and events that do not exist yet.
             _ => {}
         }
     }
 
-    /// Says the events of a whole message.
+    /// Reads a whole message.
     pub fn read_message<'d>(&mut self, message: Node<'d>, say: Say<'_, 'd>) {
         for block in message.get("content").into_iter().flat_map(Node::items) {
             self.call = None;
@@ -117,7 +115,7 @@ impl Reader {
         self.finish(message.get("stop_reason"), Some(message), say);
     }
 
-    /// A block begins, with whatever text it has already.
+    /// A block begins, with the text that it has so far.
     fn begin<'d>(&mut self, block: Node<'d>, say: Say<'_, 'd>) {
         match &*text(block, "type").decoded() {
             "text" => say_text(text(block, "text"), Delta::Text, say),
@@ -135,7 +133,7 @@ impl Reader {
                 say(event(Delta::Call(Box::new(call))));
                 self.call = Some(0);
             }
-            // Tools that run at Anthropic cannot be asked for from here.
+            // Tools that run at Anthropic cannot be requested through OpenAI's format.
             _ => {}
         }
     }
@@ -182,7 +180,7 @@ impl Reader {
         say_text(more, Delta::Reasoning, say);
     }
 
-    /// A call begins; it takes along what was thought before it.
+    /// A call begins. It takes the thoughts that came before it.
     fn call<'d>(&mut self, block: Node<'d>) -> Call<'d> {
         let mut thoughts = core::mem::take(&mut self.thoughts);
         if self.kept > THOUGHTS_LIMIT {
@@ -193,18 +191,15 @@ impl Reader {
             return Call { id, name, arguments, extra: None };
         }
         let mut blocks = Writer::default();
-        blocks.array();
-        thoughts.iter().for_each(|thought| thought.write(&mut blocks));
-        blocks.end_array();
+        blocks.array(|out| thoughts.iter().for_each(|thought| thought.write(out)));
         let blocks = blocks.finish();
         let mut extra = Writer::default();
-        extra.object();
-        extra.name(PROVIDER);
-        extra.object();
-        extra.name("thinking_blocks");
-        extra.raw(&blocks);
-        extra.end_object();
-        extra.end_object();
+        extra.object(|out| {
+            out.object_field(PROVIDER, |out| {
+                out.name("thinking_blocks");
+                out.raw(&blocks);
+            });
+        });
         let id = Text::of(call_id::join(&id.decoded(), PROVIDER, &blocks));
         Call { id, name, arguments, extra: Some(extra.finish()) }
     }
@@ -238,8 +233,8 @@ fn finish(reason: &str) -> Finish {
     }
 }
 
-/// Tokens as Anthropic counts them: `input_tokens` is without what the cache gave or took. A stream
-/// states some of them twice, and the later number counts.
+/// Tokens as Anthropic counts them: `input_tokens` excludes what was read from or written to the cache. A
+/// stream states some of them twice, and the later number counts.
 #[derive(Debug, Default)]
 struct Counts {
     input: u64,

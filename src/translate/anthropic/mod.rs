@@ -6,5 +6,5 @@ pub(super) mod answer;
 pub(super) mod request;
 mod thinking;
 
-/// The name under which thinking blocks travel in `extra_content` and call ids.
+/// The name under which thinking blocks are found in `extra_content` and call ids.
 const PROVIDER: &str = "anthropic";

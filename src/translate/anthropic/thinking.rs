@@ -1,16 +1,23 @@
-//! What a request says about thinking, and what the client brings back of earlier thoughts.
+//! What a request says about thinking, and the earlier thoughts that a client sends back.
+//!
+//! OpenAI has one word, `reasoning_effort`. Claude has three ways to set it, depending on the model: not at
+//! all, a budget in tokens, or adaptive thinking with an effort. The API also refuses combinations: thinking
+//! beside a forced call, beside sampling parameters, with a budget as large as `max_tokens`, and a budget
+//! in a turn that goes on after calls whose signed thoughts are missing. Each of these would be an error for
+//! a request that is valid for OpenAI, so thinking gives way: the other field is what the client set on
+//! purpose.
 
-use super::super::chat::{Chat, Effort, ToolChoice};
-use super::super::conversation::{Block, Call, Conversation, Side, Turn};
-use super::super::fields::{Refusal, refuse};
-use super::super::models::{Claude, ClaudeThinking};
 use super::PROVIDER;
 use crate::json::{Document, Node, Writer};
+use crate::translate::chat::{Chat, Effort, ToolChoice};
+use crate::translate::conversation::{Block, Call, Conversation, Side, Turn};
+use crate::translate::fields::{Refusal, refuse};
+use crate::translate::models::{Claude, ClaudeThinking};
 
-/// The smallest thinking budget that the API takes.
+/// The smallest thinking budget that the API accepts.
 const LEAST_BUDGET: u64 = 1024;
 
-/// What a request says about thinking.
+/// The two fields of a request that set thinking.
 #[derive(Debug, Default)]
 pub(super) struct Thinking {
     pub config: Option<Config>,
@@ -27,9 +34,7 @@ pub(super) enum Config {
 
 impl Config {
     pub fn write(self, out: &mut Writer) {
-        out.name("thinking");
-        out.object();
-        match self {
+        out.object_field("thinking", |out| match self {
             Config::Disabled => out.field("type", "disabled"),
             Config::Enabled { budget } => {
                 out.field("type", "enabled");
@@ -39,19 +44,18 @@ impl Config {
                 out.field("type", "adaptive");
                 out.field_if("display", summarized.then_some("summarized"));
             }
-        }
-        out.end_object();
+        });
     }
 }
 
 impl Thinking {
-    /// With thinking on, the API refuses to have its sampling set.
+    /// Whether the model thinks. If so, the API refuses sampling parameters.
     pub fn is_on(&self) -> bool {
         self.config.is_some_and(|config| config != Config::Disabled)
     }
 }
 
-/// Without `reasoning_effort` the model does as it likes.
+/// Chooses how the model thinks. Without `reasoning_effort` its own default applies.
 pub(super) fn thinking(chat: &Chat, abilities: Claude) -> Result<Thinking, Refusal> {
     let Some(effort) = chat.effort else {
         return Ok(Thinking { config: not_beside_forced_call(chat, abilities), effort: None });
@@ -64,19 +68,19 @@ pub(super) fn thinking(chat: &Chat, abilities: Claude) -> Result<Thinking, Refus
     })
 }
 
-/// A forced call and thinking exclude each other; the call is what was asked for.
+/// Whether the model must make a call, which excludes thinking. The call is what the client requests.
 pub(super) fn forces_call(chat: &Chat) -> bool {
     !chat.tools.is_empty() && matches!(chat.tool_choice, ToolChoice::Required | ToolChoice::Named(_))
 }
 
-/// Thinking is turned off where a call is forced, for some models think by default.
+/// Turns thinking off if a call is forced, because some models think by default.
 fn not_beside_forced_call(chat: &Chat, abilities: Claude) -> Option<Config> {
     let can = abilities.thinking == ClaudeThinking::Adaptive { off: true };
     (can && forces_call(chat)).then_some(Config::Disabled)
 }
 
-/// The budget is part of `max_tokens`, and both must leave room for the other. A turn with calls whose
-/// thinking was lost cannot go on thinking: the API refuses it.
+/// A budget is part of `max_tokens`, so it takes at most half of it. The API refuses a budget in a turn that
+/// goes on after calls whose thoughts were lost.
 fn budget(chat: &Chat, effort: Effort, abilities: Claude) -> Option<Config> {
     let max_tokens = chat.max_tokens.unwrap_or(abilities.max_tokens);
     let budget = effort.budget().min(max_tokens / 2);
@@ -111,9 +115,9 @@ fn adaptive(chat: &Chat, effort: Effort, off: bool, abilities: Claude) -> Thinki
     };
     match effort {
         Effort::None if off => Thinking { config: Some(Config::Disabled), effort: None },
-        // This model always thinks; little is the nearest to nothing.
+        // This model always thinks, and low effort is the nearest to none.
         Effort::None => Thinking { config: None, effort: Some(word) },
-        // More than high effort and no thinking exclude each other, too.
+        // More than high effort excludes turning thinking off.
         Effort::XHigh | Effort::Max if forces_call(chat) => adaptive(chat, Effort::High, off, abilities),
         _ if forces_call(chat) => Thinking { config: not_beside_forced_call(chat, abilities), effort: Some(word) },
         _ => {
@@ -125,7 +129,7 @@ fn adaptive(chat: &Chat, effort: Effort, off: bool, abilities: Claude) -> Thinki
 
 /// The thinking blocks that came with a call.
 pub(super) fn thoughts(call: &Call, mut each: impl FnMut(Node)) {
-    // The client had them in its hands: whatever else it put there is not passed on.
+    // They come from the client, so anything but thinking blocks is not passed on.
     let is_thought =
         |block: &Node| block.get("type").is_some_and(|kind| kind.is("thinking") || kind.is("redacted_thinking"));
     let json = match call.extra(&[PROVIDER, "thinking_blocks"]) {
@@ -143,9 +147,9 @@ pub(super) fn thoughts(call: &Call, mut each: impl FnMut(Node)) {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::super::Options;
-    use super::super::request::request;
     use super::*;
+    use crate::translate::Options;
+    use crate::translate::anthropic::request::request;
 
     /// The thinking part of what a request becomes.
     fn thinking_of(model: &str, fields: &Value) -> Value {

@@ -1,21 +1,21 @@
-//! `GenerateContentResponse` to what the client sees. A stream is a sequence of such answers, so one
-//! reader serves both.
+//! Translates `GenerateContentResponse` to events for the client. A stream is a sequence of such answers, so
+//! one reader serves both.
 
-use super::super::call_id;
-use super::super::completion::{Call, Delta, Event, Finish, Reason, Usage};
-use super::super::error;
 use super::PROVIDER;
 use crate::json::{Node, Text, Writer};
+use crate::translate::call_id;
+use crate::translate::completion::{Call, Delta, Event, Finish, Reason, Usage};
+use crate::translate::error;
 
-/// Whether this is an answer at all, be it an empty one.
-pub(in super::super) fn is_answer(answer: Node) -> bool {
+/// Whether this is an answer at all, even an empty one.
+pub(in crate::translate) fn is_answer(answer: Node) -> bool {
     ["candidates", "promptFeedback", "usageMetadata"].iter().any(|field| answer.get(field).is_some())
 }
 
 /// Reads answers in order.
 #[derive(Debug)]
-pub(in super::super) struct Reader {
-    /// Where derived call ids begin.
+pub(in crate::translate) struct Reader {
+    /// The beginning of derived call ids.
     id: String,
     calls: u64,
 }
@@ -25,16 +25,16 @@ impl Reader {
         Reader { id: id.strip_prefix("chatcmpl-").unwrap_or(id).to_owned(), calls: 0 }
     }
 
-    /// Says the events of one answer.
+    /// Reads one answer, and calls `say` with its events.
     pub fn read<'d>(&mut self, answer: Node<'d>, say: &mut dyn FnMut(Event<'d>)) {
         if let Some(error) = error::of(answer) {
             return say(Event::Error(error));
         }
         let mut any = false;
-        for (place, candidate) in answer.get("candidates").into_iter().flat_map(Node::items).enumerate() {
+        for (position, candidate) in answer.get("candidates").into_iter().flat_map(Node::items).enumerate() {
             any = true;
-            let number = candidate.get("index").and_then(Node::as_u64).unwrap_or(place as u64);
-            self.candidate(candidate, &mut |delta| say(Event::Choice(number, delta)));
+            let index = candidate.get("index").and_then(Node::as_u64).unwrap_or(position as u64);
+            self.candidate(candidate, &mut |delta| say(Event::Choice(index, delta)));
         }
         if !any && let Some(feedback) = answer.get("promptFeedback") {
             blocked(feedback, &mut |delta| say(Event::Choice(0, delta)));
@@ -103,16 +103,11 @@ impl Reader {
 /// `extra_content` with a signature.
 fn extra(signature: &Text) -> String {
     let mut out = Writer::default();
-    out.object();
-    out.name(PROVIDER);
-    out.object();
-    out.field("thought_signature", signature);
-    out.end_object();
-    out.end_object();
+    out.object(|out| out.object_field(PROVIDER, |out| out.field("thought_signature", signature)));
     out.finish()
 }
 
-/// A prompt that was not let through: a choice that says why.
+/// A prompt that was blocked becomes a choice that says why.
 #[cold]
 fn blocked<'d>(feedback: Node<'d>, push: &mut dyn FnMut(Delta<'d>)) {
     let word = |field: &str| feedback.get(field).and_then(Node::as_text);
@@ -136,7 +131,7 @@ fn finish(reason: &str) -> Finish {
         | "IMAGE_SAFETY"
         | "IMAGE_PROHIBITED_CONTENT"
         | "IMAGE_RECITATION" => Finish { reason: Reason::ContentFilter, provider },
-        // MALFORMED_FUNCTION_CALL, OTHER, and what is yet to come: whatever was said stands.
+        // MALFORMED_FUNCTION_CALL, OTHER, and reasons that do not exist yet: the text so far is kept.
         _ => Finish { reason: Reason::Stop, provider },
     }
 }
@@ -152,36 +147,31 @@ fn usage(usage: Node) -> Usage {
     }
 }
 
-/// `chosenCandidates` with the `topCandidates` of the same place, as entries with commas between them.
+/// `chosenCandidates`, each with the `topCandidates` of the same position, as entries separated by commas.
 fn logprobs(result: Node) -> String {
     let mut out = Writer::default();
     let mut top = result.get("topCandidates").into_iter().flat_map(Node::items);
     for chosen in result.get("chosenCandidates").into_iter().flat_map(Node::items) {
-        begin_token(chosen, &mut out);
-        out.name("top_logprobs");
-        out.array();
-        for other in top.next().and_then(|top| top.get("candidates")).into_iter().flat_map(Node::items) {
-            begin_token(other, &mut out);
-            out.end_object();
-        }
-        out.end_array();
-        out.end_object();
+        out.object(|out| {
+            token_fields(chosen, out);
+            out.array_field("top_logprobs", |out| {
+                for other in top.next().and_then(|top| top.get("candidates")).into_iter().flat_map(Node::items) {
+                    out.object(|out| token_fields(other, out));
+                }
+            });
+        });
     }
     out.finish()
 }
 
-/// Begins an entry.
-fn begin_token(candidate: Node, out: &mut Writer) {
+/// Writes the fields that OpenAI has for a token, whether it was chosen or only likely.
+fn token_fields(candidate: Node, out: &mut Writer) {
     let token = candidate.get("token").and_then(Node::as_text).unwrap_or_default();
-    out.object();
     out.field("token", &token);
     let logprob = candidate.get("logProbability").filter(|number| number.is_number());
     out.name("logprob");
     out.raw(logprob.map_or("0.0", Node::raw));
-    out.name("bytes");
-    out.array();
-    token.decoded().bytes().for_each(|byte| out.value(u64::from(byte)));
-    out.end_array();
+    out.array_field("bytes", |out| token.decoded().bytes().for_each(|byte| out.value(u64::from(byte))));
 }
 
 #[cfg(test)]

@@ -1,17 +1,21 @@
-//! `/v1/embeddings` to `batchEmbedContents` and back.
+//! Translates `/v1/embeddings` to `batchEmbedContents` and back.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::super::conversation::strings;
-use super::super::fields::{Fields, Refusal, refuse};
 use crate::json::{Node, Text, Writer};
+use crate::translate::conversation::strings;
+use crate::translate::fields::{Fields, Refusal, refuse};
 
-/// More texts in one request are refused by the API.
+/// How many texts the API accepts in one request.
 const MOST_TEXTS: usize = 100;
 
-/// Writes the body; returns the path, and whether the client wants base64.
-pub(in super::super) fn request(model: &str, mut fields: Fields, out: &mut Writer) -> Result<(String, bool), Refusal> {
+/// Writes the body, and returns the path and whether the client wants base64.
+pub(in crate::translate) fn request(
+    model: &str,
+    mut fields: Fields,
+    out: &mut Writer,
+) -> Result<(String, bool), Refusal> {
     let input = fields.take("input").ok_or_else(|| refuse("input", "is missing"))?;
     let texts = strings(input).ok_or_else(|| {
         refuse("input", "must be a string or an array of strings: tokens mean nothing to another model")
@@ -30,65 +34,53 @@ pub(in super::super) fn request(model: &str, mut fields: Fields, out: &mut Write
         return Err(refuse(name.decoded(), "has no equal at this provider"));
     }
     let name = format!("models/{model}");
-    out.object();
-    out.name("requests");
-    out.array();
-    for text in &texts {
-        out.object();
+    let request = |text: &Text, out: &mut Writer| {
         out.field("model", name.as_str());
-        out.name("content");
-        out.object();
-        out.name("parts");
-        out.array();
-        out.object();
-        out.field("text", text);
-        out.end_object();
-        out.end_array();
-        out.end_object();
+        out.object_field("content", |out| {
+            out.array_field("parts", |out| out.object(|out| out.field("text", text)));
+        });
         out.field_if("outputDimensionality", dimensions);
-        out.end_object();
-    }
-    out.end_array();
-    out.end_object();
+    };
+    out.object(|out| {
+        out.array_field("requests", |out| texts.iter().for_each(|text| out.object(|out| request(text, out))));
+    });
     Ok((super::path(model, "batchEmbedContents"), base64))
 }
 
-/// Writes what the client gets; `None` if it is no answer.
-pub(in super::super) fn answer(model: &str, base64: bool, answer: Node, out: &mut Writer) -> Option<()> {
+/// Writes the client's answer. `None` if the provider's is not an answer.
+pub(in crate::translate) fn answer(model: &str, base64: bool, answer: Node, out: &mut Writer) -> Option<()> {
     let embeddings = answer.get("embeddings").filter(|list| list.is_array())?;
-    out.object();
-    out.field("object", "list");
-    out.name("data");
-    out.array();
-    for (index, embedding) in embeddings.items().enumerate() {
-        let values = embedding.get("values").filter(|list| list.is_array())?;
-        out.object();
+    out.object(|out| {
+        out.field("object", "list");
+        out.array_field("data", |out| {
+            embeddings.items().enumerate().try_for_each(|(index, each)| embedding(index, each, base64, out))
+        })?;
+        out.field("model", model);
+        // Not every model counts tokens.
+        let tokens = answer.at(&["usageMetadata", "promptTokenCount"]).and_then(Node::as_u64).unwrap_or(0);
+        out.object_field("usage", |out| {
+            out.field("prompt_tokens", tokens);
+            out.field("total_tokens", tokens);
+        });
+        Some(())
+    })
+}
+
+fn embedding(index: usize, embedding: Node, base64: bool, out: &mut Writer) -> Option<()> {
+    let values = embedding.get("values").filter(|list| list.is_array())?;
+    out.object(|out| {
         out.field("object", "embedding");
         out.field("index", index as u64);
         if base64 {
             out.field("embedding", packed(values).as_str());
         } else {
-            out.name("embedding");
-            out.array();
-            values.items().for_each(|value| out.value(value));
-            out.end_array();
+            out.array_field("embedding", |out| values.items().for_each(|value| out.value(value)));
         }
-        out.end_object();
-    }
-    out.end_array();
-    out.field("model", model);
-    // Not every model counts.
-    let tokens = answer.at(&["usageMetadata", "promptTokenCount"]).and_then(Node::as_u64).unwrap_or(0);
-    out.name("usage");
-    out.object();
-    out.field("prompt_tokens", tokens);
-    out.field("total_tokens", tokens);
-    out.end_object();
-    out.end_object();
+    });
     Some(())
 }
 
-/// 32-bit floats, little end first, in base64: what openai's SDKs ask for unless told otherwise.
+/// 32-bit little-endian floats in base64, which OpenAI's SDKs request by default.
 fn packed(values: Node) -> String {
     let floats = values.items().map(|value| value.as_f64().unwrap_or(0.0) as f32);
     BASE64.encode(floats.flat_map(f32::to_le_bytes).collect::<Vec<u8>>())

@@ -6,11 +6,11 @@ pub(super) mod answer;
 pub(super) mod embeddings;
 pub(super) mod request;
 
-/// The name under which Gemini's signatures travel in `extra_content` and call ids.
+/// The name under which Gemini's signatures are found in `extra_content` and call ids.
 const PROVIDER: &str = "google";
 
-/// The path of a model's method. The name comes from the client, so that whatever is no plain
-/// character of a name is escaped.
+/// The path of a model's method. The model's name comes from the client, so every unusual character is
+/// escaped.
 fn path(model: &str, method: &str) -> String {
     let mut path = String::with_capacity(64);
     path.push_str("/v1beta/models/");

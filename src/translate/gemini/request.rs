@@ -1,52 +1,55 @@
-//! Chat Completions to `generateContent`.
+//! Translates Chat Completions to `generateContent`.
+//!
+//! Three things differ by the model and come from [`Gemini`]. Models before 2.5 know only their own dialect
+//! of JSON Schema. Models from 3 on give their calls ids, and refuse a turn whose first call has lost its
+//! signature, so such a call gets Google's placeholder. And thinking is set by a level or by a budget.
+//! Everything else has a field of its own in the API, where a value is passed on as the client wrote it.
 
-use super::super::call_id;
-use super::super::chat::{Chat, Effort, Format, Tool, ToolChoice};
-use super::super::conversation::{Block, Call, Side, ToolResult, Turn, is_object};
-use super::super::fields::{Refusal, refuse};
-use super::super::media::{Media, Source};
-use super::super::models::{Gemini, GeminiThinking};
-use super::super::schema;
 use super::PROVIDER;
-use crate::json::Writer;
+use crate::json::{Text, Writer};
+use crate::translate::call_id;
+use crate::translate::chat::{Chat, Effort, Format, Tool, ToolChoice};
+use crate::translate::conversation::{Block, Call, Side, ToolResult, Turn, is_object};
+use crate::translate::fields::{Refusal, refuse};
+use crate::translate::media::{Media, Source};
+use crate::translate::models::{Gemini, GeminiThinking};
+use crate::translate::schema;
 
-/// More stop sequences are refused by the API.
+/// How many stop sequences the API accepts.
 const MOST_STOPS: usize = 5;
 
-/// What stands in for the signature of a call that Gemini did not make itself, or whose signature a
-/// client lost; Google's own word for it (<https://ai.google.dev/gemini-api/docs/thought-signatures>).
+/// The signature of a call that Gemini did not make itself, or whose signature the client lost. Google
+/// documents it for this purpose (<https://ai.google.dev/gemini-api/docs/thought-signatures>).
 const UNSIGNED: &str = "skip_thought_signature_validator";
 
-/// Writes the body; returns the path.
-pub(in super::super) fn request(model: &str, chat: &Chat, out: &mut Writer) -> Result<String, Refusal> {
+/// Writes the body and returns the path.
+pub(in crate::translate) fn request(model: &str, chat: &Chat, out: &mut Writer) -> Result<String, Refusal> {
     let abilities = Gemini::of(model);
-    out.object();
-    out.name("contents");
-    out.array();
-    for turn in &chat.conversation.turns {
-        content(turn, abilities, out)?;
-    }
-    out.end_array();
-    if !chat.conversation.system.is_empty() {
-        out.name("systemInstruction");
-        out.object();
-        out.name("parts");
-        out.array();
-        for text in &chat.conversation.system {
-            out.object();
-            out.field("text", text);
-            out.end_object();
+    out.object(|out| {
+        let mut turns = chat.conversation.turns.iter();
+        out.array_field("contents", |out| turns.try_for_each(|turn| content(turn, abilities, out)))?;
+        system_instruction(&chat.conversation.system, out);
+        if !chat.tools.is_empty() {
+            tools(chat, abilities, out)?;
+            tool_config(&chat.tool_choice, out);
         }
-        out.end_array();
-        out.end_object();
-    }
-    if !chat.tools.is_empty() {
-        tools(chat, abilities, out)?;
-    }
-    generation_config(chat, abilities, out)?;
-    out.end_object();
+        generation_config(chat, abilities, out)
+    })?;
     let method = if chat.stream { "streamGenerateContent?alt=sse" } else { "generateContent" };
     Ok(super::path(model, method))
+}
+
+fn system_instruction(system: &[Text], out: &mut Writer) {
+    if system.is_empty() {
+        return;
+    }
+    out.object_field("systemInstruction", |out| {
+        out.array_field("parts", |out| {
+            for text in system {
+                out.object(|out| out.field("text", text));
+            }
+        });
+    });
 }
 
 fn content(turn: &Turn, abilities: Gemini, out: &mut Writer) -> Result<(), Refusal> {
@@ -54,56 +57,50 @@ fn content(turn: &Turn, abilities: Gemini, out: &mut Writer) -> Result<(), Refus
         Side::User => "user",
         Side::Model => "model",
     };
-    out.object();
-    out.field("role", role);
-    out.name("parts");
-    out.array();
-    for block in &turn.blocks {
-        out.object();
-        match block {
-            Block::Text(text, signature) => {
-                out.field("text", text);
-                out.field_if("thoughtSignature", signature.as_ref());
-            }
-            Block::Media(media) => media_part(media, out),
-            Block::Call(call) => call_part(call, abilities, out),
-            Block::Result(result) => result_part(result, abilities, out)?,
+    out.object(|out| {
+        out.field("role", role);
+        let mut blocks = turn.blocks.iter();
+        out.array_field("parts", |out| {
+            blocks.try_for_each(|block| out.object(|out| part_fields(block, abilities, out)))
+        })
+    })
+}
+
+fn part_fields(block: &Block, abilities: Gemini, out: &mut Writer) -> Result<(), Refusal> {
+    match block {
+        Block::Text(text, signature) => {
+            out.field("text", text);
+            out.field_if("thoughtSignature", signature.as_ref());
         }
-        out.end_object();
+        Block::Media(media) => media_part(media, out),
+        Block::Call(call) => call_part(call, abilities, out),
+        Block::Result(result) => result_part(result, abilities, out)?,
     }
-    out.end_array();
-    out.end_object();
     Ok(())
 }
 
 fn media_part(media: &Media, out: &mut Writer) {
     match &media.source {
-        Source::Inline { mime, base64 } => {
-            out.name("inlineData");
-            out.object();
+        Source::Inline { mime, base64 } => out.object_field("inlineData", |out| {
             out.field("mimeType", mime.as_str());
             out.field("data", base64);
-        }
-        Source::Link { mime, url } => {
-            out.name("fileData");
-            out.object();
+        }),
+        Source::Link { mime, url } => out.object_field("fileData", |out| {
             out.field_if("mimeType", *mime);
             out.field("fileUri", url);
-        }
+        }),
     }
-    out.end_object();
 }
 
 fn call_part(call: &Call, abilities: Gemini, out: &mut Writer) {
-    out.name("functionCall");
-    out.object();
-    out.field("name", &call.name);
-    out.name("args");
-    out.raw(&call.arguments);
-    if abilities.signs_calls {
-        out.field("id", call_id::plain(&call.id));
-    }
-    out.end_object();
+    out.object_field("functionCall", |out| {
+        out.field("name", &call.name);
+        out.name("args");
+        out.raw(&call.arguments);
+        if abilities.signs_calls {
+            out.field("id", call_id::plain(&call.id));
+        }
+    });
     if let Some(signature) = call.extra(&[PROVIDER, "thought_signature"]) {
         out.field("thoughtSignature", signature);
     } else if let Some(signature) = call.payload(PROVIDER) {
@@ -115,66 +112,53 @@ fn call_part(call: &Call, abilities: Gemini, out: &mut Writer) {
 
 fn result_part(result: &ToolResult, abilities: Gemini, out: &mut Writer) -> Result<(), Refusal> {
     let name = result.name.as_ref().ok_or_else(|| refuse(result.field(), "is the id of no call before it"))?;
-    out.name("functionResponse");
-    out.object();
-    out.field("name", name);
-    out.name("response");
-    // `response` is an object: a result that is one goes as it is.
-    let text = result.text.decoded();
-    if is_object(&text) {
-        out.raw(&text);
-    } else {
-        out.object();
-        out.field("output", &result.text);
-        out.end_object();
-    }
-    if abilities.signs_calls {
-        out.field("id", call_id::plain(&result.id));
-    }
-    out.end_object();
+    out.object_field("functionResponse", |out| {
+        out.field("name", name);
+        // `response` must be an object. A result that is one is sent as it is.
+        let text = result.text.decoded();
+        if is_object(&text) {
+            out.name("response");
+            out.raw(&text);
+        } else {
+            out.object_field("response", |out| out.field("output", &result.text));
+        }
+        if abilities.signs_calls {
+            out.field("id", call_id::plain(&result.id));
+        }
+    });
     Ok(())
 }
 
 fn tools(chat: &Chat, abilities: Gemini, out: &mut Writer) -> Result<(), Refusal> {
-    out.name("tools");
-    out.array();
-    out.object();
-    out.name("functionDeclarations");
-    out.array();
-    for (number, tool) in chat.tools.iter().enumerate() {
-        declaration(number, tool, abilities, out)?;
-    }
-    out.end_array();
-    out.end_object();
-    out.end_array();
-    let (mode, only) = match &chat.tool_choice {
-        ToolChoice::Default => return Ok(()),
+    let mut tools = chat.tools.iter().enumerate();
+    let mut declarations = |out: &mut Writer| {
+        tools.try_for_each(|(index, tool)| out.object(|out| declaration(index, tool, abilities, out)))
+    };
+    out.array_field("tools", |out| out.object(|out| out.array_field("functionDeclarations", |out| declarations(out))))
+}
+
+fn tool_config(choice: &ToolChoice, out: &mut Writer) {
+    let (mode, only) = match choice {
+        ToolChoice::Default => return,
         ToolChoice::Auto => ("AUTO", None),
         ToolChoice::None => ("NONE", None),
         ToolChoice::Required => ("ANY", None),
         ToolChoice::Named(name) => ("ANY", Some(name)),
     };
-    out.name("toolConfig");
-    out.object();
-    out.name("functionCallingConfig");
-    out.object();
-    out.field("mode", mode);
-    if let Some(name) = only {
-        out.name("allowedFunctionNames");
-        out.array();
-        out.value(name);
-        out.end_array();
-    }
-    out.end_object();
-    out.end_object();
-    Ok(())
+    out.object_field("toolConfig", |out| {
+        out.object_field("functionCallingConfig", |out| {
+            out.field("mode", mode);
+            if let Some(name) = only {
+                out.array_field("allowedFunctionNames", |out| out.value(name));
+            }
+        });
+    });
 }
 
-fn declaration(number: usize, tool: &Tool, abilities: Gemini, out: &mut Writer) -> Result<(), Refusal> {
-    out.object();
+fn declaration(index: usize, tool: &Tool, abilities: Gemini, out: &mut Writer) -> Result<(), Refusal> {
     out.field("name", &tool.name);
     out.field_if("description", tool.description.as_ref());
-    // An object without properties is refused where it is not JSON Schema, and says nothing anyway.
+    // Gemini's own dialect refuses an object without properties, and it means nothing anyway.
     let parameters = tool.parameters.filter(|schema| {
         schema.get("properties").is_some_and(|properties| properties.fields().next().is_some())
             || schema.get("$ref").is_some()
@@ -182,12 +166,11 @@ fn declaration(number: usize, tool: &Tool, abilities: Gemini, out: &mut Writer) 
     match parameters {
         Some(schema) if abilities.json_schema => out.field("parametersJsonSchema", schema),
         Some(schema) => {
-            let field = format!("tools[{number}].function.parameters");
+            let field = format!("tools[{index}].function.parameters");
             out.field("parameters", schema::for_gemini(&schema.to_value(), &field)?);
         }
         None => {}
     }
-    out.end_object();
     Ok(())
 }
 
@@ -195,26 +178,34 @@ fn generation_config(chat: &Chat, abilities: Gemini, out: &mut Writer) -> Result
     if chat.stop.len() > MOST_STOPS {
         return Err(refuse("stop", format_args!("must not have more than {MOST_STOPS} sequences")));
     }
-    let begin = out.begin_field("generationConfig");
-    out.field_if("temperature", chat.temperature);
-    out.field_if("topP", chat.top_p);
-    out.field_if("seed", chat.seed);
-    out.field_if("presencePenalty", chat.presence_penalty);
-    out.field_if("frequencyPenalty", chat.frequency_penalty);
-    out.field_if("topK", chat.top_k);
-    out.field_if("maxOutputTokens", chat.max_tokens);
-    out.field_if("candidateCount", Some(chat.n).filter(|choices| *choices != 1));
-    if !chat.stop.is_empty() {
-        out.name("stopSequences");
-        out.array();
-        chat.stop.iter().for_each(|text| out.value(text));
-        out.end_array();
-    }
-    if chat.logprobs {
-        out.field("responseLogprobs", true);
-        out.field_if("logprobs", chat.top_logprobs);
-    }
-    match &chat.format {
+    out.object_field_unless_empty("generationConfig", |out| {
+        out.field_if("temperature", chat.temperature);
+        out.field_if("topP", chat.top_p);
+        out.field_if("seed", chat.seed);
+        out.field_if("presencePenalty", chat.presence_penalty);
+        out.field_if("frequencyPenalty", chat.frequency_penalty);
+        out.field_if("topK", chat.top_k);
+        out.field_if("maxOutputTokens", chat.max_tokens);
+        out.field_if("candidateCount", Some(chat.n).filter(|choices| *choices != 1));
+        if !chat.stop.is_empty() {
+            out.array_field("stopSequences", |out| chat.stop.iter().for_each(|text| out.value(text)));
+        }
+        if chat.logprobs {
+            out.field("responseLogprobs", true);
+            out.field_if("logprobs", chat.top_logprobs);
+        }
+        response_format(&chat.format, abilities, out)?;
+        if let Some(effort) = chat.effort
+            && let Some(thinking) = thinking(effort, abilities.thinking)?
+        {
+            thinking.write(out);
+        }
+        Ok(())
+    })
+}
+
+fn response_format(format: &Format, abilities: Gemini, out: &mut Writer) -> Result<(), Refusal> {
+    match format {
         Format::Text => {}
         Format::Json => out.field("responseMimeType", "application/json"),
         Format::Schema(schema) => {
@@ -227,16 +218,10 @@ fn generation_config(chat: &Chat, abilities: Gemini, out: &mut Writer) -> Result
             }
         }
     }
-    if let Some(effort) = chat.effort
-        && let Some(thinking) = thinking(effort, abilities.thinking)?
-    {
-        thinking.write(out);
-    }
-    out.end_unless_empty(begin);
     Ok(())
 }
 
-/// `thinkingConfig`, and whether the client sees the thoughts.
+/// `thinkingConfig`. The flag is whether the client sees the thoughts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Thinking {
     Level(&'static str, bool),
@@ -245,21 +230,20 @@ enum Thinking {
 
 impl Thinking {
     fn write(self, out: &mut Writer) {
-        out.name("thinkingConfig");
-        out.object();
         let (Thinking::Level(_, shown) | Thinking::Budget(_, shown)) = self;
-        match self {
-            Thinking::Level(level, _) => out.field("thinkingLevel", level),
-            Thinking::Budget(budget, _) => out.field("thinkingBudget", budget),
-        }
-        if shown {
-            out.field("includeThoughts", true);
-        }
-        out.end_object();
+        out.object_field("thinkingConfig", |out| {
+            match self {
+                Thinking::Level(level, _) => out.field("thinkingLevel", level),
+                Thinking::Budget(budget, _) => out.field("thinkingBudget", budget),
+            }
+            if shown {
+                out.field("includeThoughts", true);
+            }
+        });
     }
 }
 
-/// Thoughts are shown if they were asked for; without `reasoning_effort` the model does as it likes.
+/// Chooses how a model thinks. The thoughts are shown unless the effort is `none`.
 fn thinking(effort: Effort, thinking: GeminiThinking) -> Result<Option<Thinking>, Refusal> {
     let shown = effort != Effort::None;
     Ok(Some(match (thinking, effort) {
