@@ -22,9 +22,11 @@ pub enum Dimension {
     TokensPerDay,
 }
 
-/// All dimensions.
-pub const DIMENSIONS: [Dimension; 4] =
-    [Dimension::RequestsPerMinute, Dimension::RequestsPerDay, Dimension::TokensPerMinute, Dimension::TokensPerDay];
+impl Dimension {
+    /// All dimensions.
+    pub const ALL: [Self; 4] =
+        [Self::RequestsPerMinute, Self::RequestsPerDay, Self::TokensPerMinute, Self::TokensPerDay];
+}
 
 /// The limits of a key for a model; `None` where nothing is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -23,10 +23,10 @@ use crate::balancer::progress::Leased;
 use crate::config::{DailyQuota, Escalate, Policy};
 use crate::host::Host;
 use crate::observe::key_log::KeyLog;
-use crate::observe::metrics::{Counter, Counters, NO_ANSWER};
+use crate::observe::metrics::{Counter, Counters, OutcomeLabel};
 use crate::pool::Pool;
 use crate::pool::providers::{EGRESS_REST, ProviderState};
-use crate::pool::record::{Block, Note, Pause, Reason, Record, Sync, Trial};
+use crate::pool::record::{Block, LastError, Pause, Reason, Record, SyncState, Trial};
 use crate::provider::Api;
 use crate::quota::{Dimension, UNLIMITED};
 use crate::request::forward::Outgoing;
@@ -73,7 +73,7 @@ pub struct Lesson<'a> {
 impl Lesson<'_> {
     /// Learns from a verdict, and says what follows for the request.
     pub fn learn(mut self, verdict: &Verdict) -> NextStep {
-        self.count(Counter::Answer(verdict.outcome.name()));
+        self.count(Counter::Answer(verdict.outcome.label()));
         for limit in &verdict.limits {
             self.learn_limit(limit, matches!(verdict.outcome, Outcome::Success { .. }));
         }
@@ -102,7 +102,7 @@ impl Lesson<'_> {
 
     /// An attempt without an answer says nothing about its key.
     pub fn unanswered(self) {
-        self.count(Counter::Answer(NO_ANSWER));
+        self.count(Counter::Answer(OutcomeLabel::NoAnswer));
         self.unused();
     }
 
@@ -302,7 +302,7 @@ impl Lesson<'_> {
 
     fn rest(&mut self, reason: Reason, until: Time, evidence: &Evidence) {
         let (now, slug) = (self.host.now(), self.outgoing.slug());
-        let pause = Pause { from: now, until, reason, trial: Trial::Needed, sync: Sync::Local };
+        let pause = Pause { from: now, until, reason, trial: Trial::Needed, sync: SyncState::Local };
         self.pool.change(self.leased.lease.id, |record| {
             record.rest(pause);
             record.last = Some(note(now, evidence));
@@ -377,17 +377,17 @@ impl Lesson<'_> {
         }
     }
 
-    fn sync_of(&self, reason: Reason) -> Sync {
+    fn sync_of(&self, reason: Reason) -> SyncState {
         match reason {
             // What one client's model name or request may have caused does not concern the Worker.
-            Reason::ModelAccess | Reason::Forbidden | Reason::Exhausted => Sync::Local,
+            Reason::ModelAccess | Reason::Forbidden | Reason::Exhausted => SyncState::Local,
             _ => self.sync(),
         }
     }
 
-    fn sync(&self) -> Sync {
+    fn sync(&self) -> SyncState {
         let has_row = self.pool.roster().key(self.leased.lease.id).is_some_and(|key| key.row.is_some());
-        if has_row { Sync::Pending(self.host.now()) } else { Sync::Local }
+        if has_row { SyncState::Pending(self.host.now()) } else { SyncState::Local }
     }
 
     fn count(&self, counter: Counter) {
@@ -400,8 +400,8 @@ impl Lesson<'_> {
     }
 }
 
-fn note(at: Time, evidence: &Evidence) -> Note {
-    Note { at, evidence: evidence.to_string() }
+fn note(at: Time, evidence: &Evidence) -> LastError {
+    LastError { at, evidence: evidence.to_string() }
 }
 
 /// A model's name comes from a client: no line break of it gets into the log.

@@ -23,7 +23,7 @@ use crate::reply::{Code, Rendered, Reply, check_method};
 
 /// What a path of the console is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ConsolePath {
     /// The page's address without its slash.
     Bare,
     /// A file of the page.
@@ -36,24 +36,24 @@ pub enum Place {
 
 /// A request to the console that has been let in.
 #[derive(Debug)]
-pub enum Asked {
+pub enum ConsoleRequest {
     /// To see the pool.
     Status(status::Query),
     /// To edit it, as its body will say.
     Edit(edit::Verb),
 }
 
-impl Place {
+impl ConsolePath {
     /// The place of a path.
     #[must_use]
-    pub fn find(path: &str) -> Option<Place> {
+    pub fn find(path: &str) -> Option<ConsolePath> {
         let rest = path.strip_prefix("/one-balance")?;
         match rest {
-            "" => Some(Place::Bare),
-            "/status" => Some(Place::Status),
+            "" => Some(ConsolePath::Bare),
+            "/status" => Some(ConsolePath::Status),
             _ => match rest.strip_prefix("/keys/") {
-                Some(verb) => edit::Verb::find(verb).map(Place::Edit),
-                None => rest.strip_prefix('/').and_then(page::File::find).map(Place::File),
+                Some(verb) => edit::Verb::find(verb).map(ConsolePath::Edit),
+                None => rest.strip_prefix('/').and_then(page::File::find).map(ConsolePath::File),
             },
         }
     }
@@ -64,9 +64,9 @@ impl Place {
     /// A method that it does not take.
     pub fn open(self, method: &str) -> Option<Result<Rendered, Reply>> {
         let answer = match self {
-            Place::Bare => page::moved(),
-            Place::File(file) => file.answer(),
-            Place::Status | Place::Edit(_) => return None,
+            ConsolePath::Bare => page::moved(),
+            ConsolePath::File(file) => file.answer(),
+            ConsolePath::Status | ConsolePath::Edit(_) => return None,
         };
         Some(check_method(method, "GET, HEAD").map(|()| answer))
     }
@@ -82,22 +82,22 @@ impl Place {
         method: &str,
         headers: &Headers,
         query: &str,
-    ) -> Result<Asked, Reply> {
+    ) -> Result<ConsoleRequest, Reply> {
         if !definition.unrestricted() {
             let message = "This AUTH_KEY is for some providers only; the console takes one without rights of its own.";
             return Err(Reply::new(Code::RestrictedAuthKey, message));
         }
         match self {
-            Place::Edit(verb) => {
+            ConsolePath::Edit(verb) => {
                 check_method(method, "POST")?;
                 edit::check(config, headers)?;
-                Ok(Asked::Edit(verb))
+                Ok(ConsoleRequest::Edit(verb))
             }
-            Place::Status => {
+            ConsolePath::Status => {
                 check_method(method, "GET, HEAD")?;
-                Ok(Asked::Status(status::Query::read(query)?))
+                Ok(ConsoleRequest::Status(status::Query::read(query)?))
             }
-            Place::Bare | Place::File(_) => Err(crate::reply::refusals::unknown_path()),
+            ConsolePath::Bare | ConsolePath::File(_) => Err(crate::reply::refusals::unknown_path()),
         }
     }
 }
@@ -117,19 +117,19 @@ mod tests {
     #[test]
     fn places() {
         for (path, place) in [
-            ("/one-balance", Some(Place::Bare)),
-            ("/one-balance/", Some(Place::File(page::File::Html))),
-            ("/one-balance/page.js", Some(Place::File(page::File::Js))),
-            ("/one-balance/page.css", Some(Place::File(page::File::Css))),
-            ("/one-balance/status", Some(Place::Status)),
-            ("/one-balance/keys/add", Some(Place::Edit(edit::Verb::Add))),
+            ("/one-balance", Some(ConsolePath::Bare)),
+            ("/one-balance/", Some(ConsolePath::File(page::File::Html))),
+            ("/one-balance/page.js", Some(ConsolePath::File(page::File::Js))),
+            ("/one-balance/page.css", Some(ConsolePath::File(page::File::Css))),
+            ("/one-balance/status", Some(ConsolePath::Status)),
+            ("/one-balance/keys/add", Some(ConsolePath::Edit(edit::Verb::Add))),
             ("/one-balance/keys/", None),
             ("/one-balance/keys", None),
             ("/one-balance/status/", None),
             ("/one-balancer", None),
             ("/one-balancestatus", None),
         ] {
-            assert_eq!(Place::find(path), place, "{path}");
+            assert_eq!(ConsolePath::find(path), place, "{path}");
         }
     }
 }

@@ -14,17 +14,16 @@ use crate::d1;
 use crate::host::Host;
 use crate::http::url;
 use crate::pool::record::{Pause, Record, Trial};
-use crate::pool::{Census, Key, Pool, State};
+use crate::pool::{Key, KeyCounts, KeyState, Pool};
 use crate::reply::{Code, Rendered, Reply};
 use crate::time::{Span, Time};
 
-/// Keys in an answer, unless it is said.
+/// KeyList in an answer, unless it is said.
 const LIMIT: usize = 50;
 /// The most keys in an answer.
 pub const MAX_LIMIT: usize = 200;
 /// The most coolings of a key that are listed, those that end last.
 const MAX_COOLINGS: usize = 8;
-const STATES: [State; 4] = [State::Ready, State::Cooling, State::Resting, State::Blocked];
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +31,7 @@ pub struct Query {
     /// Whose keys are listed; none if it is not said.
     pub provider: Option<String>,
     /// Only keys in this state.
-    pub state: Option<State>,
+    pub state: Option<KeyState>,
     /// Only keys whose remark, id or mask has this in it, in lower case.
     pub search: String,
     /// Those that cool longest first, instead of the pool's own order.
@@ -57,7 +56,7 @@ impl Query {
         let state = match text("state") {
             None => None,
             Some(name) => Some(
-                STATES
+                KeyState::ALL
                     .into_iter()
                     .find(|state| state.name() == name)
                     .ok_or_else(|| wrong("state", "one of ready, cooling, resting, blocked"))?,
@@ -85,22 +84,22 @@ fn wrong(name: &'static str, expected: &str) -> Reply {
 
 /// What is answered; a time is RFC 3339 in UTC.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct StatusView<'a> {
     version: &'static str,
     time: String,
     /// Whether edits are taken.
     editable: bool,
     /// The sync; `null` without D1.
-    d1: Option<Sync>,
-    providers: Vec<Counts<'a>>,
+    d1: Option<D1View>,
+    providers: Vec<ProviderView<'a>>,
     /// The providers that keys can be added for.
     known_providers: Vec<&'a str>,
     /// `null` unless a provider is asked for.
-    keys: Option<Keys<'a>>,
+    keys: Option<KeyList<'a>>,
 }
 
 #[derive(Serialize)]
-struct Sync {
+struct D1View {
     /// Whether D1's keys are in the pool.
     loaded: bool,
     /// When the snapshot in force was read, and how long ago.
@@ -115,7 +114,7 @@ struct Sync {
 
 /// The keys of a provider by state.
 #[derive(Serialize)]
-struct Counts<'a> {
+struct ProviderView<'a> {
     provider: &'a str,
     keys: u64,
     ready: u64,
@@ -129,16 +128,16 @@ struct Counts<'a> {
 }
 
 #[derive(Serialize)]
-struct Keys<'a> {
+struct KeyList<'a> {
     provider: &'a str,
     /// So many keys match, of which `list` has those from `offset` on.
     found: usize,
     offset: usize,
-    list: Vec<Shown<'a>>,
+    list: Vec<KeyView<'a>>,
 }
 
 #[derive(Serialize)]
-struct Shown<'a> {
+struct KeyView<'a> {
     id: String,
     mask: String,
     remark: Option<&'a str>,
@@ -146,17 +145,17 @@ struct Shown<'a> {
     source: &'static str,
     state: &'static str,
     blocked_since: Option<String>,
-    resting: Option<ShownPause<'a>>,
+    resting: Option<PauseView<'a>>,
     /// Those that end last first.
-    coolings: Vec<ShownPause<'a>>,
+    coolings: Vec<PauseView<'a>>,
     /// So many are not listed.
     more_coolings: usize,
     /// The last answer that said something against the key.
-    last: Option<ShownNote<'a>>,
+    last: Option<LastErrorView<'a>>,
 }
 
 #[derive(Serialize)]
-struct ShownPause<'a> {
+struct PauseView<'a> {
     /// `null` for all models.
     model: Option<&'a str>,
     since: String,
@@ -167,7 +166,7 @@ struct ShownPause<'a> {
 }
 
 #[derive(Serialize)]
-struct ShownNote<'a> {
+struct LastErrorView<'a> {
     at: String,
     evidence: &'a str,
 }
@@ -189,7 +188,7 @@ pub fn answer(pool: &mut Pool, host: &dyn Host, config: &Config, query: &Query) 
     };
     let read = config.d1.as_ref().map(|d1| d1.providers.as_slice()).unwrap_or_default();
     let known = config.upstreams.keys().filter(|slug| read.is_empty() || read.contains(slug));
-    Ok(super::json(&Answer {
+    Ok(super::json(&StatusView {
         version: env!("CARGO_PKG_VERSION"),
         time: now.to_string(),
         editable: config.d1.is_some() && config.console == Console::Edit,
@@ -200,9 +199,9 @@ pub fn answer(pool: &mut Pool, host: &dyn Host, config: &Config, query: &Query) 
     }))
 }
 
-fn sync(status: &d1::Status, pool: &Pool, now: Time) -> Sync {
+fn sync(status: &d1::Status, pool: &Pool, now: Time) -> D1View {
     let read = status.snapshot;
-    Sync {
+    D1View {
         loaded: pool.is_loaded(),
         read_at: read.map(|read| read.to_string()),
         age_seconds: read.map(|read| read.until(now).0 / 1000),
@@ -213,11 +212,11 @@ fn sync(status: &d1::Status, pool: &Pool, now: Time) -> Sync {
 }
 
 /// The counts of every provider that has keys.
-fn providers(pool: &Pool, now: Time) -> Vec<Counts<'_>> {
-    let count = |(provider, census): (_, Census)| {
-        let Census { ready, cooling, resting, blocked, recovery } = census;
+fn providers(pool: &Pool, now: Time) -> Vec<ProviderView<'_>> {
+    let count = |(provider, counts): (_, KeyCounts)| {
+        let KeyCounts { ready, cooling, resting, blocked, recovery } = counts;
         let rests = pool.provider(provider).and_then(|state| state.rests(now));
-        Counts {
+        ProviderView {
             provider,
             keys: ready + cooling + resting + blocked,
             ready,
@@ -228,14 +227,14 @@ fn providers(pool: &Pool, now: Time) -> Vec<Counts<'_>> {
             rests_until: rests.map(|until| until.to_string()),
         }
     };
-    pool.census(now).into_iter().map(count).collect()
+    pool.key_counts(now).into_iter().map(count).collect()
 }
 
-fn state_of(record: Option<&Record>, now: Time) -> State {
-    record.map_or(State::Ready, |record| record.state(now))
+fn state_of(record: Option<&Record>, now: Time) -> KeyState {
+    record.map_or(KeyState::Ready, |record| record.state(now))
 }
 
-fn keys<'a>(pool: &'a Pool, slug: &'a str, query: &Query, now: Time) -> Keys<'a> {
+fn keys<'a>(pool: &'a Pool, slug: &'a str, query: &Query, now: Time) -> KeyList<'a> {
     let matches = |key: &&Key| {
         query.state.is_none_or(|state| state_of(pool.record(key.id), now) == state)
             && (query.search.is_empty() || is_called(key, &query.search))
@@ -247,7 +246,7 @@ fn keys<'a>(pool: &'a Pool, slug: &'a str, query: &Query, now: Time) -> Keys<'a>
         found.sort_by_key(|key| Reverse(end(key)));
     }
     let listed = found.iter().skip(query.offset).take(query.limit);
-    Keys {
+    KeyList {
         provider: slug,
         found: found.len(),
         offset: query.offset,
@@ -272,11 +271,11 @@ fn is_called(key: &Key, words: &str) -> bool {
     within(head) || within(tail) || may_be_id && key.id.to_string().contains(words)
 }
 
-fn shown<'a>(key: &'a Key, record: Option<&'a Record>, now: Time) -> Shown<'a> {
+fn shown<'a>(key: &'a Key, record: Option<&'a Record>, now: Time) -> KeyView<'a> {
     let mut ends: Vec<(&str, &Pause)> = record.map(|record| coolings(record, now).collect()).unwrap_or_default();
     ends.sort_by_key(|(_, pause)| Reverse(pause.available_from()));
     let resting = record.and_then(|record| record.resting.as_ref()).filter(|rest| running(Some(rest), now));
-    Shown {
+    KeyView {
         id: key.shown_id(),
         mask: key.secret.mask(),
         remark: key.row.as_ref().and_then(|row| row.remark.as_deref()),
@@ -288,12 +287,12 @@ fn shown<'a>(key: &'a Key, record: Option<&'a Record>, now: Time) -> Shown<'a> {
         more_coolings: ends.len().saturating_sub(MAX_COOLINGS),
         last: record
             .and_then(|record| record.last.as_ref())
-            .map(|note| ShownNote { at: note.at.to_string(), evidence: &note.evidence }),
+            .map(|note| LastErrorView { at: note.at.to_string(), evidence: &note.evidence }),
     }
 }
 
-fn pause<'a>(model: Option<&'a str>, pause: &Pause) -> ShownPause<'a> {
-    ShownPause {
+fn pause<'a>(model: Option<&'a str>, pause: &Pause) -> PauseView<'a> {
+    PauseView {
         model,
         since: pause.from.to_string(),
         until: pause.available_from().to_string(),

@@ -163,6 +163,17 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// All failures, in the order of their metrics.
+    pub const ALL: [Self; 7] = [
+        Self::Unreachable,
+        Self::Token,
+        Self::Database,
+        Self::RateLimited,
+        Self::Server,
+        Self::Statement,
+        Self::Garbled,
+    ];
+
     /// Its name in logs and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -200,7 +211,7 @@ struct Envelope {
     #[serde(default)]
     errors: Option<Vec<Problem>>,
     #[serde(default)]
-    result: Option<Vec<Outcome>>,
+    result: Option<Vec<StatementResult>>,
 }
 
 #[derive(Deserialize)]
@@ -210,7 +221,7 @@ struct Problem {
 }
 
 #[derive(Deserialize)]
-struct Outcome {
+struct StatementResult {
     success: bool,
     #[serde(default)]
     results: Option<Vec<Value>>,

@@ -107,7 +107,7 @@ pub struct Syncer {
     host: Rc<dyn Host>,
     /// Names this worker in the lease.
     worker: u64,
-    state: State,
+    activity: Activity,
     /// When the last read began, if there was one.
     read: Option<Time>,
     next_read: Time,
@@ -121,7 +121,7 @@ pub struct Syncer {
 }
 
 #[derive(Debug)]
-enum State {
+enum Activity {
     Idle,
     Reading { started: Time, called: Time, remotes: Vec<Remote> },
     Writing { called: Time, items: Vec<Item> },
@@ -136,7 +136,7 @@ impl Syncer {
             config,
             host,
             worker,
-            state: State::Idle,
+            activity: Activity::Idle,
             read: None,
             next_read: Time(0),
             not_before: Time(0),
@@ -158,13 +158,15 @@ impl Syncer {
         let now = self.host.now();
         self.config.d1.as_ref()?;
         if !lease::hold(&*self.host, self.worker, now) {
-            self.state = State::Idle;
+            self.activity = Activity::Idle;
             return None;
         }
-        match &self.state {
-            State::Reading { called, .. } | State::Writing { called, .. } if called.plus(LOST) > now => return None,
-            State::Reading { .. } | State::Writing { .. } => self.failed(Failure::Unreachable, None),
-            State::Idle => {}
+        match &self.activity {
+            Activity::Reading { called, .. } | Activity::Writing { called, .. } if called.plus(LOST) > now => {
+                return None;
+            }
+            Activity::Reading { .. } | Activity::Writing { .. } => self.failed(Failure::Unreachable, None),
+            Activity::Idle => {}
         }
         pool.refresh();
         let outbox = Outbox::collect(pool, now);
@@ -174,20 +176,20 @@ impl Syncer {
         }
         if let Some(items) = outbox.batch() {
             let statements = outbox::statements(&items, pool);
-            self.state = State::Writing { called: now, items };
+            self.activity = Activity::Writing { called: now, items };
             return self.call(&statements);
         }
         if now < self.next_read && !self.read.is_some_and(|read| edit::is_stale(&*self.host, read)) {
             return None;
         }
         self.read = Some(now);
-        self.state = State::Reading { started: now, called: now, remotes: Vec::new() };
+        self.activity = Activity::Reading { started: now, called: now, remotes: Vec::new() };
         self.read_page("")
     }
 
     /// Takes the answer to the call under way; what has to be called next.
     pub fn answered(&mut self, pool: &mut Pool, answer: &Answer) -> Option<Call> {
-        let state = core::mem::replace(&mut self.state, State::Idle);
+        let state = core::mem::replace(&mut self.activity, Activity::Idle);
         let results = match api::results(answer.status, answer.body) {
             Ok(results) => results,
             Err(failure) => {
@@ -197,9 +199,9 @@ impl Syncer {
         };
         self.succeeded();
         match state {
-            State::Idle => None,
-            State::Writing { called, items } => self.written(pool, called, &items),
-            State::Reading { started, remotes, .. } => {
+            Activity::Idle => None,
+            Activity::Writing { called, items } => self.written(pool, called, &items),
+            Activity::Reading { started, remotes, .. } => {
                 self.page_read(pool, started, remotes, &results.into_iter().next().unwrap_or_default())
             }
         }
@@ -217,7 +219,7 @@ impl Syncer {
             pool.refresh();
             let undo = outbox::undo(items, pool);
             if !undo.is_empty() {
-                self.state = State::Writing { called: now, items: Vec::new() };
+                self.activity = Activity::Writing { called: now, items: Vec::new() };
                 return self.call(&undo);
             }
         }
@@ -230,7 +232,7 @@ impl Syncer {
         let last = rows.last().and_then(|row| row.get("id")).and_then(Value::as_str);
         remotes.extend(rows.iter().filter_map(|row| self.read_row(row)));
         if let Some(last) = last.filter(|_| rows.len() >= api::PAGE_ROWS && remotes.len() < MAX_KEYS) {
-            self.state = State::Reading { started, called: now, remotes };
+            self.activity = Activity::Reading { started, called: now, remotes };
             return self.read_page(last);
         }
         remotes.truncate(MAX_KEYS);
@@ -315,7 +317,7 @@ impl Syncer {
 
     fn failed(&mut self, failure: Failure, retry_after: Option<u64>) {
         let now = self.host.now();
-        self.state = State::Idle;
+        self.activity = Activity::Idle;
         self.failures = self.failures.saturating_add(1);
         self.uncounted.push(failure);
         let backoff = Span::secs(1 << self.failures.min(7)).min(MAX_BACKOFF);

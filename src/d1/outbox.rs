@@ -4,7 +4,7 @@
 //! several changes of one cooldown are one, and nothing is lost while D1 is away.
 
 use super::api::{self, Statement};
-use crate::pool::record::{Record, Sync};
+use crate::pool::record::{Record, SyncState};
 use crate::pool::{KeyId, Pool};
 use crate::time::{Span, Time};
 
@@ -51,13 +51,13 @@ impl Outbox {
     }
 
     fn add(&mut self, id: KeyId, record: &Record, now: Time) {
-        if matches!(record.blocked, Some(block) if matches!(block.sync, Sync::Pending(_))) {
+        if matches!(record.blocked, Some(block) if matches!(block.sync, SyncState::Pending(_))) {
             self.items.push(Item::Block(id));
             self.urgent = true;
         }
         for state in &record.models {
             let Some(cooling) = state.cooling.filter(|cooling| cooling.until > now) else { continue };
-            let Sync::Pending(since) = cooling.sync else { continue };
+            let SyncState::Pending(since) = cooling.sync else { continue };
             self.urgent |= since.plus(COALESCE) <= now;
             self.items.push(Item::Cool { id, model: state.model.clone(), from: cooling.from, until: cooling.until });
         }
@@ -122,7 +122,7 @@ pub fn acknowledge(record: &mut Record, item: &Item, now: Time) {
     match item {
         Item::Block(_) => {
             if let Some(block) = &mut record.blocked {
-                block.sync = Sync::Acknowledged(now);
+                block.sync = SyncState::Acknowledged(now);
             }
         }
         Item::Cool { model, until, .. } => {
@@ -130,7 +130,7 @@ pub fn acknowledge(record: &mut Record, item: &Item, now: Time) {
             if let Some(cooling) = state.and_then(|state| state.cooling.as_mut())
                 && cooling.until == *until
             {
-                cooling.sync = Sync::Acknowledged(now);
+                cooling.sync = SyncState::Acknowledged(now);
             }
         }
     }

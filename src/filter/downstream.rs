@@ -18,7 +18,7 @@ use super::{Action, Attribute, SharedBalancer, Side, Stream};
 use crate::balancer::RETRY_HEADER;
 use crate::balancer::progress::{Exchange, ExchangeId, InFlight, SharedExchange};
 use crate::config::Config;
-use crate::console::{Asked, edit};
+use crate::console::{ConsoleRequest, edit};
 use crate::d1::Answer;
 use crate::observe::metrics::Ending;
 use crate::provider::Api;
@@ -197,13 +197,13 @@ impl Downstream {
         stream: &dyn Stream,
         balancer: &SharedBalancer,
         config: Rc<Config>,
-        asked: Asked,
+        asked: ConsoleRequest,
         complete: bool,
     ) -> Action {
         match asked {
-            Asked::Status(query) => self.outcome(stream, console::status(balancer, &config, &query)),
-            Asked::Edit(verb) if complete => self.edit(stream, Box::new(Editing::new(verb, config)), 0),
-            Asked::Edit(verb) => {
+            ConsoleRequest::Status(query) => self.outcome(stream, console::status(balancer, &config, &query)),
+            ConsoleRequest::Edit(verb) if complete => self.edit(stream, Box::new(Editing::new(verb, config)), 0),
+            ConsoleRequest::Edit(verb) => {
                 self.state = State::Editing(Box::new(Editing::new(verb, config)));
                 Action::Pause
             }

@@ -3,7 +3,7 @@
 //! Models are named by clients, so there is room for few; the one used longest ago goes.
 
 use super::key::Roster;
-use super::ready::Index;
+use super::ready::ReadyKeys;
 use super::record_pages::Page;
 use crate::hash::fnv1a;
 use crate::time::Time;
@@ -11,9 +11,9 @@ use crate::time::Time;
 /// How many (provider, model) pairs have an index.
 const MAX_INDEXES: usize = 64;
 
-/// Indexes by provider and model, the most recently used last.
+/// ModelIndexes by provider and model, the most recently used last.
 #[derive(Debug, Default)]
-pub struct Indexes(Vec<ModelIndex>);
+pub struct ModelIndexes(Vec<ModelIndex>);
 
 /// The index of a model.
 #[derive(Debug)]
@@ -25,10 +25,10 @@ pub struct ModelIndex {
     /// The number of the provider's group in the roster.
     pub group: Option<usize>,
     /// Its keys.
-    pub index: Index,
+    pub index: ReadyKeys,
 }
 
-impl Indexes {
+impl ModelIndexes {
     /// The index of a model, made from what is known of the keys if there is none.
     pub fn get(&mut self, slug: &str, model: &str, roster: &Roster, pages: &[Page], now: Time) -> &mut ModelIndex {
         match self.0.iter().rposition(|entry| entry.model == model && entry.slug == slug) {
@@ -50,7 +50,7 @@ impl Indexes {
             self.0.remove(0);
         }
         let group = roster.number(slug);
-        let mut index = Index::new(roster.group(group).keys.len());
+        let mut index = ReadyKeys::new(roster.group(group).keys.len());
         for (id, record) in pages.iter().flatten() {
             if let Some((_, place)) = roster.place(*id).filter(|(other, _)| *other == slug) {
                 index.set(place, record.available_from(model), now);
@@ -61,7 +61,7 @@ impl Indexes {
     }
 
     /// The indexes of a provider, with their models.
-    pub fn of<'a>(&'a mut self, slug: &'a str) -> impl Iterator<Item = (&'a str, &'a mut Index)> {
+    pub fn of<'a>(&'a mut self, slug: &'a str) -> impl Iterator<Item = (&'a str, &'a mut ReadyKeys)> {
         let entries = self.0.iter_mut().filter(move |entry| entry.slug == slug);
         entries.map(|entry| (entry.model.as_str(), &mut entry.index))
     }
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn bounded() {
-        let (mut indexes, roster) = (Indexes::default(), Roster::default());
+        let (mut indexes, roster) = (ModelIndexes::default(), Roster::default());
         let models: Vec<String> = (0..=MAX_INDEXES).map(|number| format!("m{number}")).collect();
         let (first, others) = models.split_first().unwrap();
         for model in others {

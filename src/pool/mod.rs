@@ -8,8 +8,8 @@
 
 pub mod board;
 mod by_model;
-mod census;
 pub mod key;
+mod key_counts;
 pub mod lease;
 pub mod listing;
 pub mod providers;
@@ -30,9 +30,9 @@ use crate::host::Host;
 use crate::host::store::{Store, create, update};
 use crate::time::{Days, Time};
 use board::{Board, PROVIDERS_PAGE, RECORD_PAGES, ROSTER_PAGE};
-use by_model::Indexes;
-pub use census::{Census, State};
+use by_model::ModelIndexes;
 pub use key::{Group, Key, KeyId, Roster, Row};
+pub use key_counts::{KeyCounts, KeyState};
 pub use lease::{Lease, LeaseRequest};
 use listing::{LISTING, Listing};
 use providers::{ProviderState, Providers};
@@ -51,7 +51,7 @@ pub struct Pool {
     providers: Providers,
     /// The generations of the pages as they are decoded here.
     seen: Vec<u8>,
-    indexes: Indexes,
+    indexes: ModelIndexes,
     days: Days,
 }
 
@@ -91,7 +91,7 @@ impl Pool {
             pages: vec![Page::new(); RECORD_PAGES],
             providers: Providers::default(),
             seen: Vec::new(),
-            indexes: Indexes::default(),
+            indexes: ModelIndexes::default(),
             days: Days::default(),
         }
     }

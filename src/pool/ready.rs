@@ -13,7 +13,7 @@ use crate::time::Time;
 
 /// Ready and waiting keys, by their place in the provider's list.
 #[derive(Debug, Default)]
-pub struct Index {
+pub struct ReadyKeys {
     words: Vec<u64>,
     count: u32,
     waiting: BinaryHeap<Reverse<(Time, u32)>>,
@@ -21,12 +21,12 @@ pub struct Index {
     from: HashMap<u32, Time>,
 }
 
-impl Index {
+impl ReadyKeys {
     /// An index in which all `count` keys are ready.
     #[must_use]
     pub fn new(count: usize) -> Self {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        let mut index = Index { words: vec![0; (count as usize).div_ceil(64)], count, ..Index::default() };
+        let mut index = ReadyKeys { words: vec![0; (count as usize).div_ceil(64)], count, ..ReadyKeys::default() };
         (0..count).for_each(|place| index.mark(place, true));
         index
     }
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn in_turn() {
-        let index = Index::new(3);
+        let index = ReadyKeys::new(3);
         let mut place = 0;
         let turns: Vec<u32> = (0..5)
             .map(|_| {
@@ -139,12 +139,12 @@ mod tests {
         assert_eq!(turns, [0, 1, 2, 0, 1]);
         assert_eq!(index.next(1, |place| place != 0), Some(0));
         assert_eq!(index.next(1, |_| true), None);
-        assert_eq!(Index::new(0).next(7, |_| false), None);
+        assert_eq!(ReadyKeys::new(0).next(7, |_| false), None);
     }
 
     #[test]
     fn waiting_keys_come_back() {
-        let mut index = Index::new(2);
+        let mut index = ReadyKeys::new(2);
         index.set(0, Time(100), Time(0));
         index.set(1, NEVER, Time(0));
         assert_eq!(index.next(0, |_| false), None);
@@ -164,7 +164,7 @@ mod tests {
             count in 1u32..200,
             steps in proptest::collection::vec((0u32..200, 0u64..100, 0u64..5, 0u32..250, 0u32..4), 1..60),
         ) {
-            let mut index = Index::new(count as usize);
+            let mut index = ReadyKeys::new(count as usize);
             let mut from = vec![Time(0); count as usize];
             let mut now = Time(0);
             for (place, wait, step, start, skip) in steps {

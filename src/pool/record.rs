@@ -35,12 +35,12 @@ pub struct Record {
     pub models: Vec<ModelState>,
     /// The last answer that said something against the key, for people; no decision depends on it.
     /// It outlives a success, so that what happened can be read afterwards.
-    pub last: Option<Note>,
+    pub last: Option<LastError>,
 }
 
 /// What an answer said against a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Note {
+pub struct LastError {
     /// When.
     pub at: Time,
     /// The status and what decided beside it: words of our own lists, never of a body.
@@ -53,7 +53,7 @@ pub struct Block {
     /// When it was learned.
     pub since: Time,
     /// What D1 knows of it.
-    pub sync: Sync,
+    pub sync: SyncState,
 }
 
 /// What is known of a key for one model.
@@ -83,7 +83,7 @@ pub struct Pause {
     /// How it ends.
     pub trial: Trial,
     /// What D1 knows of it.
-    pub sync: Sync,
+    pub sync: SyncState,
 }
 
 /// Why a key is not used.
@@ -110,6 +110,19 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The reasons that an answer can give, in the order of their metrics. [`Reason::Remote`] is not among them:
+    /// it is counted where it was found out.
+    pub const LEARNED: [Self; 8] = [
+        Self::Unstated,
+        Self::RateLimit,
+        Self::DailyQuota,
+        Self::MonthlyQuota,
+        Self::Credit,
+        Self::ModelAccess,
+        Self::Forbidden,
+        Self::Exhausted,
+    ];
+
     /// Its name in logs, metrics and the status page.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -140,7 +153,7 @@ pub enum Trial {
 
 /// What D1 knows of something that was learned here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Sync {
+pub enum SyncState {
     /// Not yet: it waits to be sent, since then, and lies over what D1 says.
     Pending(Time),
     /// Since then; reads that began before may still miss it.
@@ -149,11 +162,11 @@ pub enum Sync {
     Local,
 }
 
-impl Sync {
+impl SyncState {
     /// Whether a read of D1 that began at `started` decides over it.
     #[must_use]
     pub fn yields_to(self, started: Time) -> bool {
-        matches!(self, Sync::Acknowledged(since) if since < started)
+        matches!(self, SyncState::Acknowledged(since) if since < started)
     }
 }
 
@@ -302,7 +315,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn pause(from: u64, until: u64, trial: Trial) -> Pause {
-        Pause { from: Time(from), until: Time(until), reason: Reason::Unstated, trial, sync: Sync::Local }
+        Pause { from: Time(from), until: Time(until), reason: Reason::Unstated, trial, sync: SyncState::Local }
     }
 
     #[test]
@@ -328,7 +341,7 @@ mod tests {
         assert_eq!((record.available_from("m"), record.available_from("n")), (Time(100), Time(0)));
         record.rest(pause(0, 50, Trial::Needed));
         assert_eq!((record.available_from("m"), record.available_from("n")), (Time(100), Time(50)));
-        record.blocked = Some(Block { since: Time(1), sync: Sync::Local });
+        record.blocked = Some(Block { since: Time(1), sync: SyncState::Local });
         assert_eq!(record.available_from("n"), NEVER);
     }
 
@@ -360,7 +373,7 @@ mod tests {
         let mut record = Record::default();
         record.cool("m", pause(0, 1000, Trial::Believed));
         assert!(!record.expire(Time(1000).plus(DAY)));
-        record.last = Some(Note { at: Time(2000), evidence: "429".to_owned() });
+        record.last = Some(LastError { at: Time(2000), evidence: "429".to_owned() });
         assert!(!record.expire(Time(2000).plus(DAY)));
         assert!(record.models.is_empty() && record.last.is_some());
         assert!(record.expire(Time(2001).plus(DAY)));

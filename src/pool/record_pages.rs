@@ -65,15 +65,15 @@ pub fn differences<'a>(old: &'a Page, new: &'a Page) -> impl Iterator<Item = Key
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{Block, Sync};
     use super::*;
     use crate::host::store::VERSION;
+    use crate::pool::record::{Block, SyncState};
     use crate::time::Time;
 
     #[test]
     fn survives_the_way_through_bytes() {
         let mut page = Page::new();
-        let blocked = Record { blocked: Some(Block { since: Time(7), sync: Sync::Local }), ..Record::default() };
+        let blocked = Record { blocked: Some(Block { since: Time(7), sync: SyncState::Local }), ..Record::default() };
         put(&mut page, KeyId(9), blocked.clone());
         put(&mut page, KeyId(3), blocked.clone());
         put(&mut page, KeyId(5), Record::default());

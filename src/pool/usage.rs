@@ -4,7 +4,7 @@
 //! The slots stay as they lie in shared data ([`super::usage_pages`]): a busy key has dozens, and a request
 //! looks at a few of them and changes one.
 
-use crate::quota::{DIMENSIONS, Dimension, Minute, Quota};
+use crate::quota::{Dimension, Minute, Quota};
 use crate::time::{MINUTE, Span, Time};
 
 /// The grain of counting: the requests of a quarter of a second are counted together.
@@ -111,7 +111,7 @@ impl Usage {
     /// # Errors
     /// When it does not: the time at which it will, and the dimension that is full.
     pub fn room(&self, quota: Quota, minute: Minute, tokens: u64, now: Time) -> Result<(), (Time, Dimension)> {
-        let full = DIMENSIONS.into_iter().filter_map(|dimension| {
+        let full = Dimension::ALL.into_iter().filter_map(|dimension| {
             let limit = quota.get(dimension)?;
             self.full_until(dimension, limit, minute, tokens, now).map(|until| (until, dimension))
         });

@@ -6,12 +6,12 @@ use super::Pool;
 use super::record::{NEVER, Record};
 use crate::time::{Span, Time};
 
-/// The most models of a provider that are looked at for [`Census::recovery`].
+/// The most models of a provider that are looked at for [`KeyCounts::recovery`].
 const MAX_MODELS: usize = 32;
 
 /// The keys of a provider.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct KeyCounts {
     /// Nothing is in the way of any model.
     pub ready: u64,
     /// Cooling for one model at least.
@@ -27,7 +27,7 @@ pub struct Census {
 
 /// The state of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum KeyState {
     /// Nothing is in the way of any model.
     Ready,
     /// Cooling for one model at least.
@@ -38,15 +38,18 @@ pub enum State {
     Blocked,
 }
 
-impl State {
+impl KeyState {
+    /// All states, in the order in which metrics and the status name them.
+    pub const ALL: [Self; 4] = [Self::Ready, Self::Cooling, Self::Resting, Self::Blocked];
+
     /// Its name in metrics and the status.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            State::Ready => "ready",
-            State::Cooling => "cooling",
-            State::Resting => "resting",
-            State::Blocked => "blocked",
+            KeyState::Ready => "ready",
+            KeyState::Cooling => "cooling",
+            KeyState::Resting => "resting",
+            KeyState::Blocked => "blocked",
         }
     }
 }
@@ -54,23 +57,23 @@ impl State {
 impl Record {
     /// The state of its key.
     #[must_use]
-    pub fn state(&self, now: Time) -> State {
+    pub fn state(&self, now: Time) -> KeyState {
         if self.blocked.is_some() {
-            State::Blocked
+            KeyState::Blocked
         } else if self.resting.is_some_and(|pause| pause.available_from() > now) {
-            State::Resting
+            KeyState::Resting
         } else if self.models.iter().filter_map(|state| state.cooling).any(|pause| pause.available_from() > now) {
-            State::Cooling
+            KeyState::Cooling
         } else {
-            State::Ready
+            KeyState::Ready
         }
     }
 }
 
 impl Pool {
-    /// The census of each provider that has keys, as of the last refresh.
+    /// The counts of each provider that has keys, as of the last refresh.
     #[must_use]
-    pub fn census(&self, now: Time) -> BTreeMap<&str, Census> {
+    pub fn key_counts(&self, now: Time) -> BTreeMap<&str, KeyCounts> {
         let mut records: BTreeMap<&str, Vec<&Record>> = BTreeMap::new();
         for (id, record) in self.records() {
             if let Some((slug, _)) = self.roster().place(id) {
@@ -84,23 +87,23 @@ impl Pool {
     }
 }
 
-fn count(records: &[&Record], keys: usize, now: Time) -> Census {
-    let mut census = Census::default();
+fn count(records: &[&Record], keys: usize, now: Time) -> KeyCounts {
+    let mut counts = KeyCounts::default();
     for record in records {
         match record.state(now) {
-            State::Ready => {}
-            State::Cooling => census.cooling += 1,
-            State::Resting => census.resting += 1,
-            State::Blocked => census.blocked += 1,
+            KeyState::Ready => {}
+            KeyState::Cooling => counts.cooling += 1,
+            KeyState::Resting => counts.resting += 1,
+            KeyState::Blocked => counts.blocked += 1,
         }
     }
-    let away = census.cooling + census.resting + census.blocked;
-    census.ready = (keys as u64).saturating_sub(away);
+    let away = counts.cooling + counts.resting + counts.blocked;
+    counts.ready = (keys as u64).saturating_sub(away);
     // While a key has nothing against it, every model has one.
-    if census.ready == 0 && keys > 0 {
-        census.recovery = recovery(records, keys, now);
+    if counts.ready == 0 && keys > 0 {
+        counts.recovery = recovery(records, keys, now);
     }
-    census
+    counts
 }
 
 fn recovery(records: &[&Record], keys: usize, now: Time) -> Option<Span> {
@@ -123,13 +126,13 @@ fn recovery(records: &[&Record], keys: usize, now: Time) -> Option<Span> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::record::{Block, Pause, Reason, Sync, Trial};
+    use crate::pool::record::{Block, Pause, Reason, SyncState, Trial};
 
     const NOW: Time = Time::from_secs(1000);
 
     fn pause(secs: u64) -> Pause {
         let until = NOW.plus(Span::secs(secs));
-        Pause { from: NOW, until, reason: Reason::RateLimit, trial: Trial::Believed, sync: Sync::Local }
+        Pause { from: NOW, until, reason: Reason::RateLimit, trial: Trial::Believed, sync: SyncState::Local }
     }
 
     fn cooling(models: &[(&str, u64)]) -> Record {
@@ -139,13 +142,13 @@ mod tests {
     }
 
     fn counted(records: &[&Record], keys: usize) -> ([u64; 4], Option<u64>) {
-        let Census { ready, cooling, resting, blocked, recovery } = count(records, keys, NOW);
+        let KeyCounts { ready, cooling, resting, blocked, recovery } = count(records, keys, NOW);
         ([ready, cooling, resting, blocked], recovery.map(Span::as_secs_up))
     }
 
     #[test]
     fn states_and_recovery() {
-        let blocked = Record { blocked: Some(Block { since: NOW, sync: Sync::Local }), ..Record::default() };
+        let blocked = Record { blocked: Some(Block { since: NOW, sync: SyncState::Local }), ..Record::default() };
         let resting = Record { resting: Some(pause(50)), ..cooling(&[("a", 90)]) };
         let (a, b, both) = (cooling(&[("a", 10)]), cooling(&[("b", 20)]), cooling(&[("a", 30), ("b", 40)]));
         let over = cooling(&[("a", 0)]);
