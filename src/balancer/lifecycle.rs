@@ -152,7 +152,7 @@ impl Lesson<'_> {
         // An answer that states the limit itself knows better.
         let stated = |full: &Dimension| verdict.limits.iter().any(|limit| self.dimension(limit) == Some(*full));
         if let Some(dimension) = lease.beyond.filter(|full| !stated(full)) {
-            self.pool.change_usage(lease.id, model, &mut |usage| usage.state(dimension, UNLIMITED));
+            self.pool.change_usage(lease.id, model, &mut |usage| usage.state_limit(dimension, UNLIMITED));
             self.pool.change_provider(slug, |state| state.limit_trial_succeeded(model));
         }
         if let Some(exhausted) = exhausted {
@@ -226,9 +226,9 @@ impl Lesson<'_> {
         let (now, threshold, model) = (self.host.now(), self.policy.consecutive_429_threshold, &self.outgoing.model);
         let escalates = self.pool.change(lease.id, |record| {
             let state = record.model_mut(model);
-            let later = state.consecutive_429 == 0 || at > state.last_429;
+            let later = state.consecutive_429 == 0 || state.last_429.is_none_or(|last| at > last);
             state.consecutive_429 = state.consecutive_429.saturating_add(1);
-            state.last_429 = now.max(state.last_429);
+            state.last_429 = state.last_429.max(Some(now));
             later && state.consecutive_429 >= threshold
         });
         escalates == Some(true)
@@ -239,7 +239,7 @@ impl Lesson<'_> {
     fn is_the_address(&mut self) -> bool {
         let (now, slug, model) = (self.host.now(), self.outgoing.slug(), &self.outgoing.model);
         let id = self.leased.lease.id;
-        let noted = self.pool.change_provider(slug, |state| state.unexplained(id, now));
+        let noted = self.pool.change_provider(slug, |state| state.record_unexplained_429(id, now));
         let Some(Some(keys)) = noted else { return false };
         let acquit = |record: &mut Record| {
             let state = record.model_mut(model);
@@ -257,7 +257,7 @@ impl Lesson<'_> {
 
     fn credential(&mut self, evidence: &Evidence) -> NextStep {
         let (now, slug, id) = (self.host.now(), self.outgoing.slug(), self.leased.lease.id);
-        let blamed = self.pool.change_provider(slug, |state| state.refused(id, now));
+        let blamed = self.pool.change_provider(slug, |state| state.record_refusal(id, now));
         if blamed == Some(false) {
             let line = format_args!("{slug} refuses many keys at once; they rest instead of being blocked");
             self.log.warn(now, line);
@@ -269,7 +269,7 @@ impl Lesson<'_> {
             if record.blocked.is_none() {
                 record.blocked = Some(Block { since: now, sync });
             }
-            record.last = Some(note(now, evidence));
+            record.last_error = Some(note(now, evidence));
         });
         self.count(Counter::Block);
         let key = self.shown_key();
@@ -292,7 +292,7 @@ impl Lesson<'_> {
         let pause = Pause { from: now, until, reason, trial, sync: self.sync_of(reason) };
         self.pool.change(self.leased.lease.id, |record| {
             record.cool(model, pause);
-            record.last = Some(note(now, evidence));
+            record.last_error = Some(note(now, evidence));
         });
         self.count(Counter::Cooling(reason));
         let (key, model, reason) = (self.shown_key(), shown(model), reason.name());
@@ -305,7 +305,7 @@ impl Lesson<'_> {
         let pause = Pause { from: now, until, reason, trial: Trial::Needed, sync: SyncState::Local };
         self.pool.change(self.leased.lease.id, |record| {
             record.rest(pause);
-            record.last = Some(note(now, evidence));
+            record.last_error = Some(note(now, evidence));
         });
         self.count(Counter::Cooling(reason));
         let (key, reason) = (self.shown_key(), reason.name());
@@ -331,7 +331,7 @@ impl Lesson<'_> {
             let now = self.host.now();
             self.pool.change_provider(slug, |state| state.state_limit(model, dimension, limit, now));
         }
-        self.pool.change_usage(self.leased.lease.id, model, &mut |usage| usage.state(dimension, limit));
+        self.pool.change_usage(self.leased.lease.id, model, &mut |usage| usage.state_limit(dimension, limit));
     }
 
     /// The dimension of a stated limit, if it is one that is counted here.

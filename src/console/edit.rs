@@ -49,7 +49,6 @@ pub enum Verb {
 
 impl Verb {
     /// The verb of this name.
-    #[must_use]
     pub fn find(name: &str) -> Option<Verb> {
         let verbs = [Verb::Add, Verb::Delete, Verb::DeleteBlocked, Verb::Activate, Verb::Clear];
         verbs.into_iter().find(|verb| verb.name() == name)
@@ -86,7 +85,6 @@ pub fn check(config: &Config, headers: &Headers) -> Result<(), Reply> {
 }
 
 /// The answer to a body over [`MAX_BODY`].
-#[must_use]
 pub fn too_large() -> Reply {
     Reply::new(Code::BodyTooLarge, format!("An edit has at most {MAX_BODY} bytes; send several."))
 }
@@ -137,7 +135,6 @@ impl Task {
     }
 
     /// The call that carries it out; `None` if there is nothing to do.
-    #[must_use]
     pub fn call(&self, config: &Config) -> Option<Call> {
         if self.asked == self.unknown {
             return None;
@@ -147,7 +144,6 @@ impl Task {
     }
 
     /// The answer to one that has nothing to do.
-    #[must_use]
     pub fn nothing(&self) -> Rendered {
         self.done(0)
     }
@@ -175,7 +171,6 @@ impl Task {
 }
 
 /// The answer to an edit that D1 has not acknowledged.
-#[must_use]
 pub fn failed(failure: Failure) -> Reply {
     let message = format!("{}; the pool is as it was.", failure.advice());
     match failure {

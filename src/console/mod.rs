@@ -45,7 +45,6 @@ pub enum ConsoleRequest {
 
 impl ConsolePath {
     /// The place of a path.
-    #[must_use]
     pub fn find(path: &str) -> Option<ConsolePath> {
         let rest = path.strip_prefix("/one-balance")?;
         match rest {

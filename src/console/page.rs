@@ -23,7 +23,6 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 
 impl File {
     /// The file of this name; the page has none.
-    #[must_use]
     pub fn find(name: &str) -> Option<File> {
         match name {
             "" => Some(File::Html),
@@ -34,7 +33,6 @@ impl File {
     }
 
     /// The answer that holds it.
-    #[must_use]
     pub fn answer(self) -> Rendered {
         let (content_type, text) = match self {
             File::Html => ("text/html; charset=utf-8", include_str!("page/index.html")),
@@ -49,7 +47,6 @@ impl File {
 }
 
 /// The way from the address without a slash, from which the files would not be found.
-#[must_use]
 pub fn moved() -> Rendered {
     let mut answer = Rendered::new(308, "text/plain", "");
     answer.headers.push(("location", "/one-balance/".to_owned()));

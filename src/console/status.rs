@@ -215,7 +215,7 @@ fn sync(status: &d1::Status, pool: &Pool, now: Time) -> D1View {
 fn providers(pool: &Pool, now: Time) -> Vec<ProviderView<'_>> {
     let count = |(provider, counts): (_, KeyCounts)| {
         let KeyCounts { ready, cooling, resting, blocked, recovery } = counts;
-        let rests = pool.provider(provider).and_then(|state| state.rests(now));
+        let rests = pool.provider(provider).and_then(|state| state.rests_until(now));
         ProviderView {
             provider,
             keys: ready + cooling + resting + blocked,
@@ -286,8 +286,8 @@ fn shown<'a>(key: &'a Key, record: Option<&'a Record>, now: Time) -> KeyView<'a>
         coolings: ends.iter().take(MAX_COOLINGS).map(|(model, cooling)| pause(Some(model), cooling)).collect(),
         more_coolings: ends.len().saturating_sub(MAX_COOLINGS),
         last: record
-            .and_then(|record| record.last.as_ref())
-            .map(|note| LastErrorView { at: note.at.to_string(), evidence: &note.evidence }),
+            .and_then(|record| record.last_error.as_ref())
+            .map(|error| LastErrorView { at: error.at.to_string(), evidence: &error.evidence }),
     }
 }
 

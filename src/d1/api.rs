@@ -29,7 +29,6 @@ const COLUMNS: &str = "id, key, provider, model_coolings, status, remark";
 const THESE: &str = "id IN (SELECT value FROM json_each(?1))";
 
 /// The next page of keys after the row `after` (empty: the first), of these providers (empty: all).
-#[must_use]
 pub fn select(after: &str, providers: &[String]) -> Statement {
     let mut params = vec![after.to_owned()];
     let mut only = String::new();
@@ -43,7 +42,6 @@ pub fn select(after: &str, providers: &[String]) -> Statement {
 }
 
 /// The rows of these keys (a JSON array) of a provider.
-#[must_use]
 pub fn select_keys(provider: &str, keys: &str) -> Statement {
     let sql = format!("SELECT {COLUMNS} FROM keys WHERE provider = ?1 AND key IN (SELECT value FROM json_each(?2))");
     Statement { sql, params: vec![provider.to_owned(), keys.to_owned()] }
@@ -52,7 +50,6 @@ pub fn select_keys(provider: &str, keys: &str) -> Statement {
 /// Inserts these keys (a JSON array: one parameter, however many there are) unless they are there,
 /// as the Worker does; the ids of those that are new come back. SQLite makes the UUIDs, for it has
 /// better randomness than the filter. An empty remark is none.
-#[must_use]
 pub fn insert(provider: &str, keys: &str, remark: &str) -> Statement {
     let hex = |bytes: u8| format!("lower(hex(randomblob({bytes})))");
     let sql = format!(
@@ -68,7 +65,6 @@ pub fn insert(provider: &str, keys: &str, remark: &str) -> Statement {
 }
 
 /// Deletes these rows (a JSON array of ids), or those of them that are blocked; the ids come back.
-#[must_use]
 pub fn delete(rows: &str, only_blocked: bool) -> Statement {
     let only = if only_blocked { " AND status = 'blocked'" } else { "" };
     let sql = format!("DELETE FROM keys WHERE {THESE}{only} RETURNING id");
@@ -76,7 +72,6 @@ pub fn delete(rows: &str, only_blocked: bool) -> Statement {
 }
 
 /// Makes these rows (a JSON array of ids) active; the ids come back.
-#[must_use]
 pub fn activate(rows: &str) -> Statement {
     let sql = format!("UPDATE keys SET status = 'active' WHERE {THESE} RETURNING id");
     Statement { sql, params: vec![rows.to_owned()] }
@@ -84,7 +79,6 @@ pub fn activate(rows: &str) -> Statement {
 
 /// Takes the cooldown for a model, or all of them, out of these rows (a JSON array of ids); the ids
 /// come back. The seconds that were counted stay counted.
-#[must_use]
 pub fn clear(rows: &str, model: Option<&str>) -> Statement {
     let mut params = vec![rows.to_owned()];
     params.extend(model.map(str::to_owned));
@@ -100,7 +94,6 @@ pub fn clear(rows: &str, model: Option<&str>) -> Statement {
 }
 
 /// Blocks a key that is still active.
-#[must_use]
 pub fn block(row: &str) -> Statement {
     Statement {
         sql: "UPDATE keys SET status = 'blocked' WHERE id = ?1 AND status = 'active'".to_owned(),
@@ -113,7 +106,6 @@ pub fn block(row: &str) -> Statement {
 ///
 /// `json_each` finds the model by its name, and `json_patch` (RFC 7396) puts it back; a column that
 /// is no JSON object counts as empty.
-#[must_use]
 pub fn cool(row: &str, model: &str, from: u64, until: u64) -> Statement {
     let sql = "WITH old AS (\
         SELECT CASE WHEN json_valid(model_coolings) AND json_type(model_coolings) = 'object' \
@@ -135,7 +127,6 @@ pub fn cool(row: &str, model: &str, from: u64, until: u64) -> Statement {
 }
 
 /// The body of a call.
-#[must_use]
 pub fn body(statements: &[Statement]) -> Vec<u8> {
     match statements {
         [one] => json!(one).to_string().into_bytes(),
@@ -175,7 +166,6 @@ impl Failure {
     ];
 
     /// Its name in logs and metrics.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Failure::Unreachable => "unreachable",
@@ -189,7 +179,6 @@ impl Failure {
     }
 
     /// What a person can do about it.
-    #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
             Failure::Unreachable => "D1 gives no answer; check the d1 cluster and the network",

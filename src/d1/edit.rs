@@ -71,7 +71,6 @@ pub fn stamp(host: &dyn Host) {
 
 impl Edit {
     /// The statements that D1 is to run.
-    #[must_use]
     pub fn statements(&self) -> Vec<Statement> {
         let ids = |rows: &Rows| Value::from_iter(rows.keys().map(String::as_str)).to_string();
         match self {

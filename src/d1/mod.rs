@@ -83,7 +83,6 @@ const STATUS: &str = "one-balance/2/d1-status";
 
 impl Status {
     /// The status as the worker that talks to D1 has left it.
-    #[must_use]
     pub fn read(store: &dyn Store) -> Self {
         store.get(STATUS).and_then(|(bytes, _)| postcard::from_bytes(&bytes).ok()).unwrap_or_default()
     }
@@ -129,7 +128,6 @@ enum Activity {
 
 impl Syncer {
     /// A syncer. A random number names this worker.
-    #[must_use]
     pub fn new(config: Rc<Config>, host: Rc<dyn Host>) -> Self {
         let worker = host.random();
         Syncer {

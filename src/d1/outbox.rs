@@ -40,7 +40,6 @@ pub struct Outbox {
 
 impl Outbox {
     /// Collects the marks of all keys that have a row.
-    #[must_use]
     pub fn collect(pool: &Pool, now: Time) -> Self {
         let mut outbox = Outbox::default();
         for (id, record) in pool.records().filter(|(id, _)| pool.roster().key(*id).is_some_and(|key| key.row.is_some()))
@@ -64,19 +63,16 @@ impl Outbox {
     }
 
     /// How much waits.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
     /// Whether nothing waits.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
     /// The next call's worth, if it is time to send.
-    #[must_use]
     pub fn batch(mut self) -> Option<Vec<Item>> {
         // Blocks go first.
         self.items.sort_by_key(|item| matches!(item, Item::Cool { .. }));
@@ -86,7 +82,6 @@ impl Outbox {
 }
 
 /// The statements that write the items; none for keys that have left D1 meanwhile.
-#[must_use]
 pub fn statements(items: &[Item], pool: &Pool) -> Vec<Statement> {
     let row = |id: &KeyId| pool.roster().key(*id).and_then(|key| key.row.as_ref()).map(|row| row.id.as_str());
     let statement = |item: &Item| match item {
@@ -100,7 +95,6 @@ pub fn statements(items: &[Item], pool: &Pool) -> Vec<Statement> {
 
 /// The statements that take back what an operator has ended while it was on its way to D1, where it
 /// may have come after the operator's own.
-#[must_use]
 pub fn undo(items: &[Item], pool: &Pool) -> Vec<Statement> {
     let statement = |item: &Item| {
         let row = pool.roster().key(item.id())?.row.as_ref()?;
@@ -138,7 +132,6 @@ pub fn acknowledge(record: &mut Record, item: &Item, now: Time) {
 
 impl Item {
     /// The key it is about.
-    #[must_use]
     pub fn id(&self) -> KeyId {
         match self {
             Item::Block(id) | Item::Cool { id, .. } => *id,

@@ -31,7 +31,6 @@ pub struct Remote {
 
 impl Remote {
     /// The key's id.
-    #[must_use]
     pub fn id(&self) -> KeyId {
         KeyId::of(&self.slug, &self.key)
     }

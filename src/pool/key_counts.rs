@@ -1,4 +1,4 @@
-//! How many keys are in which state, for the gauges and the status.
+//! The number of keys in each state, for the gauges and the status.
 
 use std::collections::BTreeMap;
 
@@ -6,35 +6,35 @@ use super::Pool;
 use super::record::{NEVER, Record};
 use crate::time::{Span, Time};
 
-/// The most models of a provider that are looked at for [`KeyCounts::recovery`].
+/// The most models of a provider that are considered for [`KeyCounts::recovery`].
 const MAX_MODELS: usize = 32;
 
-/// The keys of a provider.
+/// How many keys of a provider are in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyCounts {
-    /// Nothing is in the way of any model.
+    /// See [`KeyState::Ready`].
     pub ready: u64,
-    /// Cooling for one model at least.
+    /// See [`KeyState::Cooling`].
     pub cooling: u64,
-    /// At rest for all models.
+    /// See [`KeyState::Resting`].
     pub resting: u64,
-    /// Blocked.
+    /// See [`KeyState::Blocked`].
     pub blocked: u64,
-    /// The time until a key can serve the model that has to wait longest; `None` if there is a ready
-    /// one for each, or none that will ever be.
+    /// The time until the model that waits longest has a ready key again. `None` if every model has a ready
+    /// key, or if all keys are blocked.
     pub recovery: Option<Span>,
 }
 
-/// The state of a key.
+/// The state of a key over all models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
-    /// Nothing is in the way of any model.
+    /// The key can be used for every model.
     Ready,
-    /// Cooling for one model at least.
+    /// The key cools for at least one model.
     Cooling,
-    /// At rest for all models.
+    /// The key rests for all models.
     Resting,
-    /// Blocked.
+    /// The key is blocked.
     Blocked,
 }
 
@@ -42,8 +42,7 @@ impl KeyState {
     /// All states, in the order in which metrics and the status name them.
     pub const ALL: [Self; 4] = [Self::Ready, Self::Cooling, Self::Resting, Self::Blocked];
 
-    /// Its name in metrics and the status.
-    #[must_use]
+    /// The name in metrics and the status.
     pub fn name(self) -> &'static str {
         match self {
             KeyState::Ready => "ready",
@@ -55,8 +54,7 @@ impl KeyState {
 }
 
 impl Record {
-    /// The state of its key.
-    #[must_use]
+    /// The state of the record's key.
     pub fn state(&self, now: Time) -> KeyState {
         if self.blocked.is_some() {
             KeyState::Blocked
@@ -72,11 +70,10 @@ impl Record {
 
 impl Pool {
     /// The counts of each provider that has keys, as of the last refresh.
-    #[must_use]
     pub fn key_counts(&self, now: Time) -> BTreeMap<&str, KeyCounts> {
         let mut records: BTreeMap<&str, Vec<&Record>> = BTreeMap::new();
         for (id, record) in self.records() {
-            if let Some((slug, _)) = self.roster().place(id) {
+            if let Some((slug, _)) = self.roster().position(id) {
                 records.entry(slug).or_default().push(record);
             }
         }
@@ -97,9 +94,9 @@ fn count(records: &[&Record], keys: usize, now: Time) -> KeyCounts {
             KeyState::Blocked => counts.blocked += 1,
         }
     }
-    let away = counts.cooling + counts.resting + counts.blocked;
-    counts.ready = (keys as u64).saturating_sub(away);
-    // While a key has nothing against it, every model has one.
+    let unavailable = counts.cooling + counts.resting + counts.blocked;
+    counts.ready = (keys as u64).saturating_sub(unavailable);
+    // A ready key is ready for every model.
     if counts.ready == 0 && keys > 0 {
         counts.recovery = recovery(records, keys, now);
     }
@@ -113,11 +110,11 @@ fn recovery(records: &[&Record], keys: usize, now: Time) -> Option<Span> {
             models.push(&state.model);
         }
     }
-    // A model of which nothing is known waits for keys that rest.
+    // A model without a state of its own waits only for keys that rest.
     models.push("");
     let first = |model: &&str| {
-        let away = records.iter().map(|record| record.available_from(model)).filter(|from| *from > now);
-        let (count, first) = away.fold((0, NEVER), |(count, first), from| (count + 1, first.min(from)));
+        let unavailable = records.iter().map(|record| record.available_from(model)).filter(|from| *from > now);
+        let (count, first) = unavailable.fold((0, NEVER), |(count, first), from| (count + 1, first.min(from)));
         (count == keys && first < NEVER).then(|| now.until(first))
     };
     models.iter().filter_map(first).max()
