@@ -1,9 +1,9 @@
-//! The pool as JSON: what each provider's keys are doing, and how the sync with D1 stands.
+//! The pool as JSON: the state of each provider's keys, and the status of the sync with D1.
 //!
-//! Without a provider named it counts: the cost is that of the records, of which only keys have one
-//! about which there is something to know. With one it also lists that provider's keys, at most
-//! [`MAX_LIMIT`] at a time. A search or an order looks at all keys of the provider, once, in the
-//! worker's decoded copy; nothing is asked of the host for it.
+//! Without a provider in the query, the answer only counts keys; the cost is proportional to the number of records,
+//! which only keys with a history have. With a provider it also lists that provider's keys, at most [`MAX_LIMIT`] at
+//! a time. Searching and sorting examine all keys of the provider once, in the worker's decoded copy, without host
+//! calls.
 
 use std::cmp::Reverse;
 
@@ -15,38 +15,39 @@ use crate::host::Host;
 use crate::http::url;
 use crate::pool::record::{Pause, Record, Trial};
 use crate::pool::{Key, KeyCounts, KeyState, Pool};
+use crate::reply::refusals::unknown_provider;
 use crate::reply::{Code, Rendered, Reply};
 use crate::time::{Span, Time};
 
-/// KeyList in an answer, unless it is said.
+/// The number of keys in an answer if the query sets no limit.
 const LIMIT: usize = 50;
 /// The most keys in an answer.
 pub const MAX_LIMIT: usize = 200;
-/// The most coolings of a key that are listed, those that end last.
+/// The most coolings that are listed for a key; those that end last are listed.
 const MAX_COOLINGS: usize = 8;
 
-/// What is asked for.
+/// The query of a status request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
-    /// Whose keys are listed; none if it is not said.
+    /// The provider whose keys are listed; `None` lists no keys.
     pub provider: Option<String>,
-    /// Only keys in this state.
+    /// Lists only keys in this state.
     pub state: Option<KeyState>,
-    /// Only keys whose remark, id or mask has this in it, in lower case.
+    /// Lists only keys whose remark, id or mask contains this text, which is in lower case.
     pub search: String,
-    /// Those that cool longest first, instead of the pool's own order.
+    /// Lists the keys that cool longest first, instead of in the pool's order.
     pub longest_first: bool,
-    /// So many are passed over.
+    /// The number of keys to skip.
     pub offset: usize,
-    /// So many are listed.
+    /// The most keys to list.
     pub limit: usize,
 }
 
 impl Query {
-    /// Reads the query of a path.
+    /// Parses the query of a path.
     ///
     /// # Errors
-    /// A value that cannot be one.
+    /// The reply to a query with an invalid value.
     pub fn read(query: &str) -> Result<Query, Reply> {
         let text = |name: &'static str| url::query_value(query, name).filter(|value| !value.is_empty());
         let number = |name: &'static str, default: usize| match text(name) {
@@ -82,19 +83,19 @@ fn wrong(name: &'static str, expected: &str) -> Reply {
     Reply::new(Code::InvalidQuery, format!("`{name}` must be {expected}.")).param(name)
 }
 
-/// What is answered; a time is RFC 3339 in UTC.
+/// The answer. Times are RFC 3339 in UTC.
 #[derive(Serialize)]
 struct StatusView<'a> {
     version: &'static str,
     time: String,
-    /// Whether edits are taken.
+    /// Whether edits are accepted.
     editable: bool,
-    /// The sync; `null` without D1.
+    /// The sync with D1; `null` without D1.
     d1: Option<D1View>,
     providers: Vec<ProviderView<'a>>,
-    /// The providers that keys can be added for.
+    /// The providers for which keys can be added.
     known_providers: Vec<&'a str>,
-    /// `null` unless a provider is asked for.
+    /// `null` unless the query names a provider.
     keys: Option<KeyList<'a>>,
 }
 
@@ -102,12 +103,12 @@ struct StatusView<'a> {
 struct D1View {
     /// Whether D1's keys are in the pool.
     loaded: bool,
-    /// When the snapshot in force was read, and how long ago.
+    /// When the snapshot in force was read, and its age.
     read_at: Option<String>,
     age_seconds: Option<u64>,
-    /// Blocks and coolings that D1 does not have yet.
+    /// The number of blocks and coolings that D1 does not have yet.
     waiting_to_be_written: u32,
-    /// Why the last call has failed, and what to do about it.
+    /// Why the last call failed, and what to do about it.
     failure: Option<&'static str>,
     advice: Option<&'static str>,
 }
@@ -121,16 +122,16 @@ struct ProviderView<'a> {
     cooling: u64,
     resting: u64,
     blocked: u64,
-    /// The time until a key is ready, while none is for some model.
+    /// The time until every model has a ready key again; `null` if each has one.
     recovery_seconds: Option<u64>,
-    /// The provider as a whole rests, for the fault is not the keys'.
+    /// The end of the provider's rest, which it takes when the keys are not at fault.
     rests_until: Option<String>,
 }
 
 #[derive(Serialize)]
 struct KeyList<'a> {
     provider: &'a str,
-    /// So many keys match, of which `list` has those from `offset` on.
+    /// The number of keys that match. `list` has those from `offset` on.
     found: usize,
     offset: usize,
     list: Vec<KeyView<'a>>,
@@ -146,11 +147,11 @@ struct KeyView<'a> {
     state: &'static str,
     blocked_since: Option<String>,
     resting: Option<PauseView<'a>>,
-    /// Those that end last first.
+    /// Sorted by their ends, the last one first.
     coolings: Vec<PauseView<'a>>,
-    /// So many are not listed.
+    /// The number of coolings that are not listed.
     more_coolings: usize,
-    /// The last answer that said something against the key.
+    /// The last answer that counted against the key.
     last: Option<LastErrorView<'a>>,
 }
 
@@ -161,7 +162,7 @@ struct PauseView<'a> {
     since: String,
     until: String,
     reason: &'static str,
-    /// One request is under way to see whether it is over.
+    /// Whether a trial request is under way.
     on_trial: bool,
 }
 
@@ -171,10 +172,10 @@ struct LastErrorView<'a> {
     evidence: &'a str,
 }
 
-/// The pool as the query asks for it.
+/// The answer to a query.
 ///
 /// # Errors
-/// There is no such provider.
+/// The reply to an unknown provider.
 pub fn answer(pool: &mut Pool, host: &dyn Host, config: &Config, query: &Query) -> Result<Rendered, Reply> {
     let now = host.now();
     pool.refresh();
@@ -183,7 +184,7 @@ pub fn answer(pool: &mut Pool, host: &dyn Host, config: &Config, query: &Query) 
         None => None,
         Some(name) => match config.upstream(name) {
             Some(upstream) => Some(keys(pool, &upstream.slug, query, now)),
-            None => return Err(crate::reply::refusals::unknown_provider(name)),
+            None => return Err(unknown_provider(name)),
         },
     };
     let read = config.d1.as_ref().map(|d1| d1.providers.as_slice()).unwrap_or_default();
@@ -215,7 +216,7 @@ fn sync(status: &d1::Status, pool: &Pool, now: Time) -> D1View {
 fn providers(pool: &Pool, now: Time) -> Vec<ProviderView<'_>> {
     let count = |(provider, counts): (_, KeyCounts)| {
         let KeyCounts { ready, cooling, resting, blocked, recovery } = counts;
-        let rests = pool.provider(provider).and_then(|state| state.rests_until(now));
+        let rests_until = pool.provider(provider).and_then(|state| state.rests_until(now));
         ProviderView {
             provider,
             keys: ready + cooling + resting + blocked,
@@ -224,7 +225,7 @@ fn providers(pool: &Pool, now: Time) -> Vec<ProviderView<'_>> {
             resting,
             blocked,
             recovery_seconds: recovery.map(Span::as_secs_up),
-            rests_until: rests.map(|until| until.to_string()),
+            rests_until: rests_until.map(|until| until.to_string()),
         }
     };
     pool.key_counts(now).into_iter().map(count).collect()
@@ -237,7 +238,7 @@ fn state_of(record: Option<&Record>, now: Time) -> KeyState {
 fn keys<'a>(pool: &'a Pool, slug: &'a str, query: &Query, now: Time) -> KeyList<'a> {
     let matches = |key: &&Key| {
         query.state.is_none_or(|state| state_of(pool.record(key.id), now) == state)
-            && (query.search.is_empty() || is_called(key, &query.search))
+            && (query.search.is_empty() || matches_search(key, &query.search))
     };
     let mut found: Vec<&Key> = pool.roster().keys(slug).iter().filter(matches).collect();
     if query.longest_first {
@@ -254,8 +255,9 @@ fn keys<'a>(pool: &'a Pool, slug: &'a str, query: &Query, now: Time) -> KeyList<
     }
 }
 
-/// Ten thousand keys are asked in a moment: nothing is made that cannot match.
-fn is_called(key: &Key, words: &str) -> bool {
+/// Whether a key's remark, id or mask contains `words`. It runs for ten thousand keys at once, so it allocates only
+/// what could match.
+fn matches_search(key: &Key, words: &str) -> bool {
     let within = |part: &str| part.len() >= words.len() && part.to_lowercase().contains(words);
     if let Some(row) = &key.row
         && (within(&row.id) || row.remark.as_ref().is_some_and(|remark| remark.to_lowercase().contains(words)))
@@ -263,7 +265,7 @@ fn is_called(key: &Key, words: &str) -> bool {
         return true;
     }
     let (head, tail) = key.secret.edges();
-    // A mask as it is shown.
+    // The words are a mask as it is shown.
     if let Some((first, last)) = words.split_once('…') {
         return head.to_lowercase() == first && tail.to_lowercase() == last;
     }
@@ -310,7 +312,7 @@ fn running(pause: Option<&Pause>, now: Time) -> bool {
     pause.is_some_and(|pause| pause.available_from() > now)
 }
 
-/// When the last of what keeps a key from being used ends; a blocked key waits for nothing.
+/// The end of the pause that ends last; a block is ignored, because it has no end.
 fn last_end(record: &Record, now: Time) -> Time {
     let pauses = record.resting.iter().chain(coolings(record, now).map(|(_, cooling)| cooling));
     pauses.map(Pause::available_from).filter(|end| *end > now).max().unwrap_or_default()

@@ -1,20 +1,20 @@
-//! Who wins: what D1 says against what was learned here.
+//! Merges a row of D1 with what was learned here.
 //!
-//! What D1 has not acknowledged lies over what it says. Once it has, D1 is the truth, so that a
-//! person who re-activates a key or clears a cooldown in the Worker's pages is obeyed; but only a
-//! read that began after the acknowledgement counts, for an older one may not show the write yet.
+//! Local changes override D1 until D1 acknowledges them. From then on D1 is authoritative, so that a key that a
+//! person re-activates or a cooling that a person clears in the Worker's pages takes effect here. Only a read that
+//! began after the acknowledgement counts, because an older one may not include the write.
 
 use std::collections::BTreeMap;
 
 use crate::pool::record::{Block, Pause, Reason, Record, SyncState, Trial};
 use crate::time::Time;
 
-/// Brings a record in line with its row, as read from `started` on.
+/// Updates a record from its row, in a read that began at `started`.
 pub fn merge(record: &mut Record, blocked: bool, coolings: &BTreeMap<String, Time>, started: Time, now: Time) {
     match record.blocked {
         None if blocked => record.blocked = Some(Block { since: now, sync: SyncState::Acknowledged(now) }),
         Some(block) if !blocked && block.sync.yields_to(started) => record.blocked = None,
-        // It was learned before the key had a row. Now D1 has to know, or knows.
+        // It was learned before the key had a row. It still has to be sent, unless D1 has it.
         Some(Block { since, sync: SyncState::Local }) => {
             let sync = if blocked { SyncState::Acknowledged(now) } else { SyncState::Pending(now) };
             record.blocked = Some(Block { since, sync });
@@ -27,13 +27,13 @@ pub fn merge(record: &mut Record, blocked: bool, coolings: &BTreeMap<String, Tim
             && cooling.sync.yields_to(started)
             && remote < cooling.until
         {
-            // Somebody has cleared or shortened it.
+            // Somebody cleared or shortened it.
             state.cooling = (remote > now).then_some(Pause { until: remote, ..cooling });
         }
     }
     for (model, &until) in coolings.iter().filter(|(_, until)| **until > now) {
         let known = record.model(model).and_then(|state| state.cooling).map(|cooling| cooling.until);
-        // D1 has full seconds: an end of ours that comes back rounded up is no news.
+        // D1 stores full seconds: our own end comes back rounded up, which is not a change.
         if known.is_none_or(|known| Time::from_secs(known.as_secs_up()) < until) {
             let sync = SyncState::Acknowledged(now);
             record.cool(model, Pause { from: now, until, reason: Reason::Remote, trial: Trial::Believed, sync });

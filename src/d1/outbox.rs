@@ -1,45 +1,47 @@
-//! What was learned here and D1 does not know yet.
+//! The outbox: changes that were learned here and that D1 does not have yet.
 //!
-//! The outbox is a mark on the pool's records and not a queue: it is bounded by keys and models,
-//! several changes of one cooldown are one, and nothing is lost while D1 is away.
+//! The outbox is not a queue but a state of the pool's records ([`SyncState::Pending`]). So it is bounded by the
+//! number of keys and models, several changes of one cooling are written once, and nothing is lost while D1 is
+//! unavailable.
 
 use super::api::{self, Statement};
 use crate::pool::record::{Record, SyncState};
 use crate::pool::{KeyId, Pool};
 use crate::time::{Span, Time};
 
-/// Cooldowns wait this long for others to go with them; blocks do not wait.
+/// Coolings wait this long so that several are sent together; blocks do not wait.
 pub const COALESCE: Span = Span::secs(3);
-/// Statements to a call.
+/// The most statements per call.
 const BATCH: usize = 250;
 
-/// Something to write.
+/// A change to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// A blocked key.
     Block(KeyId),
-    /// A cooldown.
+    /// A cooling.
     Cool {
-        /// The key.
+        /// The key that cools.
         id: KeyId,
-        /// The model.
+        /// The model that it cools for.
         model: String,
-        /// When it began.
+        /// When the cooling began.
         from: Time,
-        /// When it ends.
+        /// When the cooling ends.
         until: Time,
     },
 }
 
-/// What waits.
+/// The changes that wait.
 #[derive(Debug, Default)]
 pub struct Outbox {
     items: Vec<Item>,
+    /// Whether a change has waited long enough.
     urgent: bool,
 }
 
 impl Outbox {
-    /// Collects the marks of all keys that have a row.
+    /// Collects the pending changes of all keys that have a row.
     pub fn collect(pool: &Pool, now: Time) -> Self {
         let mut outbox = Outbox::default();
         for (id, record) in pool.records().filter(|(id, _)| pool.roster().key(*id).is_some_and(|key| key.row.is_some()))
@@ -62,17 +64,17 @@ impl Outbox {
         }
     }
 
-    /// How much waits.
+    /// The number of changes that wait.
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Whether nothing waits.
+    /// Whether no change waits.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// The next call's worth, if it is time to send.
+    /// The changes of the next call, if it is time to send.
     pub fn batch(mut self) -> Option<Vec<Item>> {
         // Blocks go first.
         self.items.sort_by_key(|item| matches!(item, Item::Cool { .. }));
@@ -81,7 +83,7 @@ impl Outbox {
     }
 }
 
-/// The statements that write the items; none for keys that have left D1 meanwhile.
+/// The statements that write the items. Keys that are no longer in D1 are left out.
 pub fn statements(items: &[Item], pool: &Pool) -> Vec<Statement> {
     let row = |id: &KeyId| pool.roster().key(*id).and_then(|key| key.row.as_ref()).map(|row| row.id.as_str());
     let statement = |item: &Item| match item {
@@ -93,8 +95,8 @@ pub fn statements(items: &[Item], pool: &Pool) -> Vec<Statement> {
     items.iter().filter_map(statement).collect()
 }
 
-/// The statements that take back what an operator has ended while it was on its way to D1, where it
-/// may have come after the operator's own.
+/// The statements that revert changes which an operator ended while they were on their way to D1, where they may
+/// have been executed after the operator's edit.
 pub fn undo(items: &[Item], pool: &Pool) -> Vec<Statement> {
     let statement = |item: &Item| {
         let row = pool.roster().key(item.id())?.row.as_ref()?;
@@ -111,7 +113,7 @@ pub fn undo(items: &[Item], pool: &Pool) -> Vec<Statement> {
     items.iter().filter_map(statement).collect()
 }
 
-/// Marks what D1 has acknowledged, unless it has changed again since it was sent.
+/// Marks a change as acknowledged, unless the record has changed again since it was sent.
 pub fn acknowledge(record: &mut Record, item: &Item, now: Time) {
     match item {
         Item::Block(_) => {
@@ -131,7 +133,7 @@ pub fn acknowledge(record: &mut Record, item: &Item, now: Time) {
 }
 
 impl Item {
-    /// The key it is about.
+    /// The id of the key that changes.
     pub fn id(&self) -> KeyId {
         match self {
             Item::Block(id) | Item::Cool { id, .. } => *id,
