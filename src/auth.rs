@@ -96,7 +96,6 @@ impl AuthKeys {
     }
 
     /// The definition of this number.
-    #[must_use]
     pub fn definition(&self, number: usize) -> Option<&Definition> {
         self.0.get(number)
     }
@@ -111,7 +110,6 @@ impl AuthKeys {
     }
 
     /// How many definitions there are.
-    #[must_use]
     pub fn count(&self) -> usize {
         self.0.len()
     }
@@ -137,14 +135,12 @@ impl Definition {
     }
 
     /// Whether any model of this provider may be used.
-    #[must_use]
     pub fn allows_provider(&self, slug: &str) -> bool {
         self.rights.as_ref().is_none_or(|rights| rights.iter().any(|right| right.provider == slug))
     }
 
     /// Whether this model may be used. `None` is a request in which no model was found: only who
     /// may use all models of the provider may send it.
-    #[must_use]
     pub fn allows(&self, slug: &str, model: Option<&str>) -> bool {
         let Some(rights) = &self.rights else { return true };
         rights.iter().filter(|right| right.provider == slug).any(|right| {
@@ -153,7 +149,6 @@ impl Definition {
     }
 
     /// Whether everything is allowed.
-    #[must_use]
     pub fn unrestricted(&self) -> bool {
         self.rights.is_none()
     }

@@ -2,7 +2,6 @@
 //! the standard library's hash is not.
 
 /// The hash of some bytes.
-#[must_use]
 pub fn fnv1a(bytes: impl Iterator<Item = u8>) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -6,7 +6,6 @@
 //! the place of its `memcmp`. So nothing here may compare slices: that would come back here.
 
 /// Which of two slices of the same length comes first: negative if `one` does, 0 if they are equal.
-#[must_use]
 #[inline]
 pub fn compare(one: &[u8], other: &[u8]) -> i32 {
     // Most names that are compared differ here.

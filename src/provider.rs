@@ -62,7 +62,6 @@ pub struct Older {
 
 impl Older {
     /// Whether this is one of these versions. What is no date is none: the provider refuses it as that.
-    #[must_use]
     pub fn includes(&self, version: &str) -> bool {
         let shaped =
             version.len() == self.until.len() && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
@@ -117,13 +116,11 @@ pub struct OpenAi {
 
 impl Provider {
     /// The name that AI Gateway's compat models use.
-    #[must_use]
     pub fn compat_name(&self) -> &'static str {
         self.aliases.first().copied().unwrap_or(self.slug)
     }
 
     /// The one name of a model, under which its keys cool and rights are given.
-    #[must_use]
     pub fn bare_model<'a>(&self, name: &'a str) -> &'a str {
         name.strip_prefix(self.model_prefix).unwrap_or(name)
     }
@@ -269,7 +266,6 @@ pub const CREDENTIAL_HEADERS: &[&str] = &["authorization", "x-api-key", "x-goog-
 pub const CREDENTIAL_PARAMETERS: &[&str] = &["key", "api_key", "api-key", "xi-api-key", "access_token", "oauth_token"];
 
 /// The provider of this slug or alias.
-#[must_use]
 pub fn find(name: &str) -> Option<&'static Provider> {
     PROVIDERS.iter().find(|provider| provider.slug == name || provider.aliases.contains(&name))
 }

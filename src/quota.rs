@@ -22,9 +22,11 @@ pub enum Dimension {
     TokensPerDay,
 }
 
-/// All dimensions.
-pub const DIMENSIONS: [Dimension; 4] =
-    [Dimension::RequestsPerMinute, Dimension::RequestsPerDay, Dimension::TokensPerMinute, Dimension::TokensPerDay];
+impl Dimension {
+    /// All dimensions.
+    pub const ALL: [Self; 4] =
+        [Self::RequestsPerMinute, Self::RequestsPerDay, Self::TokensPerMinute, Self::TokensPerDay];
+}
 
 /// The limits of a key for a model; `None` where nothing is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +43,6 @@ pub struct Quota {
 
 impl Quota {
     /// The limit of a dimension.
-    #[must_use]
     pub fn get(&self, dimension: Dimension) -> Option<u64> {
         match dimension {
             Dimension::RequestsPerMinute => self.rpm,
@@ -62,7 +63,6 @@ impl Quota {
     }
 
     /// This quota, and the other's limits where it has none.
-    #[must_use]
     pub fn or(self, other: Quota) -> Quota {
         Quota {
             rpm: self.rpm.or(other.rpm),
@@ -73,13 +73,11 @@ impl Quota {
     }
 
     /// Whether nothing is limited.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Quota::default()
     }
 
     /// Whether tokens are limited.
-    #[must_use]
     pub fn counts_tokens(&self) -> bool {
         self.tpm.is_some() || self.tpd.is_some()
     }

@@ -13,19 +13,16 @@ pub struct Secret(Box<str>);
 
 impl Secret {
     /// Takes a text into custody.
-    #[must_use]
     pub fn new(text: impl Into<Box<str>>) -> Self {
         Secret(text.into())
     }
 
     /// The text itself, for the one place that puts it on the wire.
-    #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
     /// Whether `candidate` is this secret, in a time that depends on the candidate's length only.
-    #[must_use]
     pub fn matches(&self, candidate: &[u8]) -> bool {
         let secret = self.0.as_bytes();
         let mut difference = u8::from(secret.len() != candidate.len());
@@ -38,13 +35,11 @@ impl Secret {
     }
 
     /// Whether it can be a provider's key: something that a header can carry.
-    #[must_use]
     pub fn is_credential(&self) -> bool {
         !self.0.is_empty() && self.0.bytes().all(|byte| byte.is_ascii_graphic())
     }
 
     /// What may be shown of a secret for a person who has to tell keys apart: `AIza…9f2c`.
-    #[must_use]
     pub fn mask(&self) -> String {
         let (head, tail) = self.edges();
         format!("{head}…{tail}")
@@ -52,7 +47,6 @@ impl Secret {
 
     /// The first and last four characters of a long secret. A short one (under 20 characters) has
     /// nothing to show but its last two, one under 12 nothing at all.
-    #[must_use]
     pub fn edges(&self) -> (&str, &str) {
         let (head, tail) = match self.0.chars().count() {
             20.. => (4, 4),

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use one_balance::console::edit::{Task, Verb};
 use one_balance::console::status::{self, Query};
-use one_balance::console::{Asked, edit};
+use one_balance::console::{ConsoleRequest, edit};
 use one_balance::d1::{Answer, Call, Syncer};
 use one_balance::host::memory::Memory;
 use one_balance::host::{Host, Store};
@@ -37,8 +37,8 @@ fn begin(world: &World, method: &str, path: &str, headers: &[(&str, &str)]) -> S
     match request::begin(&world.config, &*world.host, Headers::from_iter(all), true) {
         Step::Reply(reply, _) => format!("{} {}", reply.status, reply.code.as_str()),
         Step::Answer(answer) => format!("{} {}", answer.status, answer.headers[0].1),
-        Step::Console(Asked::Status(_), 0) => "status".to_owned(),
-        Step::Console(Asked::Edit(verb), 0) => format!("{verb:?}"),
+        Step::Console(ConsoleRequest::Status(_), 0) => "status".to_owned(),
+        Step::Console(ConsoleRequest::Edit(verb), 0) => format!("{verb:?}"),
         Step::Console(..) | Step::Proceed(_) => "something else".to_owned(),
     }
 }

@@ -16,7 +16,7 @@ use std::thread;
 use one_balance::host::memory::Memory;
 use one_balance::host::store::update;
 use one_balance::host::{Host, Store};
-use one_balance::pool::record::{Pause, Reason, Sync, Trial};
+use one_balance::pool::record::{Pause, Reason, SyncState, Trial};
 use one_balance::pool::{self, KeyId, Pool};
 use one_balance::time::Time;
 
@@ -160,7 +160,7 @@ fn counts_and_coolings_of_the_pool_are_exact() {
             let state = record.model_mut("m");
             state.consecutive_429 += 1;
             let until = Time(2000 + number as u64);
-            let (reason, trial, sync) = (Reason::Unstated, Trial::Needed, Sync::Local);
+            let (reason, trial, sync) = (Reason::Unstated, Trial::Needed, SyncState::Local);
             record.cool("m", Pause { from: Time(1000), until, reason, trial, sync });
         })
         .unwrap();

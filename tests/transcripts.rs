@@ -118,7 +118,7 @@ fn a_success_between_resets_the_count() {
         assert_eq!(world.serve(1, "openai", "m", |_| OK).1, 200);
         world.workers[0].pool.refresh();
         let mut record = world.workers[0].pool.record(id("openai", "k1")).unwrap().clone();
-        assert!(record.last.take().is_some(), "for people to read");
+        assert!(record.last_error.take().is_some(), "for people to read");
         assert_eq!(record, Record::default(), "nothing is left to know");
     }
 }

@@ -32,10 +32,10 @@ use crate::balancer::progress::{Leased, Refused};
 use crate::config::{DailyQuota, Escalate, Policy};
 use crate::host::Host;
 use crate::observe::key_log::KeyLog;
-use crate::observe::metrics::{Counter, Counters, NO_ANSWER};
+use crate::observe::metrics::{Counter, Counters, OutcomeLabel};
 use crate::pool::Pool;
 use crate::pool::providers::{EGRESS_REST, ProviderState};
-use crate::pool::record::{Block, Note, Pause, Reason, Record, Refusal, Sync, Trial};
+use crate::pool::record::{Block, LastError, Pause, Reason, Record, Refusal, SyncState, Trial};
 use crate::provider::Api;
 use crate::quota::{Dimension, UNLIMITED};
 use crate::request::forward::Outgoing;
@@ -95,7 +95,7 @@ pub struct Lesson<'a> {
 impl Lesson<'_> {
     /// Learns from a verdict, and says what follows for the request.
     pub fn learn(mut self, verdict: &Verdict) -> NextStep {
-        self.count(Counter::Answer(verdict.outcome.name()));
+        self.count(Counter::Answer(verdict.outcome.label()));
         for limit in &verdict.limits {
             self.learn_limit(limit, matches!(verdict.outcome, Outcome::Success { .. }));
         }
@@ -132,7 +132,7 @@ impl Lesson<'_> {
 
     /// An attempt without an answer says nothing about its key.
     pub fn unanswered(self) {
-        self.count(Counter::Answer(NO_ANSWER));
+        self.count(Counter::Answer(OutcomeLabel::NoAnswer));
         self.unused();
     }
 
@@ -194,7 +194,7 @@ impl Lesson<'_> {
         // An answer that states the limit itself knows better.
         let stated = |full: &Dimension| verdict.limits.iter().any(|limit| self.dimension(limit) == Some(*full));
         if let Some(dimension) = lease.beyond.filter(|full| !stated(full)) {
-            self.pool.change_usage(lease.id, model, &mut |usage| usage.state(dimension, UNLIMITED));
+            self.pool.change_usage(lease.id, model, &mut |usage| usage.state_limit(dimension, UNLIMITED));
             self.pool.change_provider(slug, |state| state.limit_trial_succeeded(model));
         }
         if let Some(exhausted) = exhausted {
@@ -279,9 +279,9 @@ impl Lesson<'_> {
         let (now, threshold, model) = (self.host.now(), self.policy.consecutive_429_threshold, &self.outgoing.model);
         let escalates = self.pool.change(lease.id, |record| {
             let state = record.model_mut(model);
-            let later = state.consecutive_429 == 0 || at > state.last_429;
+            let later = state.consecutive_429 == 0 || state.last_429.is_none_or(|last| at > last);
             state.consecutive_429 = state.consecutive_429.saturating_add(1);
-            state.last_429 = now.max(state.last_429);
+            state.last_429 = state.last_429.max(Some(now));
             later && state.consecutive_429 >= threshold
         });
         escalates == Some(true)
@@ -292,7 +292,7 @@ impl Lesson<'_> {
     fn is_the_address(&mut self) -> bool {
         let (now, slug, model) = (self.host.now(), self.outgoing.slug(), &self.outgoing.model);
         let id = self.leased.lease.id;
-        let noted = self.pool.change_provider(slug, |state| state.unexplained(id, model, now));
+        let noted = self.pool.change_provider(slug, |state| state.record_unexplained_429(id, model, now));
         let Some(Some(keys)) = noted else { return false };
         let acquit = |record: &mut Record| {
             let state = record.model_mut(model);
@@ -314,7 +314,7 @@ impl Lesson<'_> {
             self.suspect_credential(evidence);
             return NextStep::TryNext;
         }
-        let blamed = self.pool.change_provider(slug, |state| state.refused(id, now));
+        let blamed = self.pool.change_provider(slug, |state| state.record_refusal(id, now));
         if blamed == Some(false) {
             let line = format_args!("{slug} refuses many keys at once; they rest instead of being blocked");
             self.log.warn(now, line);
@@ -326,7 +326,7 @@ impl Lesson<'_> {
             if record.blocked.is_none() {
                 record.blocked = Some(Block { since: now, sync });
             }
-            record.last = Some(note(now, evidence));
+            record.last_error = Some(note(now, evidence));
         });
         self.count(Counter::Block);
         let key = self.shown_key();
@@ -424,7 +424,7 @@ impl Lesson<'_> {
         let pause = Pause { from: now, until, reason, trial, sync: self.sync_of(reason) };
         self.pool.change(self.leased.lease.id, |record| {
             record.cool(model, pause);
-            record.last = Some(note(now, evidence));
+            record.last_error = Some(note(now, evidence));
         });
         self.count(Counter::Cooling(reason));
         let (key, model, reason) = (self.shown_key(), shown(model), reason.name());
@@ -439,10 +439,10 @@ impl Lesson<'_> {
             return false;
         }
         let (now, slug) = (self.host.now(), self.outgoing.slug());
-        let pause = Pause { from: now, until, reason, trial: Trial::Needed, sync: Sync::Local };
+        let pause = Pause { from: now, until, reason, trial: Trial::Needed, sync: SyncState::Local };
         self.pool.change(self.leased.lease.id, |record| {
             record.rest(pause);
-            record.last = Some(note(now, evidence));
+            record.last_error = Some(note(now, evidence));
         });
         self.count(Counter::Cooling(reason));
         let (key, reason) = (self.shown_key(), reason.name());
@@ -469,7 +469,7 @@ impl Lesson<'_> {
             let now = self.host.now();
             self.pool.change_provider(slug, |state| state.state_limit(model, dimension, limit, now));
         }
-        self.pool.change_usage(self.leased.lease.id, model, &mut |usage| usage.state(dimension, limit));
+        self.pool.change_usage(self.leased.lease.id, model, &mut |usage| usage.state_limit(dimension, limit));
     }
 
     /// The dimension of a stated limit, if it is one that is counted here.
@@ -515,17 +515,17 @@ impl Lesson<'_> {
         }
     }
 
-    fn sync_of(&self, reason: Reason) -> Sync {
+    fn sync_of(&self, reason: Reason) -> SyncState {
         match reason {
             // What one client's model name or request may have caused does not concern the Worker.
-            Reason::ModelAccess | Reason::Forbidden | Reason::Exhausted | Reason::Credit => Sync::Local,
+            Reason::ModelAccess | Reason::Forbidden | Reason::Exhausted | Reason::Credit => SyncState::Local,
             _ => self.sync(),
         }
     }
 
-    fn sync(&self) -> Sync {
+    fn sync(&self) -> SyncState {
         let has_row = self.pool.roster().key(self.leased.lease.id).is_some_and(|key| key.row.is_some());
-        if has_row { Sync::Pending(self.host.now()) } else { Sync::Local }
+        if has_row { SyncState::Pending(self.host.now()) } else { SyncState::Local }
     }
 
     fn count(&self, counter: Counter) {
@@ -543,8 +543,8 @@ fn grown(span: Span, times: u32) -> Span {
     Span(span.0.saturating_mul(4u64.saturating_pow(times.min(16)))).min(LONGEST_REFUSAL)
 }
 
-fn note(at: Time, evidence: &Evidence) -> Note {
-    Note { at, evidence: evidence.to_string() }
+fn note(at: Time, evidence: &Evidence) -> LastError {
+    LastError { at, evidence: evidence.to_string() }
 }
 
 /// A model's name comes from a client: no line break of it gets into the log.

@@ -27,7 +27,7 @@ use crate::config::{Config, WhenAllCooling};
 use crate::host::Host;
 use crate::http::headers::Headers;
 use crate::observe::key_log::KeyLog;
-use crate::observe::metrics::{Counter, Counters, Ending, SUCCESS};
+use crate::observe::metrics::{Counter, Counters, Ending, OutcomeLabel};
 use crate::pool::{Lease, LeaseRequest, NoKey, Pool};
 use crate::provider::Auth;
 use crate::reply::{Reply, refusals, retry_headers};
@@ -269,7 +269,7 @@ impl Balancer {
         let ending = match progress.unanswered() {
             Some(leased) => {
                 self.lesson(outgoing, progress, leased).release_trial();
-                self.counters.add(outgoing.slug(), Counter::Answer(SUCCESS), 1);
+                self.counters.add(outgoing.slug(), Counter::Answer(OutcomeLabel::Success), 1);
                 progress.end(Ending::Served);
                 Ending::Served
             }

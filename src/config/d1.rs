@@ -28,7 +28,6 @@ const D1_URL: &str = "https://api.cloudflare.com/client/v4";
 
 impl D1 {
     /// The path of a query.
-    #[must_use]
     pub fn path(&self) -> String {
         format!("{}/accounts/{}/d1/database/{}/query", self.url.path, self.account, self.database)
     }

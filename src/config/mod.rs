@@ -129,7 +129,6 @@ impl Config {
     }
 
     /// One line for the log: what is configured, without any secret.
-    #[must_use]
     pub fn summary(&self) -> String {
         let keys: Vec<String> = self
             .upstreams
@@ -152,7 +151,6 @@ impl Config {
     }
 
     /// The upstream of this slug or alias.
-    #[must_use]
     pub fn upstream(&self, name: &str) -> Option<&Rc<Upstream>> {
         self.upstreams.get(name).or_else(|| self.upstreams.get(slug_of(name)))
     }

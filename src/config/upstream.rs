@@ -36,7 +36,6 @@ pub struct Upstream {
 
 impl Upstream {
     /// A provider that is reached where the table says, without keys.
-    #[must_use]
     pub fn new(slug: &str, provider: &'static Provider) -> Self {
         Upstream {
             slug: slug.to_owned(),
@@ -52,7 +51,6 @@ impl Upstream {
     }
 
     /// The API that OpenAI-shaped requests can be translated to.
-    #[must_use]
     pub fn native(&self) -> Option<translate::Target> {
         match self.provider.slug {
             "google-ai-studio" => Some(translate::Target::Gemini),
@@ -62,7 +60,6 @@ impl Upstream {
     }
 
     /// How an OpenAI-shaped request reaches it, through a gateway or straight.
-    #[must_use]
     pub fn openai_format(&self, through_gateway: bool) -> OpenAiFormat {
         let on_compat = self.provider.openai.is_some_and(|openai| openai.on_compat);
         match self.openai_format {
@@ -75,14 +72,12 @@ impl Upstream {
     }
 
     /// The fields that are dropped for a model.
-    #[must_use]
     pub fn dropped(&self, model: &str) -> Vec<String> {
         let lists = self.drop.iter().filter(|(prefix, _)| model.starts_with(prefix.as_str()));
         lists.flat_map(|(_, fields)| fields.iter().cloned()).collect()
     }
 
     /// The configured limits of a key for a model.
-    #[must_use]
     pub fn quota(&self, model: &str) -> Quota {
         self.model_quotas.get(model).map_or(self.quota, |quota| quota.or(self.quota))
     }

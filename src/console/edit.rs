@@ -1,8 +1,8 @@
-//! Edits of the keys in D1, as an operator asks for them.
+//! Edits of the keys in D1 that an operator requests.
 //!
-//! The body says what; [`Task::read`] checks it against the pool, D1 runs it
-//! ([`crate::d1::edit`]), and the answer counts. Keys of the configuration are not D1's, so their ids
-//! are unknown here. Everything is bounded: the body, the keys and ids in it, and each key.
+//! [`Task::read`] checks the body against the pool, D1 executes the edit ([`crate::d1::edit`]), and the answer says how
+//! many keys have changed. Keys of the configuration are not in D1, so their ids are unknown here. Everything is
+//! bounded: the size of the body, the number of keys and ids, and the length of each key.
 
 use std::collections::BTreeSet;
 
@@ -18,21 +18,21 @@ use crate::host::Host;
 use crate::http::headers::Headers;
 use crate::pool::record::Record;
 use crate::pool::{Key, Pool};
-use crate::reply::refusals::not_loaded;
+use crate::reply::refusals::{not_loaded, unknown_provider};
 use crate::reply::{Code, Rendered, Reply};
 use crate::secret::Secret;
 use crate::time::Span;
 
-/// The largest body: as many keys as are allowed, of a common length.
+/// The largest body. It has room for the most keys if they have a common length.
 pub const MAX_BODY: usize = 512 << 10;
-/// The most keys, or ids, of an edit.
+/// The most keys or ids in one edit.
 const MAX_ITEMS: usize = 1000;
-/// The longest key; tokens of some clouds have 2 KB.
+/// The longest key. Tokens of some clouds have 2 KB.
 const MAX_KEY_BYTES: usize = 4096;
-/// The longest remark.
+/// The longest remark in characters.
 const MAX_REMARK_CHARS: usize = 200;
 
-/// What is done.
+/// The kind of an edit, and its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     /// `{"provider", "keys": […], "remark"?}`
@@ -48,8 +48,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// The verb of this name.
-    #[must_use]
+    /// The verb with this name in the path.
     pub fn find(name: &str) -> Option<Verb> {
         let verbs = [Verb::Add, Verb::Delete, Verb::DeleteBlocked, Verb::Activate, Verb::Clear];
         verbs.into_iter().find(|verb| verb.name() == name)
@@ -66,18 +65,18 @@ impl Verb {
     }
 }
 
-/// Whether there can be edits at all, and this is the form of one.
+/// Checks that edits are possible and that the headers have the form of one.
 ///
 /// # Errors
-/// Why not.
+/// The reply to a request that cannot be an edit.
 pub fn check(config: &Config, headers: &Headers) -> Result<(), Reply> {
     if config.console != config::Console::Edit {
-        return Err(Reply::new(Code::ConsoleReadOnly, "The configuration lets the console be read only (console)."));
+        return Err(Reply::new(Code::ConsoleReadOnly, "The configuration makes the console read-only (console)."));
     }
     if config.d1.is_none() {
-        return Err(Reply::new(Code::NoD1, "Without D1 the keys stand in the configuration; edit them there."));
+        return Err(Reply::new(Code::NoD1, "Without D1 the keys are in the configuration; edit them there."));
     }
-    // No form of another site can send this type without being asked about it first.
+    // A form of another site cannot send this type without a preflight request, which is not granted.
     let kind = headers.text("content-type").and_then(|kind| kind.split(';').next()).unwrap_or_default();
     if !kind.trim().eq_ignore_ascii_case("application/json") {
         return Err(Reply::new(Code::UnsupportedMediaType, "The content-type must be application/json."));
@@ -85,13 +84,12 @@ pub fn check(config: &Config, headers: &Headers) -> Result<(), Reply> {
     Ok(())
 }
 
-/// The answer to a body over [`MAX_BODY`].
-#[must_use]
+/// The reply to a body that is larger than [`MAX_BODY`].
 pub fn too_large() -> Reply {
     Reply::new(Code::BodyTooLarge, format!("An edit has at most {MAX_BODY} bytes; send several."))
 }
 
-/// The answer: how many of the keys or ids.
+/// The answer: the number of keys or ids that have changed, have not, or are unknown.
 #[derive(Serialize)]
 struct Done {
     changed: usize,
@@ -99,22 +97,22 @@ struct Done {
     unknown: usize,
 }
 
-/// An edit on its way.
+/// An edit that has been checked.
 #[derive(Debug)]
 pub struct Task {
     verb: Verb,
     edit: Edit,
-    /// Keys or ids that were asked for.
-    asked: usize,
-    /// Ids that are none of D1's keys here.
+    /// The number of keys or ids in the body.
+    requested: usize,
+    /// The number of ids that are not among D1's keys.
     unknown: usize,
 }
 
 impl Task {
-    /// Reads what is to be done.
+    /// Reads and checks the body.
     ///
     /// # Errors
-    /// What is wrong with it; never with a key in it.
+    /// The reply to a body with problems; it never contains a key.
     pub fn read(verb: Verb, body: &[u8], pool: &mut Pool, config: &Config) -> Result<Task, Reply> {
         let value: Value =
             serde_json::from_slice(body).map_err(|_| Reply::new(Code::InvalidJson, "The body is not JSON."))?;
@@ -136,26 +134,24 @@ impl Task {
         }
     }
 
-    /// The call that carries it out; `None` if there is nothing to do.
-    #[must_use]
+    /// The call that executes the edit; `None` if there is nothing to do.
     pub fn call(&self, config: &Config) -> Option<Call> {
-        if self.asked == self.unknown {
+        if self.requested == self.unknown {
             return None;
         }
         let path = config.d1.as_ref()?.path();
         Some(Call { path, body: api::body(&self.edit.statements()) })
     }
 
-    /// The answer to one that has nothing to do.
-    #[must_use]
+    /// The answer to an edit with nothing to do.
     pub fn nothing(&self) -> Rendered {
         self.done(0)
     }
 
-    /// Takes D1's answer over into the pool.
+    /// Applies the edit to the pool after D1's answer.
     ///
     /// # Errors
-    /// D1 has not acknowledged it.
+    /// The reply if D1 has not acknowledged the edit.
     pub fn answered(
         &self,
         pool: &mut Pool,
@@ -169,15 +165,14 @@ impl Task {
     }
 
     fn done(&self, changed: usize) -> Rendered {
-        let unchanged = self.asked.saturating_sub(changed).saturating_sub(self.unknown);
+        let unchanged = self.requested.saturating_sub(changed).saturating_sub(self.unknown);
         super::json(&Done { changed, unchanged, unknown: self.unknown })
     }
 }
 
-/// The answer to an edit that D1 has not acknowledged.
-#[must_use]
+/// The reply to an edit that D1 has not acknowledged.
 pub fn failed(failure: Failure) -> Reply {
-    let message = format!("{}; the pool is as it was.", failure.advice());
+    let message = format!("{}; the pool is unchanged.", failure.advice());
     match failure {
         Failure::Unreachable | Failure::Server | Failure::RateLimited => {
             Reply::new(Code::D1Unavailable, message).retry_after(Span::secs(5))
@@ -197,7 +192,7 @@ struct Form {
 }
 
 impl Form {
-    /// Reads the verb's own fields; others are unknown.
+    /// Reads the fields of the verb; all other fields count as unknown.
     fn read(verb: Verb, reader: &mut Reader) -> Form {
         let mut form = Form::default();
         match verb {
@@ -226,7 +221,7 @@ impl Form {
 
     fn add(self, pool: &Pool, config: &Config) -> Result<Task, Reply> {
         let name = self.provider.unwrap_or_default();
-        let slug = &config.upstream(&name).ok_or_else(|| crate::reply::refusals::unknown_provider(&name))?.slug;
+        let slug = &config.upstream(&name).ok_or_else(|| unknown_provider(&name))?.slug;
         let read = config.d1.as_ref().map(|d1| d1.providers.as_slice()).unwrap_or_default();
         if !read.is_empty() && !read.iter().any(|other| other == slug) {
             let message = format!("d1_providers leaves out {slug}, so its keys in D1 would not be used here.");
@@ -236,38 +231,36 @@ impl Form {
             let message = format!("The pool takes at most {} keys from D1; delete some first.", d1::MAX_KEYS);
             return Err(Reply::new(Code::PoolFull, message));
         }
-        let asked = self.keys.len();
+        let requested = self.keys.len();
         let edit = Edit::Add { slug: slug.to_owned(), keys: self.keys, remark: self.remark };
-        Ok(Task { verb: Verb::Add, edit, asked, unknown: 0 })
+        Ok(Task { verb: Verb::Add, edit, requested, unknown: 0 })
     }
 
     fn delete_blocked(self, pool: &Pool, config: &Config) -> Result<Task, Reply> {
         let slug = match &self.provider {
-            Some(name) => {
-                Some(config.upstream(name).ok_or_else(|| crate::reply::refusals::unknown_provider(name))?.slug.as_str())
-            }
+            Some(name) => Some(config.upstream(name).ok_or_else(|| unknown_provider(name))?.slug.as_str()),
             None => None,
         };
         let blocked = |key: &Key| pool.record(key.id).is_some_and(|record: &Record| record.blocked.is_some());
         let found = rows(pool).filter(|(other, key, _)| slug.is_none_or(|slug| slug == *other) && blocked(key));
         let rows: Rows = found.take(MAX_ITEMS).map(|(_, key, row)| (row.to_owned(), key.id)).collect();
-        Ok(Task { verb: Verb::DeleteBlocked, asked: rows.len(), edit: Edit::DeleteBlocked(rows), unknown: 0 })
+        Ok(Task { verb: Verb::DeleteBlocked, requested: rows.len(), edit: Edit::DeleteBlocked(rows), unknown: 0 })
     }
 
     fn of_ids(self, verb: Verb, pool: &Pool) -> Task {
         let found = rows(pool).filter(|(_, _, row)| self.ids.contains(*row));
         let rows: Rows = found.map(|(_, key, row)| (row.to_owned(), key.id)).collect();
-        let (asked, unknown) = (self.ids.len(), self.ids.len().saturating_sub(rows.len()));
+        let (requested, unknown) = (self.ids.len(), self.ids.len().saturating_sub(rows.len()));
         let edit = match verb {
             Verb::Activate => Edit::Activate(rows),
             Verb::Clear => Edit::Clear(rows, self.model),
             _ => Edit::Delete(rows),
         };
-        Task { verb, edit, asked, unknown }
+        Task { verb, edit, requested, unknown }
     }
 }
 
-/// The keys that are in D1, with their providers and rows.
+/// The keys that are in D1, with their providers and row ids.
 fn rows(pool: &Pool) -> impl Iterator<Item = (&str, &Key, &str)> {
     pool.roster().iter().flat_map(|(slug, keys)| {
         keys.iter().filter_map(move |key| key.row.as_ref().map(|row| (slug, key, row.id.as_str())))

@@ -1,14 +1,14 @@
-//! The console: what the pool does, for people and their tools, and edits of its keys.
+//! The console: the state of the pool for people and their tools, and edits of its keys.
 //!
 //! ```text
-//! GET  /one-balance/, page.js, page.css   the page: holds no data, so that one can sign in
+//! GET  /one-balance/, page.js, page.css   the page; it holds no data, so anybody may load it to sign in
 //! GET  /one-balance/status                the pool as JSON
 //! POST /one-balance/keys/{verb}           edits of the keys in D1: add, delete, …
 //! ```
 //!
-//! Everything but the three files of the page takes an AUTH_KEY without rights, in a header: not in
-//! the query, which stands in histories and logs, and not in a cookie, so that no other site's page
-//! can send it. A key is shown by its mask only.
+//! Everything except the three files of the page requires an unrestricted AUTH_KEY in a header. The query is not
+//! accepted, because it ends up in histories and logs; a cookie is not accepted, so that a page of another site
+//! cannot send it. A provider's key is shown only as its mask.
 
 pub mod edit;
 pub mod page;
@@ -21,60 +21,59 @@ use crate::config::Config;
 use crate::http::headers::Headers;
 use crate::reply::{Code, Rendered, Reply, check_method};
 
-/// What a path of the console is.
+/// A path of the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// The page's address without its slash.
+pub enum ConsolePath {
+    /// The address of the page without the final slash.
     Bare,
     /// A file of the page.
     File(page::File),
-    /// The pool.
+    /// The state of the pool.
     Status,
-    /// An edit.
+    /// An edit of the keys.
     Edit(edit::Verb),
 }
 
-/// A request to the console that has been let in.
+/// An authorized request to the console.
 #[derive(Debug)]
-pub enum Asked {
-    /// To see the pool.
+pub enum ConsoleRequest {
+    /// Read the state of the pool.
     Status(status::Query),
-    /// To edit it, as its body will say.
+    /// Edit the keys as the body says.
     Edit(edit::Verb),
 }
 
-impl Place {
-    /// The place of a path.
-    #[must_use]
-    pub fn find(path: &str) -> Option<Place> {
+impl ConsolePath {
+    /// Recognises a path of the console.
+    pub fn find(path: &str) -> Option<ConsolePath> {
         let rest = path.strip_prefix("/one-balance")?;
         match rest {
-            "" => Some(Place::Bare),
-            "/status" => Some(Place::Status),
+            "" => Some(ConsolePath::Bare),
+            "/status" => Some(ConsolePath::Status),
             _ => match rest.strip_prefix("/keys/") {
-                Some(verb) => edit::Verb::find(verb).map(Place::Edit),
-                None => rest.strip_prefix('/').and_then(page::File::find).map(Place::File),
+                Some(verb) => edit::Verb::find(verb).map(ConsolePath::Edit),
+                None => rest.strip_prefix('/').and_then(page::File::find).map(ConsolePath::File),
             },
         }
     }
 
-    /// The answer of a place that is open to anybody.
+    /// The answer of a path that needs no AUTH_KEY; `None` if the path needs one.
     ///
     /// # Errors
-    /// A method that it does not take.
+    /// The inner result is the reply to a method that is not allowed.
     pub fn open(self, method: &str) -> Option<Result<Rendered, Reply>> {
         let answer = match self {
-            Place::Bare => page::moved(),
-            Place::File(file) => file.answer(),
-            Place::Status | Place::Edit(_) => return None,
+            ConsolePath::Bare => page::moved(),
+            ConsolePath::File(file) => file.answer(),
+            ConsolePath::Status | ConsolePath::Edit(_) => return None,
         };
         Some(check_method(method, "GET, HEAD").map(|()| answer))
     }
 
-    /// Lets a request with an AUTH_KEY in.
+    /// Authorizes a request with an AUTH_KEY.
     ///
     /// # Errors
-    /// The answer to one that is not let in.
+    /// The reply to a request that is refused.
     pub fn enter(
         self,
         config: &Config,
@@ -82,27 +81,27 @@ impl Place {
         method: &str,
         headers: &Headers,
         query: &str,
-    ) -> Result<Asked, Reply> {
+    ) -> Result<ConsoleRequest, Reply> {
         if !definition.unrestricted() {
-            let message = "This AUTH_KEY is for some providers only; the console takes one without rights of its own.";
+            let message = "This AUTH_KEY is for some providers only; the console requires an unrestricted one.";
             return Err(Reply::new(Code::RestrictedAuthKey, message));
         }
         match self {
-            Place::Edit(verb) => {
+            ConsolePath::Edit(verb) => {
                 check_method(method, "POST")?;
                 edit::check(config, headers)?;
-                Ok(Asked::Edit(verb))
+                Ok(ConsoleRequest::Edit(verb))
             }
-            Place::Status => {
+            ConsolePath::Status => {
                 check_method(method, "GET, HEAD")?;
-                Ok(Asked::Status(status::Query::read(query)?))
+                Ok(ConsoleRequest::Status(status::Query::read(query)?))
             }
-            Place::Bare | Place::File(_) => Err(crate::reply::refusals::unknown_path()),
+            ConsolePath::Bare | ConsolePath::File(_) => Err(crate::reply::refusals::unknown_path()),
         }
     }
 }
 
-/// An answer with data, which nobody keeps.
+/// An answer with data, which must not be cached.
 fn json(value: &impl Serialize) -> Rendered {
     // Writing to memory cannot fail.
     let mut answer = Rendered::new(200, "application/json", serde_json::to_vec(value).unwrap_or_default());
@@ -115,21 +114,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places() {
-        for (path, place) in [
-            ("/one-balance", Some(Place::Bare)),
-            ("/one-balance/", Some(Place::File(page::File::Html))),
-            ("/one-balance/page.js", Some(Place::File(page::File::Js))),
-            ("/one-balance/page.css", Some(Place::File(page::File::Css))),
-            ("/one-balance/status", Some(Place::Status)),
-            ("/one-balance/keys/add", Some(Place::Edit(edit::Verb::Add))),
+    fn paths_of_the_console() {
+        for (path, expected) in [
+            ("/one-balance", Some(ConsolePath::Bare)),
+            ("/one-balance/", Some(ConsolePath::File(page::File::Html))),
+            ("/one-balance/page.js", Some(ConsolePath::File(page::File::Js))),
+            ("/one-balance/page.css", Some(ConsolePath::File(page::File::Css))),
+            ("/one-balance/status", Some(ConsolePath::Status)),
+            ("/one-balance/keys/add", Some(ConsolePath::Edit(edit::Verb::Add))),
             ("/one-balance/keys/", None),
             ("/one-balance/keys", None),
             ("/one-balance/status/", None),
             ("/one-balancer", None),
             ("/one-balancestatus", None),
         ] {
-            assert_eq!(Place::find(path), place, "{path}");
+            assert_eq!(ConsolePath::find(path), expected, "{path}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The page: three files, as they lie beside this one, and what browsers are told about them.
+//! The page: three files from the folder beside this module, and their security headers.
 //!
-//! They are served as they are: no build, nothing from elsewhere. The policy lets the page run only
-//! these files and speak only to where it came from, so that text from outside that got into it
-//! could neither run nor leave.
+//! The files are served unchanged: there is no build step and no external resource. The policy lets the page run
+//! only these files and send requests only to its own origin, so that injected text could neither run nor send data
+//! elsewhere.
 
 use crate::reply::Rendered;
 
@@ -17,13 +17,12 @@ pub enum File {
     Css,
 }
 
-/// What the page may do.
+/// The content security policy.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; \
     form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
 
 impl File {
-    /// The file of this name; the page has none.
-    #[must_use]
+    /// The file with this name; the page itself has an empty name.
     pub fn find(name: &str) -> Option<File> {
         match name {
             "" => Some(File::Html),
@@ -33,8 +32,7 @@ impl File {
         }
     }
 
-    /// The answer that holds it.
-    #[must_use]
+    /// The answer with the file.
     pub fn answer(self) -> Rendered {
         let (content_type, text) = match self {
             File::Html => ("text/html; charset=utf-8", include_str!("page/index.html")),
@@ -48,16 +46,15 @@ impl File {
     }
 }
 
-/// The way from the address without a slash, from which the files would not be found.
-#[must_use]
+/// The redirect from the address without a slash, relative to which the files would not be found.
 pub fn moved() -> Rendered {
     let mut answer = Rendered::new(308, "text/plain", "");
     answer.headers.push(("location", "/one-balance/".to_owned()));
     answer
 }
 
-/// What every answer of the console says: take it for what it is, for nobody else, and do not keep it.
-/// The files are small, and one that was kept would outlive the module it belongs to.
+/// The headers of every answer of the console: nosniff, no referrer, same origin, no-store. The files are small, and a
+/// cached one could be older than the module that answers its requests.
 pub fn guards() -> impl Iterator<Item = (&'static str, String)> {
     [
         ("cache-control", "no-store"),
@@ -75,14 +72,14 @@ mod tests {
 
     const FILES: [File; 3] = [File::Html, File::Js, File::Css];
 
-    /// The module as a whole has 1 MiB.
+    /// The module as a whole may have 1 MiB.
     #[test]
     fn the_page_is_small() {
         let bytes: usize = FILES.iter().map(|file| file.answer().body.len()).sum();
         assert!((1024..40 << 10).contains(&bytes), "{bytes} bytes");
     }
 
-    /// What the policy would refuse, found before a browser does.
+    /// Finds what the policy would block in a browser.
     #[test]
     fn nothing_is_inline_or_from_elsewhere() {
         let html = String::from_utf8(File::Html.answer().body).unwrap();

@@ -1,9 +1,9 @@
-//! The pool as JSON: what each provider's keys are doing, and how the sync with D1 stands.
+//! The pool as JSON: the state of each provider's keys, and the status of the sync with D1.
 //!
-//! Without a provider named it counts: the cost is that of the records, of which only keys have one
-//! about which there is something to know. With one it also lists that provider's keys, at most
-//! [`MAX_LIMIT`] at a time. A search or an order looks at all keys of the provider, once, in the
-//! worker's decoded copy; nothing is asked of the host for it.
+//! Without a provider in the query, the answer only counts keys; the cost is proportional to the number of records,
+//! which only keys with a history have. With a provider it also lists that provider's keys, at most [`MAX_LIMIT`] at
+//! a time. Searching and sorting examine all keys of the provider once, in the worker's decoded copy, without host
+//! calls.
 
 use std::cmp::Reverse;
 
@@ -14,40 +14,40 @@ use crate::d1;
 use crate::host::Host;
 use crate::http::url;
 use crate::pool::record::{Pause, Record, Trial};
-use crate::pool::{Census, Key, Pool, State};
+use crate::pool::{Key, KeyCounts, KeyState, Pool};
+use crate::reply::refusals::unknown_provider;
 use crate::reply::{Code, Rendered, Reply};
 use crate::time::{Span, Time};
 
-/// Keys in an answer, unless it is said.
+/// The number of keys in an answer if the query sets no limit.
 const LIMIT: usize = 50;
 /// The most keys in an answer.
 pub const MAX_LIMIT: usize = 200;
-/// The most coolings of a key that are listed, those that end last.
+/// The most coolings that are listed for a key; those that end last are listed.
 const MAX_COOLINGS: usize = 8;
-const STATES: [State; 4] = [State::Ready, State::Cooling, State::Resting, State::Blocked];
 
-/// What is asked for.
+/// The query of a status request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
-    /// Whose keys are listed; none if it is not said.
+    /// The provider whose keys are listed; `None` lists no keys.
     pub provider: Option<String>,
-    /// Only keys in this state.
-    pub state: Option<State>,
-    /// Only keys whose remark, id or mask has this in it, in lower case.
+    /// Lists only keys in this state.
+    pub state: Option<KeyState>,
+    /// Lists only keys whose remark, id or mask contains this text, which is in lower case.
     pub search: String,
-    /// Those that cool longest first, instead of the pool's own order.
+    /// Lists the keys that cool longest first, instead of in the pool's order.
     pub longest_first: bool,
-    /// So many are passed over.
+    /// The number of keys to skip.
     pub offset: usize,
-    /// So many are listed.
+    /// The most keys to list.
     pub limit: usize,
 }
 
 impl Query {
-    /// Reads the query of a path.
+    /// Parses the query of a path.
     ///
     /// # Errors
-    /// A value that cannot be one.
+    /// The reply to a query with an invalid value.
     pub fn read(query: &str) -> Result<Query, Reply> {
         let text = |name: &'static str| url::query_value(query, name).filter(|value| !value.is_empty());
         let number = |name: &'static str, default: usize| match text(name) {
@@ -57,7 +57,7 @@ impl Query {
         let state = match text("state") {
             None => None,
             Some(name) => Some(
-                STATES
+                KeyState::ALL
                     .into_iter()
                     .find(|state| state.name() == name)
                     .ok_or_else(|| wrong("state", "one of ready, cooling, resting, blocked"))?,
@@ -83,62 +83,62 @@ fn wrong(name: &'static str, expected: &str) -> Reply {
     Reply::new(Code::InvalidQuery, format!("`{name}` must be {expected}.")).param(name)
 }
 
-/// What is answered; a time is RFC 3339 in UTC.
+/// The answer. Times are RFC 3339 in UTC.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct StatusView<'a> {
     version: &'static str,
     time: String,
-    /// Whether edits are taken.
+    /// Whether edits are accepted.
     editable: bool,
-    /// The sync; `null` without D1.
-    d1: Option<Sync>,
-    providers: Vec<Counts<'a>>,
-    /// The providers that keys can be added for.
+    /// The sync with D1; `null` without D1.
+    d1: Option<D1View>,
+    providers: Vec<ProviderView<'a>>,
+    /// The providers for which keys can be added.
     known_providers: Vec<&'a str>,
-    /// `null` unless a provider is asked for.
-    keys: Option<Keys<'a>>,
+    /// `null` unless the query names a provider.
+    keys: Option<KeyList<'a>>,
 }
 
 #[derive(Serialize)]
-struct Sync {
+struct D1View {
     /// Whether D1's keys are in the pool.
     loaded: bool,
-    /// When the snapshot in force was read, and how long ago.
+    /// When the snapshot in force was read, and its age.
     read_at: Option<String>,
     age_seconds: Option<u64>,
-    /// Blocks and coolings that D1 does not have yet.
+    /// The number of blocks and coolings that D1 does not have yet.
     waiting_to_be_written: u32,
-    /// Why the last call has failed, and what to do about it.
+    /// Why the last call failed, and what to do about it.
     failure: Option<&'static str>,
     advice: Option<&'static str>,
 }
 
 /// The keys of a provider by state.
 #[derive(Serialize)]
-struct Counts<'a> {
+struct ProviderView<'a> {
     provider: &'a str,
     keys: u64,
     ready: u64,
     cooling: u64,
     resting: u64,
     blocked: u64,
-    /// The time until a key is ready, while none is for some model.
+    /// The time until every model has a ready key again; `null` if each has one.
     recovery_seconds: Option<u64>,
-    /// The provider as a whole rests, for the fault is not the keys'.
+    /// The end of the provider's rest, which it takes when the keys are not at fault.
     rests_until: Option<String>,
 }
 
 #[derive(Serialize)]
-struct Keys<'a> {
+struct KeyList<'a> {
     provider: &'a str,
-    /// So many keys match, of which `list` has those from `offset` on.
+    /// The number of keys that match. `list` has those from `offset` on.
     found: usize,
     offset: usize,
-    list: Vec<Shown<'a>>,
+    list: Vec<KeyView<'a>>,
 }
 
 #[derive(Serialize)]
-struct Shown<'a> {
+struct KeyView<'a> {
     id: String,
     mask: String,
     remark: Option<&'a str>,
@@ -146,36 +146,36 @@ struct Shown<'a> {
     source: &'static str,
     state: &'static str,
     blocked_since: Option<String>,
-    resting: Option<ShownPause<'a>>,
-    /// Those that end last first.
-    coolings: Vec<ShownPause<'a>>,
-    /// So many are not listed.
+    resting: Option<PauseView<'a>>,
+    /// Sorted by their ends, the last one first.
+    coolings: Vec<PauseView<'a>>,
+    /// The number of coolings that are not listed.
     more_coolings: usize,
-    /// The last answer that said something against the key.
-    last: Option<ShownNote<'a>>,
+    /// The last answer that counted against the key.
+    last: Option<LastErrorView<'a>>,
 }
 
 #[derive(Serialize)]
-struct ShownPause<'a> {
+struct PauseView<'a> {
     /// `null` for all models.
     model: Option<&'a str>,
     since: String,
     until: String,
     reason: &'static str,
-    /// One request is under way to see whether it is over.
+    /// Whether a trial request is under way.
     on_trial: bool,
 }
 
 #[derive(Serialize)]
-struct ShownNote<'a> {
+struct LastErrorView<'a> {
     at: String,
     evidence: &'a str,
 }
 
-/// The pool as the query asks for it.
+/// The answer to a query.
 ///
 /// # Errors
-/// There is no such provider.
+/// The reply to an unknown provider.
 pub fn answer(pool: &mut Pool, host: &dyn Host, config: &Config, query: &Query) -> Result<Rendered, Reply> {
     let now = host.now();
     pool.refresh();
@@ -184,12 +184,12 @@ pub fn answer(pool: &mut Pool, host: &dyn Host, config: &Config, query: &Query) 
         None => None,
         Some(name) => match config.upstream(name) {
             Some(upstream) => Some(keys(pool, &upstream.slug, query, now)),
-            None => return Err(crate::reply::refusals::unknown_provider(name)),
+            None => return Err(unknown_provider(name)),
         },
     };
     let read = config.d1.as_ref().map(|d1| d1.providers.as_slice()).unwrap_or_default();
     let known = config.upstreams.keys().filter(|slug| read.is_empty() || read.contains(slug));
-    Ok(super::json(&Answer {
+    Ok(super::json(&StatusView {
         version: env!("CARGO_PKG_VERSION"),
         time: now.to_string(),
         editable: config.d1.is_some() && config.console == Console::Edit,
@@ -200,9 +200,9 @@ pub fn answer(pool: &mut Pool, host: &dyn Host, config: &Config, query: &Query) 
     }))
 }
 
-fn sync(status: &d1::Status, pool: &Pool, now: Time) -> Sync {
+fn sync(status: &d1::Status, pool: &Pool, now: Time) -> D1View {
     let read = status.snapshot;
-    Sync {
+    D1View {
         loaded: pool.is_loaded(),
         read_at: read.map(|read| read.to_string()),
         age_seconds: read.map(|read| read.until(now).0 / 1000),
@@ -213,11 +213,11 @@ fn sync(status: &d1::Status, pool: &Pool, now: Time) -> Sync {
 }
 
 /// The counts of every provider that has keys.
-fn providers(pool: &Pool, now: Time) -> Vec<Counts<'_>> {
-    let count = |(provider, census): (_, Census)| {
-        let Census { ready, cooling, resting, blocked, recovery } = census;
-        let rests = pool.provider(provider).and_then(|state| state.some_rest(now));
-        Counts {
+fn providers(pool: &Pool, now: Time) -> Vec<ProviderView<'_>> {
+    let count = |(provider, counts): (_, KeyCounts)| {
+        let KeyCounts { ready, cooling, resting, blocked, recovery } = counts;
+        let rests_until = pool.provider(provider).and_then(|state| state.some_rest(now));
+        ProviderView {
             provider,
             keys: ready + cooling + resting + blocked,
             ready,
@@ -225,20 +225,20 @@ fn providers(pool: &Pool, now: Time) -> Vec<Counts<'_>> {
             resting,
             blocked,
             recovery_seconds: recovery.map(Span::as_secs_up),
-            rests_until: rests.map(|until| until.to_string()),
+            rests_until: rests_until.map(|until| until.to_string()),
         }
     };
-    pool.census(now).into_iter().map(count).collect()
+    pool.key_counts(now).into_iter().map(count).collect()
 }
 
-fn state_of(record: Option<&Record>, now: Time) -> State {
-    record.map_or(State::Ready, |record| record.state(now))
+fn state_of(record: Option<&Record>, now: Time) -> KeyState {
+    record.map_or(KeyState::Ready, |record| record.state(now))
 }
 
-fn keys<'a>(pool: &'a Pool, slug: &'a str, query: &Query, now: Time) -> Keys<'a> {
+fn keys<'a>(pool: &'a Pool, slug: &'a str, query: &Query, now: Time) -> KeyList<'a> {
     let matches = |key: &&Key| {
         query.state.is_none_or(|state| state_of(pool.record(key.id), now) == state)
-            && (query.search.is_empty() || is_called(key, &query.search))
+            && (query.search.is_empty() || matches_search(key, &query.search))
     };
     let mut found: Vec<&Key> = pool.roster().keys(slug).iter().filter(matches).collect();
     if query.longest_first {
@@ -247,7 +247,7 @@ fn keys<'a>(pool: &'a Pool, slug: &'a str, query: &Query, now: Time) -> Keys<'a>
         found.sort_by_key(|key| Reverse(end(key)));
     }
     let listed = found.iter().skip(query.offset).take(query.limit);
-    Keys {
+    KeyList {
         provider: slug,
         found: found.len(),
         offset: query.offset,
@@ -255,8 +255,9 @@ fn keys<'a>(pool: &'a Pool, slug: &'a str, query: &Query, now: Time) -> Keys<'a>
     }
 }
 
-/// Ten thousand keys are asked in a moment: nothing is made that cannot match.
-fn is_called(key: &Key, words: &str) -> bool {
+/// Whether a key's remark, id or mask contains `words`. It runs for ten thousand keys at once, so it allocates only
+/// what could match.
+fn matches_search(key: &Key, words: &str) -> bool {
     let within = |part: &str| part.len() >= words.len() && part.to_lowercase().contains(words);
     if let Some(row) = &key.row
         && (within(&row.id) || row.remark.as_ref().is_some_and(|remark| remark.to_lowercase().contains(words)))
@@ -264,7 +265,7 @@ fn is_called(key: &Key, words: &str) -> bool {
         return true;
     }
     let (head, tail) = key.secret.edges();
-    // A mask as it is shown.
+    // The words are a mask as it is shown.
     if let Some((first, last)) = words.split_once('…') {
         return head.to_lowercase() == first && tail.to_lowercase() == last;
     }
@@ -272,11 +273,11 @@ fn is_called(key: &Key, words: &str) -> bool {
     within(head) || within(tail) || may_be_id && key.id.to_string().contains(words)
 }
 
-fn shown<'a>(key: &'a Key, record: Option<&'a Record>, now: Time) -> Shown<'a> {
+fn shown<'a>(key: &'a Key, record: Option<&'a Record>, now: Time) -> KeyView<'a> {
     let mut ends: Vec<(&str, &Pause)> = record.map(|record| coolings(record, now).collect()).unwrap_or_default();
     ends.sort_by_key(|(_, pause)| Reverse(pause.available_from()));
     let resting = record.and_then(|record| record.resting.as_ref()).filter(|rest| running(Some(rest), now));
-    Shown {
+    KeyView {
         id: key.shown_id(),
         mask: key.secret.mask(),
         remark: key.row.as_ref().and_then(|row| row.remark.as_deref()),
@@ -287,13 +288,13 @@ fn shown<'a>(key: &'a Key, record: Option<&'a Record>, now: Time) -> Shown<'a> {
         coolings: ends.iter().take(MAX_COOLINGS).map(|(model, cooling)| pause(Some(model), cooling)).collect(),
         more_coolings: ends.len().saturating_sub(MAX_COOLINGS),
         last: record
-            .and_then(|record| record.last.as_ref())
-            .map(|note| ShownNote { at: note.at.to_string(), evidence: &note.evidence }),
+            .and_then(|record| record.last_error.as_ref())
+            .map(|error| LastErrorView { at: error.at.to_string(), evidence: &error.evidence }),
     }
 }
 
-fn pause<'a>(model: Option<&'a str>, pause: &Pause) -> ShownPause<'a> {
-    ShownPause {
+fn pause<'a>(model: Option<&'a str>, pause: &Pause) -> PauseView<'a> {
+    PauseView {
         model,
         since: pause.from.to_string(),
         until: pause.available_from().to_string(),
@@ -311,7 +312,7 @@ fn running(pause: Option<&Pause>, now: Time) -> bool {
     pause.is_some_and(|pause| pause.available_from() > now)
 }
 
-/// When the last of what keeps a key from being used ends; a blocked key waits for nothing.
+/// The end of the pause that ends last; a block is ignored, because it has no end.
 fn last_end(record: &Record, now: Time) -> Time {
     let pauses = record.resting.iter().chain(coolings(record, now).map(|(_, cooling)| cooling));
     pauses.map(Pause::available_from).filter(|end| *end > now).max().unwrap_or_default()

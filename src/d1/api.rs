@@ -1,7 +1,7 @@
-//! D1's REST API: the statements that are sent, and what comes back.
+//! D1's REST API: the statements that are sent, and the results.
 //!
-//! Parameters are documented as strings only, so numbers are sent as strings and cast. A model's
-//! name is never part of a JSON path: any name is safe as a value.
+//! The API documents parameters as strings only, so numbers are sent as strings and cast. A model's name is never
+//! part of a JSON path, because only as a value is every name safe.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -13,28 +13,28 @@ pub struct Statement {
     params: Vec<String>,
 }
 
-/// Without the parameters: keys are among them.
+/// The parameters are left out, because keys are among them.
 impl core::fmt::Debug for Statement {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "Statement({})", self.sql)
     }
 }
 
-/// Rows to a page. A thousand rows are about 400 KB of answer.
+/// The rows of a page. The answer with a thousand rows has about 400 KB.
 pub const PAGE_ROWS: usize = 1000;
 
-/// What is read of a row.
+/// The columns that are read.
 const COLUMNS: &str = "id, key, provider, model_coolings, status, remark";
 /// The rows of a JSON array of ids, which is the first parameter.
 const THESE: &str = "id IN (SELECT value FROM json_each(?1))";
 
-/// The next page of keys after the row `after` (empty: the first), of these providers (empty: all).
-#[must_use]
+/// Reads the page of keys after the row `after`, or the first page if it is empty. An empty list of providers means
+/// all providers.
 pub fn select(after: &str, providers: &[String]) -> Statement {
     let mut params = vec![after.to_owned()];
     let mut only = String::new();
     if !providers.is_empty() {
-        let marks: Vec<String> = (0..providers.len()).map(|number| format!("?{}", number + 2)).collect();
+        let marks: Vec<String> = (0..providers.len()).map(|index| format!("?{}", index + 2)).collect();
         only = format!(" AND provider IN ({})", marks.join(", "));
         params.extend(providers.iter().cloned());
     }
@@ -42,17 +42,15 @@ pub fn select(after: &str, providers: &[String]) -> Statement {
     Statement { sql, params }
 }
 
-/// The rows of these keys (a JSON array) of a provider.
-#[must_use]
+/// Reads the rows of a provider's keys (a JSON array).
 pub fn select_keys(provider: &str, keys: &str) -> Statement {
     let sql = format!("SELECT {COLUMNS} FROM keys WHERE provider = ?1 AND key IN (SELECT value FROM json_each(?2))");
     Statement { sql, params: vec![provider.to_owned(), keys.to_owned()] }
 }
 
-/// Inserts these keys (a JSON array: one parameter, however many there are) unless they are there,
-/// as the Worker does; the ids of those that are new come back. SQLite makes the UUIDs, for it has
-/// better randomness than the filter. An empty remark is none.
-#[must_use]
+/// Inserts keys (a JSON array, which is one parameter for any number of keys) unless they exist, as the Worker does.
+/// Returns the ids of the new rows. SQLite makes the UUIDs, because its randomness is better than the filter's. An
+/// empty remark is stored as NULL.
 pub fn insert(provider: &str, keys: &str, remark: &str) -> Statement {
     let hex = |bytes: u8| format!("lower(hex(randomblob({bytes})))");
     let sql = format!(
@@ -67,28 +65,25 @@ pub fn insert(provider: &str, keys: &str, remark: &str) -> Statement {
     Statement { sql, params: vec![keys.to_owned(), provider.to_owned(), remark.to_owned()] }
 }
 
-/// Deletes these rows (a JSON array of ids), or those of them that are blocked; the ids come back.
-#[must_use]
+/// Deletes rows (a JSON array of ids), or only those that are blocked. Returns the ids of the deleted rows.
 pub fn delete(rows: &str, only_blocked: bool) -> Statement {
     let only = if only_blocked { " AND status = 'blocked'" } else { "" };
     let sql = format!("DELETE FROM keys WHERE {THESE}{only} RETURNING id");
     Statement { sql, params: vec![rows.to_owned()] }
 }
 
-/// Makes these rows (a JSON array of ids) active; the ids come back.
-#[must_use]
+/// Activates rows (a JSON array of ids). Returns the ids of the rows.
 pub fn activate(rows: &str) -> Statement {
     let sql = format!("UPDATE keys SET status = 'active' WHERE {THESE} RETURNING id");
     Statement { sql, params: vec![rows.to_owned()] }
 }
 
-/// Takes the cooldown for a model, or all of them, out of these rows (a JSON array of ids); the ids
-/// come back. The seconds that were counted stay counted.
-#[must_use]
+/// Removes the cooling for a model, or all coolings, from rows (a JSON array of ids). Returns the ids of the rows. The
+/// totals of cooling seconds keep their values.
 pub fn clear(rows: &str, model: Option<&str>) -> Statement {
     let mut params = vec![rows.to_owned()];
     params.extend(model.map(str::to_owned));
-    // A merge patch takes out what it sets to null, whatever the name.
+    // A merge patch removes what it sets to null, whatever the name.
     let rest = match model {
         Some(_) => {
             "CASE WHEN json_valid(model_coolings) AND json_type(model_coolings) = 'object' \
@@ -100,7 +95,6 @@ pub fn clear(rows: &str, model: Option<&str>) -> Statement {
 }
 
 /// Blocks a key that is still active.
-#[must_use]
 pub fn block(row: &str) -> Statement {
     Statement {
         sql: "UPDATE keys SET status = 'blocked' WHERE id = ?1 AND status = 'active'".to_owned(),
@@ -108,12 +102,11 @@ pub fn block(row: &str) -> Statement {
     }
 }
 
-/// Writes a cooldown the way the Worker does: the later end stands, and both totals grow by the
-/// seconds that it adds, which are none when it is sent again.
+/// Writes a cooling as the Worker does: the later end is kept, and both totals grow by the seconds that it adds,
+/// which are 0 if it is sent again.
 ///
-/// `json_each` finds the model by its name, and `json_patch` (RFC 7396) puts it back; a column that
-/// is no JSON object counts as empty.
-#[must_use]
+/// `json_each` finds the model by its name, and `json_patch` (RFC 7396) puts it back; a column
+/// that is not a JSON object counts as empty.
 pub fn cool(row: &str, model: &str, from: u64, until: u64) -> Statement {
     let sql = "WITH old AS (\
         SELECT CASE WHEN json_valid(model_coolings) AND json_type(model_coolings) = 'object' \
@@ -134,8 +127,7 @@ pub fn cool(row: &str, model: &str, from: u64, until: u64) -> Statement {
     Statement { sql: sql.to_owned(), params }
 }
 
-/// The body of a call.
-#[must_use]
+/// The body of a call with these statements.
 pub fn body(statements: &[Statement]) -> Vec<u8> {
     match statements {
         [one] => json!(one).to_string().into_bytes(),
@@ -143,28 +135,38 @@ pub fn body(statements: &[Statement]) -> Vec<u8> {
     }
 }
 
-/// Why a call has failed.
+/// Why a call failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Failure {
-    /// No answer: refused, cut or timed out.
+    /// There was no answer: the connection was refused or reset, or timed out.
     Unreachable,
-    /// The token is wrong or may not do this.
+    /// The token is wrong or lacks the permission.
     Token,
-    /// There is no such account or database.
+    /// The account or the database does not exist.
     Database,
-    /// Too many requests.
+    /// There were too many requests.
     RateLimited,
-    /// D1 or Cloudflare has a problem of its own.
+    /// D1 or Cloudflare failed.
     Server,
-    /// D1 does not take the statement: the table is missing or another one.
+    /// D1 rejected the statement: the table is missing or has other columns.
     Statement,
-    /// The answer is not what the API documents.
+    /// The answer does not have the documented form.
     Garbled,
 }
 
 impl Failure {
-    /// Its name in logs and metrics.
-    #[must_use]
+    /// All failures, in the order of their metrics.
+    pub const ALL: [Self; 7] = [
+        Self::Unreachable,
+        Self::Token,
+        Self::Database,
+        Self::RateLimited,
+        Self::Server,
+        Self::Statement,
+        Self::Garbled,
+    ];
+
+    /// The name in logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Failure::Unreachable => "unreachable",
@@ -177,19 +179,18 @@ impl Failure {
         }
     }
 
-    /// What a person can do about it.
-    #[must_use]
+    /// What happened, and what a person can do about it.
     pub fn advice(self) -> &'static str {
         match self {
             Failure::Unreachable => "D1 gives no answer; check the d1 cluster and the network",
             Failure::Token => {
                 "D1 refuses the token; D1_API_TOKEN needs the permission D1 Edit on the database's account"
             }
-            Failure::Database => "D1 knows no such database; check D1_ACCOUNT_ID and D1_DATABASE_ID",
+            Failure::Database => "D1 has no such database; check D1_ACCOUNT_ID and D1_DATABASE_ID",
             Failure::RateLimited => "Cloudflare's API limit of this account is reached",
             Failure::Server => "D1 has a problem of its own",
-            Failure::Statement => "D1 does not take the statement; has the one-balance migration been applied?",
-            Failure::Garbled => "D1's answer is not what its API documents",
+            Failure::Statement => "D1 rejects the statement; has the one-balance migration been applied?",
+            Failure::Garbled => "D1's answer does not have the form that its API documents",
         }
     }
 }
@@ -200,7 +201,7 @@ struct Envelope {
     #[serde(default)]
     errors: Option<Vec<Problem>>,
     #[serde(default)]
-    result: Option<Vec<Outcome>>,
+    result: Option<Vec<StatementResult>>,
 }
 
 #[derive(Deserialize)]
@@ -210,17 +211,17 @@ struct Problem {
 }
 
 #[derive(Deserialize)]
-struct Outcome {
+struct StatementResult {
     success: bool,
     #[serde(default)]
     results: Option<Vec<Value>>,
 }
 
-/// The rows of each statement's result, if every one of them has succeeded.
+/// The rows of each statement's result, if every statement succeeded.
 ///
 /// # Errors
-/// Why the call has failed. The status decides, for one code covers several causes; of the codes
-/// only "no such database" is used.
+/// Why the call failed. The status decides, because one error code covers several causes; the only code that is used
+/// is that of a missing database.
 pub fn results(status: Option<u16>, body: &[u8]) -> Result<Vec<Vec<Value>>, Failure> {
     let envelope = serde_json::from_slice::<Envelope>(body);
     let no_database = envelope

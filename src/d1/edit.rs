@@ -1,12 +1,11 @@
-//! Edits of the table by an operator: the statements, and what becomes of the pool once D1 has run
-//! them.
+//! Edits of the table by an operator: the statements, and the changes of the pool once D1 has executed them.
 //!
 //! An edit changes D1 first and the pool after its acknowledgement, so that a failure leaves both as
-//! they were. What was learned here and not written yet lies over what D1 says ([`super::merge`]);
-//! the operator knows better, so an edit takes it out of the record itself. A snapshot whose read
-//! began before the edit does not show it: the edit leaves a stamp, such a snapshot is not applied,
-//! and D1 is read again at once ([`is_stale`]). That is also what heals an edit whose acknowledgement
-//! was lost.
+//! they were. What was learned here and has not been written yet overrides D1's rows ([`super::merge`]); an
+//! operator's edit takes precedence over that, so it also changes the record. A snapshot whose read began before
+//! the edit does not include it. Therefore the edit records its time in shared data, such a snapshot is not
+//! applied, and D1 is read again at once ([`is_stale`]). That read also repairs the pool after an edit whose
+//! acknowledgement was lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,61 +16,60 @@ use super::merge::merge;
 use super::snapshot::Remote;
 use crate::config::Config;
 use crate::host::Host;
-use crate::host::store::{Store, create, update};
+use crate::host::store::{self, Store, create, update};
 use crate::pool::listing::{LISTING, Listing};
 use crate::pool::record::Record;
 use crate::pool::{KeyId, Pool};
 use crate::secret::Secret;
 use crate::time::{MINUTE, Time};
 
-const STAMP: &str = "one-balance/1/d1-edited";
+/// The value with the time of the last edit: `Option<Time>`.
+const EDITED: &str = "one-balance/2/d1-edited";
 
 /// The keys that an edit is about, by their rows.
 pub type Rows = BTreeMap<String, KeyId>;
 
-/// What is to be changed. Each one can be sent again without harm.
+/// An edit. Sending it twice has the same effect as sending it once.
 #[derive(Debug)]
 pub enum Edit {
-    /// New keys of a provider; those that are there already stay as they are.
+    /// Adds keys of a provider; keys that D1 already has stay as they are.
     Add {
-        /// The provider.
+        /// The provider's slug.
         slug: String,
-        /// The keys.
+        /// The keys to add.
         keys: Vec<Secret>,
-        /// What people call them.
+        /// A note for people.
         remark: Option<String>,
     },
-    /// The rows go.
+    /// Deletes rows.
     Delete(Rows),
-    /// The rows go as far as D1 also says that they are blocked.
+    /// Deletes those of the rows that are blocked in D1, too.
     DeleteBlocked(Rows),
-    /// Blocked keys are used again.
+    /// Unblocks keys.
     Activate(Rows),
-    /// The cooling for a model is over, or everything that cools or rests.
+    /// Ends the cooling for a model; without a model, every cooling and rest.
     Clear(Rows, Option<String>),
 }
 
-/// Prepares shared data.
+/// Creates the value in shared data.
 pub fn create_state(store: &dyn Store) {
-    create(store, STAMP, &Time(0).0.to_le_bytes());
+    create(store, EDITED, &store::encode(&None::<Time>));
 }
 
-/// Whether a read of D1 that began at `started` may miss an edit. A stamp from the far
-/// future is from before a clock stepped back, and counts for nothing.
+/// Whether a read of D1 that began at `started` may not include an edit. A time in the far future was recorded
+/// before a clock stepped back, and is ignored.
 pub fn is_stale(host: &dyn Host, started: Time) -> bool {
-    let bytes = host.get(STAMP).and_then(|(bytes, _)| bytes.try_into().ok());
-    let edited = bytes.map_or(Time(0), |bytes| Time(u64::from_le_bytes(bytes)));
-    started <= edited && edited <= host.now().plus(MINUTE)
+    let edited: Option<Time> = host.get(EDITED).and_then(|(bytes, _)| store::decode(&bytes)).flatten();
+    edited.is_some_and(|edited| started <= edited && edited <= host.now().plus(MINUTE))
 }
 
-/// Marks all reads as stale that have begun by now.
-pub fn stamp(host: &dyn Host) {
-    host.set(STAMP, &host.now().0.to_le_bytes(), None);
+/// Marks all reads that have begun by now as stale.
+fn mark_edited(host: &dyn Host) {
+    host.set(EDITED, &store::encode(&Some(host.now())), None);
 }
 
 impl Edit {
-    /// The statements that D1 is to run.
-    #[must_use]
+    /// The statements to execute in D1.
     pub fn statements(&self) -> Vec<Statement> {
         let ids = |rows: &Rows| Value::from_iter(rows.keys().map(String::as_str)).to_string();
         match self {
@@ -86,10 +84,10 @@ impl Edit {
         }
     }
 
-    /// Takes D1's answer over into the pool, for all workers; how many rows have changed.
+    /// Applies an edit that D1 has acknowledged to the pool of all workers. Returns the number of changed rows.
     ///
     /// # Errors
-    /// D1 has not acknowledged it; the pool is as it was. D1 may have run it all the same.
+    /// D1 has not acknowledged the edit. The pool is unchanged, although D1 may have executed the edit.
     pub fn answered(
         &self,
         pool: &mut Pool,
@@ -97,8 +95,8 @@ impl Edit {
         config: &Config,
         answer: &super::Answer,
     ) -> Result<usize, Failure> {
-        // Before anything of the pool is changed: see `is_stale`.
-        stamp(host);
+        // This comes before any change of the pool: see `is_stale`.
+        mark_edited(host);
         let results = api::results(answer.status, answer.body)?;
         let mut results = results.into_iter();
         let returned = results.next().unwrap_or_default();
@@ -110,7 +108,7 @@ impl Edit {
                 let remotes: Vec<Remote> = rows.iter().filter_map(|row| Remote::read(row, config).ok()).collect();
                 add(pool, host, &remotes, &returned);
             }
-            // One that D1 has no more is gone as well.
+            // Rows that D1 no longer has are removed as well.
             Edit::Delete(rows) => remove(pool, host, rows, |row| rows.contains_key(row)),
             Edit::DeleteBlocked(rows) => remove(pool, host, rows, |row| returned.contains(row)),
             Edit::Activate(rows) => {
@@ -131,8 +129,8 @@ impl Edit {
     }
 }
 
-/// Puts rows into the list of keys. What is known of a key that was here before, and then deleted, is
-/// over for one that is `new`.
+/// Adds rows to the list of keys. The records of `new` rows are reset, because the same key may have been here
+/// before and been deleted.
 fn add(pool: &mut Pool, host: &dyn Host, remotes: &[Remote], new: &BTreeSet<&str>) {
     change_listing(pool, host, |listing| listing.add(remotes.iter().map(Remote::listed)));
     let by_id: BTreeMap<KeyId, &Remote> = remotes.iter().map(|remote| (remote.id(), remote)).collect();
@@ -146,7 +144,7 @@ fn add(pool: &mut Pool, host: &dyn Host, remotes: &[Remote], new: &BTreeSet<&str
     });
 }
 
-/// Takes rows out of the list of keys, and forgets what is known of keys that are nowhere else.
+/// Removes rows from the list of keys, and the records of keys that are not in the configuration either.
 fn remove(pool: &mut Pool, host: &dyn Host, rows: &Rows, gone: impl Fn(&str) -> bool) {
     change_listing(pool, host, |listing| listing.remove(&gone));
     let left: Vec<KeyId> = rows.values().copied().filter(|id| pool.roster().key(*id).is_none()).collect();
@@ -155,7 +153,7 @@ fn remove(pool: &mut Pool, host: &dyn Host, rows: &Rows, gone: impl Fn(&str) -> 
 
 fn change_listing(pool: &mut Pool, host: &dyn Host, change: impl Fn(&mut Listing)) {
     update(host, LISTING, |bytes| match Listing::decode(bytes) {
-        // D1 has not been read yet: the first read brings the edit as well.
+        // D1 has not been read yet: the first read will include the edit.
         None => (None, ()),
         Some(mut listing) => {
             change(&mut listing);

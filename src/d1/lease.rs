@@ -1,49 +1,46 @@
-//! One worker talks to D1 for all of its Envoy: who holds the lease.
+//! The lease that lets one worker call D1 for all workers of its Envoy.
 //!
-//! The lease is a value in shared data with a holder and an end. Its holder renews it long before
-//! the end; when it dies, the first worker to look after the end takes over. Two workers that both
-//! believe to hold it for a moment do no harm, for what is written to D1 adds nothing the second time.
+//! The lease is a value in shared data with a holder and an end. The holder renews it long before the end; if the
+//! holder dies, the first worker that looks after the end takes over. It does no harm if two workers believe for a
+//! moment that they hold it, because writing the same change to D1 twice has no further effect.
 
 use serde::{Deserialize, Serialize};
 
-use crate::host::store::{Store, create, update};
+use crate::host::store::{self, Store, create, update};
 use crate::time::{Span, Time};
 
-const NAME: &str = "one-balance/1/d1-lease";
-/// How long a lease lasts. Shorter than any sync interval that makes sense, so that a dead holder
-/// is replaced within one.
+const NAME: &str = "one-balance/2/d1-lease";
+/// How long a lease lasts. It is shorter than any sensible sync interval, so that a dead holder is replaced within
+/// one interval.
 const LENGTH: Span = Span::secs(10);
-/// A holder renews when less than this is left.
+/// The holder renews the lease when less than this is left.
 const RENEW: Span = Span::secs(6);
 
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Held {
     holder: u64,
     until: Time,
 }
 
-/// Makes sure that the value is there, so that taking the lease is a compare-and-set.
+/// Creates the value without a holder, so that taking the lease is a compare-and-set.
 pub fn create_state(store: &dyn Store) {
-    create(store, NAME, &encode(Held::default()));
+    create(store, NAME, &store::encode(&None::<Held>));
 }
 
-/// Takes or renews the lease for `worker`; whether it holds it.
+/// Takes or renews the lease for `worker`. Returns whether the worker holds it.
+#[must_use]
 pub fn hold(store: &dyn Store, worker: u64, now: Time) -> bool {
     let held = update(store, NAME, |bytes| {
-        let held: Held = postcard::from_bytes(bytes).unwrap_or_default();
-        // A lease that ends in the far future is from before a clock stepped back.
-        let running = held.until > now && now.until(held.until) <= LENGTH;
-        match (running, held.holder == worker) {
-            (true, false) => (None, false),
-            (true, true) if now.until(held.until) > RENEW => (None, true),
-            _ => (Some(encode(Held { holder: worker, until: now.plus(LENGTH) })), true),
+        let held: Option<Held> = store::decode(bytes).flatten();
+        // A lease that ends in the far future was taken before a clock stepped back.
+        let running = held.filter(|held| held.until > now && now.until(held.until) <= LENGTH);
+        match running {
+            Some(held) if held.holder != worker => (None, false),
+            Some(held) if now.until(held.until) > RENEW => (None, true),
+            _ => (Some(store::encode(&Some(Held { holder: worker, until: now.plus(LENGTH) }))), true),
         }
     });
     held == Some(true)
-}
-
-fn encode(held: Held) -> Vec<u8> {
-    postcard::to_allocvec(&held).unwrap_or_default()
 }
 
 #[cfg(test)]

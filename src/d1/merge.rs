@@ -1,22 +1,22 @@
-//! Who wins: what D1 says against what was learned here.
+//! Merges a row of D1 with what was learned here.
 //!
-//! What D1 has not acknowledged lies over what it says. Once it has, D1 is the truth, so that a
-//! person who re-activates a key or clears a cooldown in the Worker's pages is obeyed; but only a
-//! read that began after the acknowledgement counts, for an older one may not show the write yet.
+//! Local changes override D1 until D1 acknowledges them. From then on D1 is authoritative, so that a key that a
+//! person re-activates or a cooling that a person clears in the Worker's pages takes effect here. Only a read that
+//! began after the acknowledgement counts, because an older one may not include the write.
 
 use std::collections::BTreeMap;
 
-use crate::pool::record::{Block, Pause, Reason, Record, Sync, Trial};
+use crate::pool::record::{Block, Pause, Reason, Record, SyncState, Trial};
 use crate::time::Time;
 
-/// Brings a record in line with its row, as read from `started` on.
+/// Updates a record from its row, in a read that began at `started`.
 pub fn merge(record: &mut Record, blocked: bool, coolings: &BTreeMap<String, Time>, started: Time, now: Time) {
     match record.blocked {
-        None if blocked => record.blocked = Some(Block { since: now, sync: Sync::Acknowledged(now) }),
+        None if blocked => record.blocked = Some(Block { since: now, sync: SyncState::Acknowledged(now) }),
         Some(block) if !blocked && block.sync.yields_to(started) => record.blocked = None,
-        // It was learned before the key had a row. Now D1 has to know, or knows.
-        Some(Block { since, sync: Sync::Local }) => {
-            let sync = if blocked { Sync::Acknowledged(now) } else { Sync::Pending(now) };
+        // It was learned before the key had a row. It still has to be sent, unless D1 has it.
+        Some(Block { since, sync: SyncState::Local }) => {
+            let sync = if blocked { SyncState::Acknowledged(now) } else { SyncState::Pending(now) };
             record.blocked = Some(Block { since, sync });
         }
         _ => {}
@@ -27,15 +27,15 @@ pub fn merge(record: &mut Record, blocked: bool, coolings: &BTreeMap<String, Tim
             && cooling.sync.yields_to(started)
             && remote < cooling.until
         {
-            // Somebody has cleared or shortened it.
+            // Somebody cleared or shortened it.
             state.cooling = (remote > now).then_some(Pause { until: remote, ..cooling });
         }
     }
     for (model, &until) in coolings.iter().filter(|(_, until)| **until > now) {
         let known = record.model(model).and_then(|state| state.cooling).map(|cooling| cooling.until);
-        // D1 has full seconds: an end of ours that comes back rounded up is no news.
+        // D1 stores full seconds: our own end comes back rounded up, which is not a change.
         if known.is_none_or(|known| Time::from_secs(known.as_secs_up()) < until) {
-            let sync = Sync::Acknowledged(now);
+            let sync = SyncState::Acknowledged(now);
             record.cool(model, Pause { from: now, until, reason: Reason::Remote, trial: Trial::Believed, sync });
         }
     }
@@ -50,7 +50,7 @@ mod tests {
         Time::from_secs(secs)
     }
 
-    fn cooled(until: u64, sync: Sync) -> Record {
+    fn cooled(until: u64, sync: SyncState) -> Record {
         let mut record = Record::default();
         let (from, until) = (at(0), at(until));
         record.cool("m", Pause { from, until, reason: Reason::RateLimit, trial: Trial::Believed, sync });
@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn cooldowns() {
-        let (pending, old, new) = (Sync::Pending(at(0)), Sync::Acknowledged(at(10)), Sync::Acknowledged(at(60)));
+        let (pending, old, new) =
+            (SyncState::Pending(at(0)), SyncState::Acknowledged(at(10)), SyncState::Acknowledged(at(60)));
         for (sync, end, expected, why) in [
             (pending, 0, 500, "not sent yet"),
             (old, 0, 0, "a person has cleared it"),
@@ -75,7 +76,7 @@ mod tests {
             (old, 900, 900, "somebody else found a longer one"),
             (pending, 900, 900, "the longer one stands"),
             (new, 0, 500, "the read began before the acknowledgement"),
-            (Sync::Local, 0, 500, "not D1's business"),
+            (SyncState::Local, 0, 500, "not D1's business"),
         ] {
             assert_eq!(merged(cooled(500, sync), false, end, 50), at(expected), "{why}");
         }
@@ -88,11 +89,11 @@ mod tests {
         let blocked = |sync| Record { blocked: Some(Block { since: at(0), sync }), ..Record::default() };
         for (record, remote, expected, why) in [
             (Record::default(), true, NEVER, "blocked in D1"),
-            (blocked(Sync::Pending(at(0))), false, NEVER, "a stale read never unblocks"),
-            (blocked(Sync::Acknowledged(at(60))), false, NEVER, "nor one that began before the acknowledgement"),
-            (blocked(Sync::Acknowledged(at(10))), false, at(0), "a person has re-activated it"),
-            (blocked(Sync::Acknowledged(at(10))), true, NEVER, "as we know it"),
-            (blocked(Sync::Local), false, NEVER, "learned before it had a row"),
+            (blocked(SyncState::Pending(at(0))), false, NEVER, "a stale read never unblocks"),
+            (blocked(SyncState::Acknowledged(at(60))), false, NEVER, "nor one that began before the acknowledgement"),
+            (blocked(SyncState::Acknowledged(at(10))), false, at(0), "a person has re-activated it"),
+            (blocked(SyncState::Acknowledged(at(10))), true, NEVER, "as we know it"),
+            (blocked(SyncState::Local), false, NEVER, "learned before it had a row"),
         ] {
             assert_eq!(merged(record, remote, 0, 50), expected, "{why}");
         }
@@ -107,7 +108,7 @@ mod tests {
             until,
             reason: Reason::Unstated,
             trial: Trial::Needed,
-            sync: Sync::Acknowledged(at(10)),
+            sync: SyncState::Acknowledged(at(10)),
         };
         record.cool("m", pause);
         let before = record.clone();
@@ -118,10 +119,11 @@ mod tests {
     #[test]
     fn a_block_from_before_the_row_is_handed_over() {
         for (remote, then, why) in [
-            (false, Sync::Pending(at(100)), "D1 has to hear of it"),
-            (true, Sync::Acknowledged(at(100)), "and whoever re-activates it there is obeyed"),
+            (false, SyncState::Pending(at(100)), "D1 has to hear of it"),
+            (true, SyncState::Acknowledged(at(100)), "and whoever re-activates it there is obeyed"),
         ] {
-            let mut record = Record { blocked: Some(Block { since: at(0), sync: Sync::Local }), ..Record::default() };
+            let mut record =
+                Record { blocked: Some(Block { since: at(0), sync: SyncState::Local }), ..Record::default() };
             merge(&mut record, remote, &BTreeMap::new(), at(50), at(100));
             assert_eq!(record.blocked, Some(Block { since: at(0), sync: then }), "{why}");
         }

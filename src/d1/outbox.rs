@@ -1,46 +1,47 @@
-//! What was learned here and D1 does not know yet.
+//! The outbox: changes that were learned here and that D1 does not have yet.
 //!
-//! The outbox is a mark on the pool's records and not a queue: it is bounded by keys and models,
-//! several changes of one cooldown are one, and nothing is lost while D1 is away.
+//! The outbox is not a queue but a state of the pool's records ([`SyncState::Pending`]). So it is bounded by the
+//! number of keys and models, several changes of one cooling are written once, and nothing is lost while D1 is
+//! unavailable.
 
 use super::api::{self, Statement};
-use crate::pool::record::{Record, Sync};
+use crate::pool::record::{Record, SyncState};
 use crate::pool::{KeyId, Pool};
 use crate::time::{Span, Time};
 
-/// Cooldowns wait this long for others to go with them; blocks do not wait.
+/// Coolings wait this long so that several are sent together; blocks do not wait.
 pub const COALESCE: Span = Span::secs(3);
-/// Statements to a call.
+/// The most statements per call.
 const BATCH: usize = 250;
 
-/// Something to write.
+/// A change to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// A blocked key.
     Block(KeyId),
-    /// A cooldown.
+    /// A cooling.
     Cool {
-        /// The key.
+        /// The key that cools.
         id: KeyId,
-        /// The model.
+        /// The model that it cools for.
         model: String,
-        /// When it began.
+        /// When the cooling began.
         from: Time,
-        /// When it ends.
+        /// When the cooling ends.
         until: Time,
     },
 }
 
-/// What waits.
+/// The changes that wait.
 #[derive(Debug, Default)]
 pub struct Outbox {
     items: Vec<Item>,
+    /// Whether a change has waited long enough.
     urgent: bool,
 }
 
 impl Outbox {
-    /// Collects the marks of all keys that have a row.
-    #[must_use]
+    /// Collects the pending changes of all keys that have a row.
     pub fn collect(pool: &Pool, now: Time) -> Self {
         let mut outbox = Outbox::default();
         for (id, record) in pool.records().filter(|(id, _)| pool.roster().key(*id).is_some_and(|key| key.row.is_some()))
@@ -51,32 +52,29 @@ impl Outbox {
     }
 
     fn add(&mut self, id: KeyId, record: &Record, now: Time) {
-        if matches!(record.blocked, Some(block) if matches!(block.sync, Sync::Pending(_))) {
+        if matches!(record.blocked, Some(block) if matches!(block.sync, SyncState::Pending(_))) {
             self.items.push(Item::Block(id));
             self.urgent = true;
         }
         for state in &record.models {
             let Some(cooling) = state.cooling.filter(|cooling| cooling.until > now) else { continue };
-            let Sync::Pending(since) = cooling.sync else { continue };
+            let SyncState::Pending(since) = cooling.sync else { continue };
             self.urgent |= since.plus(COALESCE) <= now;
             self.items.push(Item::Cool { id, model: state.model.clone(), from: cooling.from, until: cooling.until });
         }
     }
 
-    /// How much waits.
-    #[must_use]
+    /// The number of changes that wait.
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Whether nothing waits.
-    #[must_use]
+    /// Whether no change waits.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// The next call's worth, if it is time to send.
-    #[must_use]
+    /// The changes of the next call, if it is time to send.
     pub fn batch(mut self) -> Option<Vec<Item>> {
         // Blocks go first.
         self.items.sort_by_key(|item| matches!(item, Item::Cool { .. }));
@@ -85,8 +83,7 @@ impl Outbox {
     }
 }
 
-/// The statements that write the items; none for keys that have left D1 meanwhile.
-#[must_use]
+/// The statements that write the items. Keys that are no longer in D1 are left out.
 pub fn statements(items: &[Item], pool: &Pool) -> Vec<Statement> {
     let row = |id: &KeyId| pool.roster().key(*id).and_then(|key| key.row.as_ref()).map(|row| row.id.as_str());
     let statement = |item: &Item| match item {
@@ -98,9 +95,8 @@ pub fn statements(items: &[Item], pool: &Pool) -> Vec<Statement> {
     items.iter().filter_map(statement).collect()
 }
 
-/// The statements that take back what an operator has ended while it was on its way to D1, where it
-/// may have come after the operator's own.
-#[must_use]
+/// The statements that revert changes which an operator ended while they were on their way to D1, where they may
+/// have been executed after the operator's edit.
 pub fn undo(items: &[Item], pool: &Pool) -> Vec<Statement> {
     let statement = |item: &Item| {
         let row = pool.roster().key(item.id())?.row.as_ref()?;
@@ -117,12 +113,12 @@ pub fn undo(items: &[Item], pool: &Pool) -> Vec<Statement> {
     items.iter().filter_map(statement).collect()
 }
 
-/// Marks what D1 has acknowledged, unless it has changed again since it was sent.
+/// Marks a change as acknowledged, unless the record has changed again since it was sent.
 pub fn acknowledge(record: &mut Record, item: &Item, now: Time) {
     match item {
         Item::Block(_) => {
             if let Some(block) = &mut record.blocked {
-                block.sync = Sync::Acknowledged(now);
+                block.sync = SyncState::Acknowledged(now);
             }
         }
         Item::Cool { model, until, .. } => {
@@ -130,15 +126,14 @@ pub fn acknowledge(record: &mut Record, item: &Item, now: Time) {
             if let Some(cooling) = state.and_then(|state| state.cooling.as_mut())
                 && cooling.until == *until
             {
-                cooling.sync = Sync::Acknowledged(now);
+                cooling.sync = SyncState::Acknowledged(now);
             }
         }
     }
 }
 
 impl Item {
-    /// The key it is about.
-    #[must_use]
+    /// The id of the key that changes.
     pub fn id(&self) -> KeyId {
         match self {
             Item::Block(id) | Item::Cool { id, .. } => *id,

@@ -1,8 +1,8 @@
-//! What D1 says: its rows, read with tolerance for what is really in them.
+//! The rows of D1's table, read with tolerance for what they contain in practice.
 //!
-//! D1 binds every number of the Worker as REAL, so `end_at` is `1795406903.0`; `model_coolings` may
-//! be NULL, empty or odd; people write rows by hand. A row that cannot be used is passed over with a
-//! warning that names it, and never keeps the others from being used.
+//! D1 stores every number of the Worker as REAL, so `end_at` is `1795406903.0`. `model_coolings` may be NULL, empty
+//! or malformed, and people write rows by hand. A row that cannot be used is skipped with a warning that names it,
+//! and does not affect the other rows.
 
 use std::collections::BTreeMap;
 
@@ -14,29 +14,28 @@ use crate::pool::{KeyId, Row};
 use crate::secret::Secret;
 use crate::time::Time;
 
-/// One key as D1 has it.
+/// A row of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remote {
-    /// The provider's slug, as this configuration calls it.
+    /// The slug of the provider in this configuration.
     pub slug: String,
-    /// The key.
+    /// The provider's key.
     pub key: Secret,
-    /// Its row.
+    /// The row's id and remark.
     pub row: Row,
     /// `status = 'blocked'`.
     pub blocked: bool,
-    /// The end of each cooldown, past ones among them.
+    /// The end of each model's cooling, including those in the past.
     pub coolings: BTreeMap<String, Time>,
 }
 
 impl Remote {
-    /// The key's id.
-    #[must_use]
+    /// The id of the key in the pool.
     pub fn id(&self) -> KeyId {
         KeyId::of(&self.slug, &self.key)
     }
 
-    /// The key as the pool's listing has it.
+    /// The entry for the pool's listing.
     pub fn listed(&self) -> ListedKey {
         (self.slug.clone(), self.key.clone(), self.row.clone())
     }
@@ -44,7 +43,7 @@ impl Remote {
     /// Reads a row.
     ///
     /// # Errors
-    /// The row's id as far as it is known, and what is wrong; never the key.
+    /// The row's id, empty if it has none, and the problem; never the key.
     pub fn read(row: &Value, config: &Config) -> Result<Remote, (String, &'static str)> {
         let text = |name: &str| row.get(name).and_then(Value::as_str);
         let id = text("id").unwrap_or_default();
@@ -71,7 +70,7 @@ impl Remote {
     }
 }
 
-/// The ends that can be read; the Worker's `{"<model>":{"end_at":1795406903.0,"total_seconds":65.0}}`.
+/// The ends that can be read from the Worker's `{"<model>":{"end_at":1795406903.0,"total_seconds":65.0}}`.
 fn read_coolings(text: &str) -> BTreeMap<String, Time> {
     let Ok(Value::Object(models)) = serde_json::from_str(text) else { return BTreeMap::new() };
     let ends = models.into_iter().filter_map(|(model, entry)| {
@@ -92,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_really_in_the_rows() {
+    fn coolings_are_read_with_tolerance() {
         for (coolings, expected) in [
             (json!(null), vec![]),
             (json!(""), vec![]),

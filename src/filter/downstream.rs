@@ -17,7 +17,7 @@ use super::console::{self, Editing};
 use super::{Action, Attribute, SharedBalancer, Side, Stream};
 use crate::balancer::RETRY_HEADER;
 use crate::balancer::progress::{Exchange, ExchangeId, InFlight, SharedExchange};
-use crate::console::{Asked, edit};
+use crate::console::{ConsoleRequest, edit};
 use crate::d1::Answer;
 use crate::observe::metrics::Ending;
 use crate::provider::Api;
@@ -191,12 +191,18 @@ impl Downstream {
         }
     }
 
-    fn console(&mut self, stream: &dyn Stream, balancer: &SharedBalancer, asked: Asked, complete: bool) -> Action {
+    fn console(
+        &mut self,
+        stream: &dyn Stream,
+        balancer: &SharedBalancer,
+        asked: ConsoleRequest,
+        complete: bool,
+    ) -> Action {
         let config = balancer.borrow().config.clone();
         match asked {
-            Asked::Status(query) => self.outcome(stream, console::status(balancer, &config, &query)),
-            Asked::Edit(verb) if complete => self.edit(stream, Box::new(Editing::new(verb, config)), 0),
-            Asked::Edit(verb) => {
+            ConsoleRequest::Status(query) => self.outcome(stream, console::status(balancer, &config, &query)),
+            ConsoleRequest::Edit(verb) if complete => self.edit(stream, Box::new(Editing::new(verb, config)), 0),
+            ConsoleRequest::Edit(verb) => {
                 self.state = State::Editing(Box::new(Editing::new(verb, config)));
                 Action::Pause
             }

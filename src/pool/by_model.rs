@@ -1,72 +1,72 @@
-//! The indexes that a worker keeps: one for each model that was asked for lately.
+//! The ready keys of each model that has been requested recently.
 //!
-//! Models are named by clients, so there is room for few; the one used longest ago goes.
+//! Clients choose the names of models, so the list is bounded; the least recently used entry is evicted.
 
 use super::key::Roster;
-use super::ready::Index;
+use super::ready::ReadyKeys;
 use super::record_pages::Page;
 use crate::hash::fnv1a;
 use crate::time::Time;
 
-/// How many (provider, model) pairs have an index.
-const MAX_INDEXES: usize = 64;
+/// The most pairs of provider and model that have an entry.
+const MAX_ENTRIES: usize = 64;
 
-/// Indexes by provider and model, the most recently used last.
+/// KeysByModel by provider and model, the most recently used last.
 #[derive(Debug, Default)]
-pub struct Indexes(Vec<ModelIndex>);
+pub struct KeysByModel(Vec<ModelKeys>);
 
-/// The index of a model.
+/// The keys of a provider as seen by one model.
 #[derive(Debug)]
-pub struct ModelIndex {
+pub struct ModelKeys {
     slug: String,
     model: String,
     /// The model's cursor on the board. Cursors are shared by hash, the same in every worker.
     pub cursor: usize,
-    /// The number of the provider's group in the roster.
+    /// The index of the provider's group in the roster.
     pub group: Option<usize>,
-    /// Its keys.
-    pub index: Index,
+    /// Which of the provider's keys can be used for the model.
+    pub ready: ReadyKeys,
 }
 
-impl Indexes {
-    /// The index of a model, made from what is known of the keys if there is none.
-    pub fn get(&mut self, slug: &str, model: &str, roster: &Roster, pages: &[Page], now: Time) -> &mut ModelIndex {
+impl KeysByModel {
+    /// The entry of a model; it is built from the records if there is none.
+    pub fn get(&mut self, slug: &str, model: &str, roster: &Roster, pages: &[Page], now: Time) -> &mut ModelKeys {
         match self.0.iter().rposition(|entry| entry.model == model && entry.slug == slug) {
-            Some(place) if place + 1 == self.0.len() => {}
-            Some(place) => {
-                let entry = self.0.remove(place);
+            Some(index) if index + 1 == self.0.len() => {}
+            Some(index) => {
+                let entry = self.0.remove(index);
                 self.0.push(entry);
             }
             None => self.build(slug, model, roster, pages, now),
         }
         let last = self.0.len() - 1;
-        #[expect(clippy::indexing_slicing, reason = "it was found or made above")]
+        #[expect(clippy::indexing_slicing, reason = "the entry was found or added above")]
         &mut self.0[last]
     }
 
     #[cold]
     fn build(&mut self, slug: &str, model: &str, roster: &Roster, pages: &[Page], now: Time) {
-        if self.0.len() >= MAX_INDEXES {
+        if self.0.len() >= MAX_ENTRIES {
             self.0.remove(0);
         }
-        let group = roster.number(slug);
-        let mut index = Index::new(roster.group(group).keys.len());
+        let group = roster.group_index(slug);
+        let mut ready = ReadyKeys::new(roster.group(group).keys.len());
         for (id, record) in pages.iter().flatten() {
-            if let Some((_, place)) = roster.place(*id).filter(|(other, _)| *other == slug) {
-                index.set(place, record.available_from(model), now);
+            if let Some((_, position)) = roster.position(*id).filter(|(other, _)| *other == slug) {
+                ready.set(position, record.available_from(model), now);
             }
         }
         let cursor = fnv1a(slug.bytes().chain([0]).chain(model.bytes())) as usize;
-        self.0.push(ModelIndex { slug: slug.to_owned(), model: model.to_owned(), cursor, group, index });
+        self.0.push(ModelKeys { slug: slug.to_owned(), model: model.to_owned(), cursor, group, ready });
     }
 
-    /// The indexes of a provider, with their models.
-    pub fn of<'a>(&'a mut self, slug: &'a str) -> impl Iterator<Item = (&'a str, &'a mut Index)> {
+    /// The ready keys of a provider for each model that has an entry.
+    pub fn of<'a>(&'a mut self, slug: &'a str) -> impl Iterator<Item = (&'a str, &'a mut ReadyKeys)> {
         let entries = self.0.iter_mut().filter(move |entry| entry.slug == slug);
-        entries.map(|entry| (entry.model.as_str(), &mut entry.index))
+        entries.map(|entry| (entry.model.as_str(), &mut entry.ready))
     }
 
-    /// Forgets all of them, for the places of the keys have changed.
+    /// Removes all entries. Call it when the positions of the keys have changed.
     pub fn clear(&mut self) {
         self.0.clear();
     }
@@ -77,17 +77,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bounded() {
-        let (mut indexes, roster) = (Indexes::default(), Roster::default());
-        let models: Vec<String> = (0..=MAX_INDEXES).map(|number| format!("m{number}")).collect();
+    fn the_least_recently_used_entry_is_evicted() {
+        let (mut by_model, roster) = (KeysByModel::default(), Roster::default());
+        let models: Vec<String> = (0..=MAX_ENTRIES).map(|index| format!("m{index}")).collect();
         let (first, others) = models.split_first().unwrap();
         for model in others {
             for model in [first, model] {
-                indexes.get("s", model, &roster, &[], Time(0));
+                by_model.get("s", model, &roster, &[], Time(0));
             }
         }
-        let mut kept: Vec<&str> = indexes.of("s").map(|(model, _)| model).collect();
-        assert_eq!(kept.len(), MAX_INDEXES);
+        let mut kept: Vec<&str> = by_model.of("s").map(|(model, _)| model).collect();
+        assert_eq!(kept.len(), MAX_ENTRIES);
         kept.retain(|model| ["m0", "m1"].contains(model));
         assert_eq!(kept, ["m0"], "it was used between the others");
     }

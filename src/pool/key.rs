@@ -1,4 +1,12 @@
-//! A key of the pool, and the list of them.
+//! A key of the pool, and the roster of all keys.
+//!
+//! A key is identified by a hash of its provider and its text ([`KeyId`]) instead of its row in D1 or its
+//! position in a list: keys of the configuration have no row, and positions change whenever a key is added. So
+//! the state of a key survives reloads, and a key that is in the configuration and in D1 is one key.
+//!
+//! The [`Roster`] is built anew when the list of keys changes, and never changed in place. Within one roster the
+//! position of a key among its provider's keys is fixed, and the same for every worker; [`super::ready`] and
+//! [`super::select`] count on that.
 
 use core::hash::{BuildHasherDefault, Hasher};
 use std::collections::{BTreeSet, HashMap};
@@ -11,23 +19,22 @@ use crate::config::Config;
 use crate::hash::fnv1a;
 use crate::secret::Secret;
 
-/// Names a key without telling it: the first 64 bits of SHA-256 over provider and key. The same in
-/// every worker, Envoy and configuration, so the state of a key survives all of their changes.
+/// Identifies a key without revealing it: the first 64 bits of SHA-256 over provider and key. It is the same in
+/// every worker, every Envoy and every configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct KeyId(pub u64);
 
 impl KeyId {
     /// The id of a provider's key.
-    #[must_use]
     pub fn of(slug: &str, key: &Secret) -> Self {
         let digest = Sha256::new().chain_update(slug).chain_update([0]).chain_update(key.expose()).finalize();
         KeyId(digest.iter().take(8).fold(0, |id, &byte| id << 8 | u64::from(byte)))
     }
 
-    /// As it is displayed. Every answer shows one, and the formatter takes five times as long.
+    /// The id as 16 hexadecimal digits. Every answer carries one, and the formatter takes five times as long.
     fn hex(self) -> String {
-        let digits: [u8; 16] = core::array::from_fn(|place| {
-            let digit = (self.0 >> (60 - 4 * place)) as u8 & 15;
+        let digits: [u8; 16] = core::array::from_fn(|index| {
+            let digit = (self.0 >> (60 - 4 * index)) as u8 & 15;
             digit + if digit < 10 { b'0' } else { b'a' - 10 }
         });
         core::str::from_utf8(&digits).unwrap_or_default().to_owned()
@@ -43,15 +50,15 @@ impl core::fmt::Display for KeyId {
 /// A key of the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// Names it.
+    /// The hash that identifies the key.
     pub id: KeyId,
-    /// The key itself.
+    /// The text that the provider gets.
     pub secret: Secret,
-    /// Its row in D1, if it has one.
+    /// The key's row in D1, if it has one.
     pub row: Option<Row>,
 }
 
-/// What D1 says of a key besides its state.
+/// What D1 stores about a key besides its state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// `keys.id`, a UUID.
@@ -61,36 +68,34 @@ pub struct Row {
 }
 
 impl Key {
-    /// What logs, metrics and answers call it: the id of its row, which people find in the Worker's
-    /// pages, or else its own.
-    #[must_use]
+    /// The id in logs, metrics and answers: that of the key's row, which people can find in the Worker's
+    /// pages; otherwise [`Key::id`].
     pub fn shown_id(&self) -> String {
         self.row.as_ref().map_or_else(|| self.id.hex(), |row| row.id.clone())
     }
 }
 
-/// All keys, by provider, in an order that is the same for every worker.
+/// All keys by provider, in an order that is the same for every worker.
 #[derive(Debug, Default)]
 pub struct Roster {
-    /// In the order of their slugs.
+    /// Sorted by slug.
     groups: Vec<Group>,
-    /// The group and the place in it of each key.
-    places: HashMap<KeyId, (u32, u32), BuildHasherDefault<OfId>>,
+    /// The index of each key's group, and the position of the key in it.
+    positions: HashMap<KeyId, (u32, u32), BuildHasherDefault<IdentityHasher>>,
 }
 
 /// The keys of one provider.
 #[derive(Debug)]
 pub struct Group {
     slug: String,
-    /// The keys.
+    /// In the order of the configuration, then that of D1.
     pub keys: Vec<Key>,
-    /// Their turns.
+    /// The turns of the keys.
     pub ring: Ring,
 }
 
 impl Roster {
-    /// The configuration's keys and D1's together. A key that is in both is one key, with its row.
-    #[must_use]
+    /// A roster of the configuration's keys and D1's rows. A key that is in both becomes one key with a row.
     pub fn new(config: &Config, rows: Vec<(String, Secret, Row)>) -> Self {
         let configured = config.upstreams.iter().filter(|(_, upstream)| !upstream.keys.is_empty());
         let slugs: BTreeSet<&String> = configured.map(|(slug, _)| slug).chain(rows.iter().map(|row| &row.0)).collect();
@@ -114,61 +119,56 @@ impl Roster {
 
     fn add(&mut self, slug: &str, secret: Secret, row: Option<Row>) {
         let id = KeyId::of(slug, &secret);
-        let Some(number) = self.number(slug) else { return };
-        let Some(Group { keys, .. }) = self.groups.get_mut(number) else { return };
-        match self.places.get(&id).and_then(|&(_, place)| keys.get_mut(place as usize)) {
+        let Some(group) = self.group_index(slug) else { return };
+        let Some(Group { keys, .. }) = self.groups.get_mut(group) else { return };
+        match self.positions.get(&id).and_then(|&(_, position)| keys.get_mut(position as usize)) {
             Some(key) => key.row = row.or(key.row.take()),
             None => {
-                self.places.insert(id, (number as u32, keys.len() as u32));
+                self.positions.insert(id, (group as u32, keys.len() as u32));
                 keys.push(Key { id, secret, row });
             }
         }
     }
 
-    /// The number of a provider's group; it holds as long as the roster.
-    #[must_use]
-    pub fn number(&self, slug: &str) -> Option<usize> {
+    /// The index of a provider's group, for [`Self::group`] of the same roster.
+    pub fn group_index(&self, slug: &str) -> Option<usize> {
         self.groups.binary_search_by(|group| group.slug.as_str().cmp(slug)).ok()
     }
 
-    /// The group of this number; an empty one if there is none.
-    #[must_use]
-    pub fn group(&self, number: Option<usize>) -> &Group {
+    /// The group at an index; an empty group for `None`.
+    pub fn group(&self, index: Option<usize>) -> &Group {
         static EMPTY: Group = Group { slug: String::new(), keys: Vec::new(), ring: Ring::EMPTY };
-        number.and_then(|number| self.groups.get(number)).unwrap_or(&EMPTY)
+        index.and_then(|index| self.groups.get(index)).unwrap_or(&EMPTY)
     }
 
-    /// The keys of a provider.
-    #[must_use]
+    /// The keys of a provider; empty if it has none.
     pub fn keys(&self, slug: &str) -> &[Key] {
-        &self.group(self.number(slug)).keys
+        &self.group(self.group_index(slug)).keys
     }
 
-    /// The providers that have keys, with their keys.
+    /// The slugs of the providers that have keys, with the keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[Key])> {
         self.groups.iter().map(|group| (group.slug.as_str(), group.keys.as_slice()))
     }
 
-    /// The provider of a key and its place among that provider's keys.
-    #[must_use]
-    pub fn place(&self, id: KeyId) -> Option<(&str, u32)> {
-        let (number, place) = *self.places.get(&id)?;
-        self.groups.get(number as usize).map(|group| (group.slug.as_str(), place))
+    /// The slug of a key's provider, and the key's position among that provider's keys.
+    pub fn position(&self, id: KeyId) -> Option<(&str, u32)> {
+        let (group, position) = *self.positions.get(&id)?;
+        self.groups.get(group as usize).map(|group| (group.slug.as_str(), position))
     }
 
-    /// A key by its id.
-    #[must_use]
+    /// Finds a key by its id.
     pub fn key(&self, id: KeyId) -> Option<&Key> {
-        let (number, place) = *self.places.get(&id)?;
-        self.groups.get(number as usize)?.keys.get(place as usize)
+        let (group, position) = *self.positions.get(&id)?;
+        self.groups.get(group as usize)?.keys.get(position as usize)
     }
 }
 
-/// The hash of a [`KeyId`], which is one itself and comes from no client.
+/// Hashes a [`KeyId`] to itself: it is a hash already, and no client can choose it.
 #[derive(Default)]
-struct OfId(u64);
+struct IdentityHasher(u64);
 
-impl Hasher for OfId {
+impl Hasher for IdentityHasher {
     fn write(&mut self, bytes: &[u8]) {
         self.0 = fnv1a(bytes.iter().copied());
     }
@@ -212,7 +212,7 @@ mod tests {
         let roster = Roster::new(&config, rows);
         let shown: Vec<_> = roster.keys("openai").iter().map(Key::shown_id).collect();
         assert_eq!(shown, [KeyId::of("openai", &Secret::new("k1")).to_string(), "r2".to_owned(), "r3".to_owned()]);
-        assert_eq!(roster.place(KeyId::of("openai", &Secret::new("k3"))), Some(("openai", 2)));
+        assert_eq!(roster.position(KeyId::of("openai", &Secret::new("k3"))), Some(("openai", 2)));
         assert!(roster.keys("groq").is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! The list of keys from D1, as shared data holds it for all workers.
 //!
-//! It is the pool's own value, so that the pool needs to know nothing of D1. [`crate::d1`] writes it, and
-//! each worker builds its roster from it.
+//! The value belongs to the pool, so that the pool does not depend on [`crate::d1`], which writes it. Each worker
+//! builds its roster from it.
 
 use std::collections::BTreeSet;
 
@@ -17,32 +17,29 @@ pub const LISTING: &str = "one-balance/1/d1-keys";
 /// A key of the listing: the provider's slug, the key and its row in D1.
 pub type ListedKey = (String, Secret, Row);
 
-/// The keys. It has no `Debug`, because it holds them in plain text.
+/// The listed keys. It has no `Debug`, because it holds them in plain text.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
     rows: Vec<(String, Box<str>, Row)>,
 }
 
 impl Listing {
-    /// A listing of these keys.
-    #[must_use]
+    /// Lists these keys.
     pub fn new(keys: impl Iterator<Item = ListedKey>) -> Self {
         Listing { rows: keys.map(|(slug, key, row)| (slug, key.expose().into(), row)).collect() }
     }
 
     /// Encodes it for shared data.
-    #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         store::encode(self)
     }
 
     /// Decodes it; `None` if D1 has not been read yet.
-    #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         store::decode(bytes)
     }
 
-    /// The keys in it.
+    /// Returns the listed keys in D1's order.
     pub fn into_keys(self) -> Vec<ListedKey> {
         self.rows.into_iter().map(|(slug, key, row)| (slug, Secret::new(key), row)).collect()
     }

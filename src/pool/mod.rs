@@ -1,16 +1,17 @@
 //! The pool: which key serves the next attempt, and what becomes of a key after an answer.
 //!
-//! The truth is in shared data ([`store`]); a [`Pool`] is one worker's decoded copy of it. An
-//! attempt reads the [`board`] (one read), brings the pages that have changed up to date (mostly
-//! none), takes the next ready key from its [`index`] and moves the cursor (one write). What was
-//! learned is written to the key's [`page`] with compare-and-set and announced on the board, so that
-//! every worker knows at its next attempt.
+//! Shared data ([`crate::host::store`]) is authoritative; a [`Pool`] is one worker's decoded copy of it. An
+//! attempt reads the [`board`] (one read), updates the decoded pages that have changed (usually none), takes
+//! the next ready key ([`ready`]) and moves the cursor (one write). What an answer reveals about a key is
+//! written to the key's page ([`record_pages`]) with compare-and-set and announced on the board, so that every
+//! worker sees it at its next attempt.
 
 pub mod board;
+mod bounded;
 mod by_model;
-mod census;
 pub mod denials;
 pub mod key;
+mod key_counts;
 pub mod lease;
 pub mod listing;
 pub mod providers;
@@ -31,9 +32,9 @@ use crate::host::Host;
 use crate::host::store::{Store, create, update};
 use crate::time::{Days, Time};
 use board::{Board, PROVIDERS_PAGE, RECORD_PAGES, ROSTER_PAGE};
-use by_model::Indexes;
-pub use census::{Census, State};
+use by_model::KeysByModel;
 pub use key::{Group, Key, KeyId, Roster, Row};
+pub use key_counts::{KeyCounts, KeyState};
 pub use lease::{Lease, LeaseRequest};
 use listing::{LISTING, Listing};
 use providers::{ProviderState, Providers};
@@ -47,42 +48,42 @@ pub struct Pool {
     config: Rc<Config>,
     host: Rc<dyn Host>,
     roster: Roster,
+    /// Whether D1's keys are in the roster.
     loaded: bool,
+    /// The decoded pages of records, by their index.
     pages: Vec<Page>,
     providers: Providers,
-    /// The generations of the pages as they are decoded here.
+    /// The board's generations when the pages were decoded.
     seen: Vec<u8>,
-    indexes: Indexes,
+    by_model: KeysByModel,
     days: Days,
 }
 
-/// Why there is no key.
+/// Why no key can be leased.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoKey {
-    /// The provider has no key at all.
+    /// The provider has no keys.
     Empty,
-    /// All of its keys are blocked.
+    /// All keys are blocked.
     Blocked,
-    /// All that are left are cooling or at their quota; the first is ready at that time.
+    /// All keys that are not blocked are cooling or at their quota. The key that is ready first, and when.
     Cooling(Time, KeyId),
-    /// The provider rests, for the fault is not the keys'.
+    /// The provider rests until then, because its answers suggest that the keys are not at fault.
     Resting(Time),
-    /// All that are ready have been tried by this request.
+    /// This request has tried all keys that are ready.
     Tried,
 }
 
-/// Prepares shared data. Call it before there is traffic.
+/// Creates the pool's values in shared data. Call it before there is traffic.
 pub fn create_state(store: &dyn Store) {
     Board::create(store);
     create(store, providers::NAME, &Providers::default().encode());
-    (0..RECORD_PAGES)
-        .for_each(|number| create(store, &record_pages::name(number), &record_pages::encode(&Page::new())));
+    (0..RECORD_PAGES).for_each(|page| create(store, &record_pages::name(page), &record_pages::encode(&Page::new())));
     usage_pages::create_pages(store);
 }
 
 impl Pool {
-    /// A view of the configuration's keys; of D1's and of their state nothing has been read yet.
-    #[must_use]
+    /// A pool with the configuration's keys. D1's keys and the state of all keys are read by [`Self::refresh`].
     pub fn new(config: Rc<Config>, host: Rc<dyn Host>) -> Self {
         Pool {
             roster: Roster::new(&config, Vec::new()),
@@ -92,49 +93,45 @@ impl Pool {
             pages: vec![Page::new(); RECORD_PAGES],
             providers: Providers::default(),
             seen: Vec::new(),
-            indexes: Indexes::default(),
+            by_model: KeysByModel::default(),
             days: Days::default(),
         }
     }
 
-    /// The keys.
-    #[must_use]
+    /// All keys of this worker's view, blocked ones included.
     pub fn roster(&self) -> &Roster {
         &self.roster
     }
 
-    /// What is known of providers as a whole, as of the last refresh.
-    #[must_use]
+    /// The state of a provider as a whole, as of the last refresh.
     pub fn provider(&self, slug: &str) -> Option<&ProviderState> {
         self.providers.get(slug)
     }
 
-    /// Whether D1's keys are among them.
-    #[must_use]
+    /// Whether D1's keys have been read.
     pub fn is_loaded(&self) -> bool {
         self.loaded
     }
 
-    /// The record of a key, as of the last refresh.
-    #[must_use]
+    /// The record of a key as of the last refresh; `None` if nothing is known about the key.
     pub fn record(&self, id: KeyId) -> Option<&Record> {
         record_pages::find(self.pages.get(record_pages::of(id))?, id)
     }
 
-    /// All records, as of the last refresh.
+    /// All records as of the last refresh.
     pub fn records(&self) -> impl Iterator<Item = (KeyId, &Record)> {
         self.pages.iter().flatten().map(|(id, record)| (*id, record))
     }
 
-    /// Changes the record of a key, in shared data, and tells all workers. `None` if that failed.
+    /// Changes the record of a key in shared data and notifies all workers. `None` if it could not be written.
     pub fn change<T>(&mut self, id: KeyId, mut change: impl FnMut(&mut Record) -> T) -> Option<T> {
         let mut result = None;
         let written = self.change_many(core::iter::once(id), |_, record| result = Some(change(record)));
         result.filter(|_| written)
     }
 
-    /// Changes the records of many keys, page by page, and tells all workers once. False if some of
-    /// it could not be written.
+    /// Changes the records of many keys, page by page, and notifies all workers once. False if a page
+    /// could not be written.
     pub fn change_many(
         &mut self,
         ids: impl Iterator<Item = KeyId>,
@@ -147,13 +144,13 @@ impl Pool {
         change_pages(&*self.host, &by_page, &mut change)
     }
 
-    /// Tells all workers that the list of keys from D1 has changed.
+    /// Notifies all workers that the list of keys from D1 has changed.
     pub fn announce_roster(&self) {
         Board::announce(&*self.host, &[ROSTER_PAGE]);
     }
 
-    /// Changes what is known of a provider, in shared data, and tells all workers. `None` if that
-    /// failed.
+    /// Changes the state of a provider in shared data and notifies all workers. `None` if it could not be
+    /// written.
     pub fn change_provider<T>(&mut self, slug: &str, mut change: impl FnMut(&mut ProviderState) -> T) -> Option<T> {
         let result = update(&*self.host, providers::NAME, |bytes| {
             let mut providers = Providers::decode(bytes);
@@ -164,8 +161,8 @@ impl Pool {
         Some(result)
     }
 
-    /// Changes the usage count of a key for a model, unless `change` returns false. `None` if that failed,
-    /// else whether it was changed.
+    /// Changes the usage of a key for a model, unless `change` returns false. Returns what `change` returned;
+    /// `None` if the usage could not be written.
     pub fn change_usage(&self, id: KeyId, model: &str, change: &mut dyn FnMut(&mut Usage) -> bool) -> Option<bool> {
         usage_pages::change(&*self.host, id, model, self.host.now(), change)
     }
@@ -186,7 +183,7 @@ impl Pool {
             match page {
                 PROVIDERS_PAGE => self.providers = read_providers(&*self.host),
                 ROSTER_PAGE => self.load_roster(),
-                page => self.load(page),
+                page => self.load_page(page),
             }
         }
     }
@@ -195,28 +192,26 @@ impl Pool {
         let rows = self.host.get(LISTING).and_then(|(bytes, _)| Listing::decode(&bytes)).map(Listing::into_keys);
         self.loaded = rows.is_some();
         self.roster = Roster::new(&self.config, rows.unwrap_or_default());
-        self.indexes.clear();
+        self.by_model.clear();
     }
 
-    fn load(&mut self, number: usize) {
+    fn load_page(&mut self, page: usize) {
         let now = self.host.now();
-        let new = self
-            .host
-            .get(&record_pages::name(number))
-            .map_or_else(Page::new, |(bytes, _)| record_pages::decode(&bytes));
-        let Some(slot) = self.pages.get_mut(number) else { return };
+        let new =
+            self.host.get(&record_pages::name(page)).map_or_else(Page::new, |(bytes, _)| record_pages::decode(&bytes));
+        let Some(slot) = self.pages.get_mut(page) else { return };
         let old = core::mem::replace(slot, new);
         for id in record_pages::differences(&old, slot) {
-            let Some((slug, place)) = self.roster.place(id) else { continue };
+            let Some((slug, position)) = self.roster.position(id) else { continue };
             let record = record_pages::find(slot, id);
-            for (model, index) in self.indexes.of(slug) {
-                index.set(place, record.map_or(Time(0), |record| record.available_from(model)), now);
+            for (model, ready) in self.by_model.of(slug) {
+                ready.set(position, record.map_or(Time(0), |record| record.available_from(model)), now);
             }
         }
     }
 }
 
-/// Apart and with a `dyn` change: it has many callers, and each would get a copy of it.
+/// Takes a `dyn` closure, so that the callers of [`Pool::change_many`] share one copy of the code.
 fn change_pages(
     host: &dyn Host,
     by_page: &BTreeMap<usize, Vec<KeyId>>,
@@ -224,8 +219,8 @@ fn change_pages(
 ) -> bool {
     let mut all = true;
     let mut changed = Vec::new();
-    for (&number, ids) in by_page {
-        let written = update(host, &record_pages::name(number), |bytes| {
+    for (&page_index, ids) in by_page {
+        let written = update(host, &record_pages::name(page_index), |bytes| {
             let mut page = record_pages::decode(bytes);
             let before = page.clone();
             for &id in ids {
@@ -238,10 +233,12 @@ fn change_pages(
             (differs.then(|| record_pages::encode(&page)), differs)
         });
         match written {
-            Some(true) => changed.push(number),
+            Some(true) => changed.push(page_index),
             Some(false) => {}
             None => {
-                warn!("page {number} of the pool's records is too busy to be written; what was learned is lost");
+                warn!(
+                    "page {page_index} of the pool's records could not be written because of concurrent writes; a change is lost"
+                );
                 all = false;
             }
         }

@@ -1,9 +1,9 @@
-//! Which keys of a provider can be used for one model, so that choosing among 10,000 costs no more
-//! than among 10.
+//! Which keys of a provider can be used for one model, arranged so that choosing among 10,000 keys costs no more
+//! than choosing among 10.
 //!
-//! One bit a key says that it is ready; keys that wait stand in a heap by the time at which they are
-//! ready again. The search for the next ready key from a place on looks at 64 keys a step. The
-//! obvious alternative, asking each key's record on the way, is linear in the keys that cool.
+//! One bit per key says whether it is ready; keys that wait are in a heap, ordered by the time at which they are
+//! ready again. The search for the next ready key examines 64 keys per step. The obvious alternative, looking at
+//! each key's record on the way, takes time linear in the number of cooling keys.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -11,110 +11,107 @@ use std::collections::{BinaryHeap, HashMap};
 use super::record::NEVER;
 use crate::time::Time;
 
-/// Ready and waiting keys, by their place in the provider's list.
+/// The ready and the waiting keys, by their position among the provider's keys.
 #[derive(Debug, Default)]
-pub struct Index {
+pub struct ReadyKeys {
     words: Vec<u64>,
     count: u32,
     waiting: BinaryHeap<Reverse<(Time, u32)>>,
-    /// The time at which each waiting key is ready; a heap entry that says otherwise is stale.
+    /// The time at which each waiting key is ready. A heap entry with another time is stale.
     from: HashMap<u32, Time>,
 }
 
-impl Index {
-    /// An index in which all `count` keys are ready.
-    #[must_use]
+impl ReadyKeys {
+    /// All of `count` keys are ready.
     pub fn new(count: usize) -> Self {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        let mut index = Index { words: vec![0; (count as usize).div_ceil(64)], count, ..Index::default() };
-        (0..count).for_each(|place| index.mark(place, true));
-        index
+        let mut keys = ReadyKeys { words: vec![0; (count as usize).div_ceil(64)], count, ..ReadyKeys::default() };
+        (0..count).for_each(|position| keys.mark(position, true));
+        keys
     }
 
-    /// How many keys there are.
-    #[must_use]
+    /// The number of keys, ready or not.
     pub fn count(&self) -> u32 {
         self.count
     }
 
-    /// Says from when on a key can be used.
-    pub fn set(&mut self, place: u32, from: Time, now: Time) {
+    /// Sets the time from which a key can be used.
+    pub fn set(&mut self, position: u32, from: Time, now: Time) {
         let ready = from <= now;
-        self.mark(place, ready);
+        self.mark(position, ready);
         if ready {
-            self.from.remove(&place);
+            self.from.remove(&position);
         } else {
-            self.from.insert(place, from);
+            self.from.insert(position, from);
             if from != NEVER {
-                self.waiting.push(Reverse((from, place)));
+                self.waiting.push(Reverse((from, position)));
             }
         }
     }
 
-    /// Makes those ready whose time has come.
+    /// Marks the waiting keys whose time has come as ready.
     pub fn advance(&mut self, now: Time) {
-        while let Some(&Reverse((from, place))) = self.waiting.peek() {
-            let current = self.from.get(&place) == Some(&from);
+        while let Some(&Reverse((from, position))) = self.waiting.peek() {
+            let current = self.from.get(&position) == Some(&from);
             if current && from > now {
                 break;
             }
             self.waiting.pop();
             if current {
-                self.set(place, from, now);
+                self.set(position, from, now);
             }
         }
     }
 
-    /// The first ready key from `start` on, around the end, that is not to be skipped.
+    /// The first ready key from `start` on that is not to be skipped; the search wraps around at the end.
     pub fn next(&self, start: u32, skip: impl Fn(u32) -> bool) -> Option<u32> {
         let start = if start < self.count { start } else { 0 };
-        let mut place = start;
+        let mut position = start;
         let mut wrapped = false;
         loop {
-            match self.next_ready(place).filter(|found| !wrapped || *found < start) {
-                Some(found) if skip(found) => place = found + 1,
+            match self.next_ready(position).filter(|found| !wrapped || *found < start) {
+                Some(found) if skip(found) => position = found + 1,
                 Some(found) => return Some(found),
                 None if wrapped => return None,
                 None => {
                     wrapped = true;
-                    place = 0;
+                    position = 0;
                 }
             }
         }
     }
 
-    /// The first of the waiting keys to be ready, and when; `None` if none will be.
+    /// The waiting key that is ready first, and when; `None` if no key waits.
     pub fn first_recovery(&mut self) -> Option<(Time, u32)> {
-        while let Some(&Reverse((from, place))) = self.waiting.peek() {
-            if self.from.get(&place) == Some(&from) {
-                return Some((from, place));
+        while let Some(&Reverse((from, position))) = self.waiting.peek() {
+            if self.from.get(&position) == Some(&from) {
+                return Some((from, position));
             }
             self.waiting.pop();
         }
         None
     }
 
-    /// Up to `most` waiting keys, the first to be ready among them.
-    #[must_use]
+    /// Up to `most` waiting keys, among them the one that is ready first.
     pub fn waiting(&self, most: usize) -> Vec<u32> {
-        let current = |(time, place): (Time, u32)| (self.from.get(&place) == Some(&time)).then_some(place);
+        let current = |(time, position): (Time, u32)| (self.from.get(&position) == Some(&time)).then_some(position);
         self.waiting.iter().filter_map(|Reverse(entry)| current(*entry)).take(most).collect()
     }
 
-    fn next_ready(&self, place: u32) -> Option<u32> {
-        let (first, bit) = ((place / 64) as usize, place % 64);
+    fn next_ready(&self, position: u32) -> Option<u32> {
+        let (first, bit) = ((position / 64) as usize, position % 64);
         let mut words = self.words.iter().enumerate().skip(first);
         let mut mask = u64::MAX << bit;
-        words.find_map(|(number, word)| {
+        words.find_map(|(index, word)| {
             let ready = word & mask;
             mask = u64::MAX;
-            (ready != 0).then(|| number as u32 * 64 + ready.trailing_zeros())
+            (ready != 0).then(|| index as u32 * 64 + ready.trailing_zeros())
         })
     }
 
-    fn mark(&mut self, place: u32, ready: bool) {
-        if let Some(word) = self.words.get_mut((place / 64) as usize) {
-            let bit = 1 << (place % 64);
+    fn mark(&mut self, position: u32, ready: bool) {
+        if let Some(word) = self.words.get_mut((position / 64) as usize) {
+            let bit = 1 << (position % 64);
             if ready { *word |= bit } else { *word &= !bit }
         }
     }
@@ -126,59 +123,59 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn in_turn() {
-        let index = Index::new(3);
-        let mut place = 0;
+    fn the_next_ready_key_is_found_around_the_end() {
+        let keys = ReadyKeys::new(3);
+        let mut position = 0;
         let turns: Vec<u32> = (0..5)
             .map(|_| {
-                let found = index.next(place, |_| false).unwrap();
-                place = found + 1;
+                let found = keys.next(position, |_| false).unwrap();
+                position = found + 1;
                 found
             })
             .collect();
         assert_eq!(turns, [0, 1, 2, 0, 1]);
-        assert_eq!(index.next(1, |place| place != 0), Some(0));
-        assert_eq!(index.next(1, |_| true), None);
-        assert_eq!(Index::new(0).next(7, |_| false), None);
+        assert_eq!(keys.next(1, |position| position != 0), Some(0));
+        assert_eq!(keys.next(1, |_| true), None);
+        assert_eq!(ReadyKeys::new(0).next(7, |_| false), None);
     }
 
     #[test]
     fn waiting_keys_come_back() {
-        let mut index = Index::new(2);
-        index.set(0, Time(100), Time(0));
-        index.set(1, NEVER, Time(0));
-        assert_eq!(index.next(0, |_| false), None);
-        assert_eq!(index.first_recovery(), Some((Time(100), 0)));
-        index.set(0, Time(200), Time(0));
-        index.advance(Time(150));
-        assert_eq!(index.next(0, |_| false), None, "the first end does not count any more");
-        index.advance(Time(200));
-        assert_eq!(index.next(0, |_| false), Some(0));
-        assert_eq!(index.first_recovery(), None, "a blocked key does not recover");
+        let mut keys = ReadyKeys::new(2);
+        keys.set(0, Time(100), Time(0));
+        keys.set(1, NEVER, Time(0));
+        assert_eq!(keys.next(0, |_| false), None);
+        assert_eq!(keys.first_recovery(), Some((Time(100), 0)));
+        keys.set(0, Time(200), Time(0));
+        keys.advance(Time(150));
+        assert_eq!(keys.next(0, |_| false), None, "the first end does not count any more");
+        keys.advance(Time(200));
+        assert_eq!(keys.next(0, |_| false), Some(0));
+        assert_eq!(keys.first_recovery(), None, "a blocked key does not recover");
     }
 
     proptest! {
-        /// Against the obvious way: ask every key.
+        /// Compares with the obvious way, which looks at every key.
         #[test]
         fn agrees_with_a_linear_search(
             count in 1u32..200,
             steps in proptest::collection::vec((0u32..200, 0u64..100, 0u64..5, 0u32..250, 0u32..4), 1..60),
         ) {
-            let mut index = Index::new(count as usize);
+            let mut keys = ReadyKeys::new(count as usize);
             let mut from = vec![Time(0); count as usize];
             let mut now = Time(0);
-            for (place, wait, step, start, skip) in steps {
+            for (position, wait, step, start, skip) in steps {
                 now = Time(now.0 + step);
-                let place = place % count;
-                from[place as usize] = Time(now.0 + wait);
-                index.set(place, from[place as usize], now);
-                index.advance(now);
+                let position = position % count;
+                from[position as usize] = Time(now.0 + wait);
+                keys.set(position, from[position as usize], now);
+                keys.advance(now);
                 let start = if start < count { start } else { 0 };
-                let usable = |place: &u32| from[*place as usize] <= now && (skip == 0 || place % 4 != skip);
+                let usable = |position: &u32| from[*position as usize] <= now && (skip == 0 || position % 4 != skip);
                 let expected = (start..count).chain(0..start).find(usable);
-                prop_assert_eq!(index.next(start, |place| skip != 0 && place % 4 == skip), expected);
+                prop_assert_eq!(keys.next(start, |position| skip != 0 && position % 4 == skip), expected);
                 let first = from.iter().filter(|from| **from > now).min();
-                prop_assert_eq!(index.first_recovery().map(|(time, _)| time), first.copied());
+                prop_assert_eq!(keys.first_recovery().map(|(time, _)| time), first.copied());
             }
         }
     }

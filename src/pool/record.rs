@@ -1,62 +1,63 @@
-//! What is known of a key: the states of its life.
+//! What is known about a key: its states and how it changes between them.
 //!
 //! ```text
 //! ready ──429──▶ cooling (key, model) ──end stated by the provider──────────▶ ready
-//!                    │ end was a guess
-//!                    └──▶ on trial: one request goes first ──success──▶ ready
+//!                    │ end was estimated
+//!                    └──▶ on trial: a single request    ──success──▶ ready
 //!                                                          └─429─────▶ cooling
 //! ready ──credit spent──▶ resting (all models) ──▶ on trial ──▶ …
 //! ready ──bad credential──▶ resting briefly ──refused again, by another client──▶ blocked, until D1 or the
 //!                                                                                  configuration says otherwise
 //! ```
 //!
-//! A record exists only for a key about which there is something to know. All methods are pure:
-//! they change the record they are given, at the time they are given.
+//! A key has a record only if something about it differs from a fresh key. All methods are pure: the time is an
+//! argument.
 
 use serde::{Deserialize, Serialize};
 
+use super::bounded::{find_or_push, make_room};
 use crate::time::{DAY, Span, Time};
 
-/// A time that does not come.
+/// The time of something that never happens.
 pub const NEVER: Time = Time(u64::MAX);
-/// How long one request may be the one that goes first. A request that hangs longer than this does
-/// not keep the key from the others.
+/// How long a key is reserved for its trial request. If the request takes longer, other requests may use the key
+/// again.
 pub const TRIAL: Span = Span::secs(30);
-/// The most models of a key that are remembered; the one whose cooling ends first makes room.
+/// The most models that are remembered for a key; the one whose cooling ends first is evicted.
 pub const MAX_MODELS: usize = 64;
 
 /// The state of one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The key is dead, since then.
+    /// The key is blocked because its credential was refused.
     pub blocked: Option<Block>,
-    /// The key rests for all models.
+    /// The key is not used for any model.
     pub resting: Option<Pause>,
     /// Its credential was refused, which is not confirmed yet.
     pub refusal: Option<Refusal>,
     /// The models about which there is something to know.
     pub models: Vec<ModelState>,
-    /// The last answer that said something against the key, for people; no decision depends on it.
-    /// It outlives a success, so that what happened can be read afterwards.
-    pub last: Option<Note>,
+    /// The last answer that counted against the key, for people to read; no decision depends on it. It is kept
+    /// after a success, so that people can still see what happened.
+    pub last_error: Option<LastError>,
 }
 
-/// What an answer said against a key.
+/// The last answer that counted against a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Note {
-    /// When.
+pub struct LastError {
+    /// When the answer came.
     pub at: Time,
-    /// The status and what decided beside it: words of our own lists, never of a body.
+    /// The status and the words that decided. They come from lists in this program, never from a body.
     pub evidence: String,
 }
 
 /// A block for a bad credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block {
-    /// When it was learned.
+    /// When the credential was refused.
     pub since: Time,
-    /// What D1 knows of it.
-    pub sync: Sync,
+    /// Whether D1 has it.
+    pub sync: SyncState,
 }
 
 /// A refused credential that waits for another request to confirm it: one request alone may have caused it.
@@ -73,13 +74,13 @@ pub struct Refusal {
 /// What is known of a key for one model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelState {
-    /// Its name.
+    /// The model's name.
     pub model: String,
-    /// 429s in a row, each one counted.
+    /// The number of 429s without a success in between.
     pub consecutive_429: u32,
-    /// The newest 429; an attempt that began before it says nothing new by succeeding.
-    pub last_429: Time,
-    /// The daily quota that a short delay was believed for once.
+    /// When the last 429 came. The success of an attempt that began before it is no evidence against it.
+    pub last_429: Option<Time>,
+    /// The daily quota for which a short delay was honoured once.
     pub quota: Option<u32>,
     /// How often in a row the key was refused for this model while others served it.
     pub refusals: u32,
@@ -87,47 +88,59 @@ pub struct ModelState {
     pub cooling: Option<Pause>,
 }
 
-/// A time in which a key is not used.
+/// A period in which a key is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
-    /// When it began.
+    /// When the pause began.
     pub from: Time,
-    /// When it ends.
+    /// When the pause ends.
     pub until: Time,
-    /// Why.
+    /// Why the key is paused.
     pub reason: Reason,
-    /// How it ends.
+    /// How the pause ends.
     pub trial: Trial,
-    /// What D1 knows of it.
-    pub sync: Sync,
+    /// Whether D1 has it.
+    pub sync: SyncState,
 }
 
 /// Why a key is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reason {
-    /// A 429 that did not say which limit it was.
+    /// A 429 that did not state which limit was exceeded.
     Unstated,
-    /// A limit per minute or of concurrency.
+    /// A limit per minute, or one of concurrent requests.
     RateLimit,
-    /// The day's quota.
+    /// The daily quota is spent.
     DailyQuota,
-    /// The month's quota.
+    /// The monthly quota is spent.
     MonthlyQuota,
     /// The credit is spent.
     Credit,
-    /// The model is not in this key's tier.
+    /// The key's tier does not include the model.
     ModelAccess,
-    /// A refusal that does not say why.
+    /// A refusal without a stated reason.
     Forbidden,
-    /// The answer said that nothing remains.
+    /// A successful answer stated that no quota remains.
     Exhausted,
-    /// D1 says so: the Worker or another Envoy found out.
+    /// D1 has the cooling: the Worker or another Envoy wrote it.
     Remote,
 }
 
 impl Reason {
-    /// Its name in logs, metrics and the status page.
-    #[must_use]
+    /// The reasons that an answer can give, in the order of their metrics. [`Reason::Remote`] is not among them:
+    /// the Envoy that learned it counts it.
+    pub const LEARNED: [Self; 8] = [
+        Self::Unstated,
+        Self::RateLimit,
+        Self::DailyQuota,
+        Self::MonthlyQuota,
+        Self::Credit,
+        Self::ModelAccess,
+        Self::Forbidden,
+        Self::Exhausted,
+    ];
+
+    /// The name in logs, metrics and the status page.
     pub fn name(self) -> &'static str {
         match self {
             Reason::Unstated => "unstated",
@@ -146,36 +159,34 @@ impl Reason {
 /// How a pause ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Trial {
-    /// The provider stated the end and is believed.
+    /// The provider stated the end, and the key is used again then.
     Believed,
-    /// The end was a guess: one request goes first.
+    /// The end was estimated: a single request tries the key before others use it.
     Needed,
-    /// That request is under way; until then nobody else goes.
+    /// The trial request is under way; no other request uses the key before this time.
     Out(Time),
 }
 
-/// What D1 knows of something that was learned here.
+/// Whether D1 has something that was learned here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Sync {
-    /// Not yet: it waits to be sent, since then, and lies over what D1 says.
+pub enum SyncState {
+    /// It has waited since then to be sent, and overrides D1's row.
     Pending(Time),
-    /// Since then; reads that began before may still miss it.
+    /// D1 acknowledged it then. A read that began before may not include it.
     Acknowledged(Time),
-    /// It is none of D1's business: the Worker's table has no place for it.
+    /// It is never sent, because the Worker's table cannot hold it.
     Local,
 }
 
-impl Sync {
-    /// Whether a read of D1 that began at `started` decides over it.
-    #[must_use]
+impl SyncState {
+    /// Whether a read of D1 that began at `started` overrides it.
     pub fn yields_to(self, started: Time) -> bool {
-        matches!(self, Sync::Acknowledged(since) if since < started)
+        matches!(self, SyncState::Acknowledged(since) if since < started)
     }
 }
 
 impl Pause {
-    /// When the key can be used as far as this pause goes.
-    #[must_use]
+    /// The first moment at which this pause no longer prevents the key's use.
     pub fn available_from(&self) -> Time {
         match self.trial {
             Trial::Out(until) => self.until.max(until),
@@ -189,36 +200,24 @@ impl Pause {
 }
 
 impl Record {
-    /// What is known of a model.
-    #[must_use]
+    /// The state of a model; `None` if nothing is known about it.
     pub fn model(&self, model: &str) -> Option<&ModelState> {
         self.models.iter().find(|state| state.model == model)
     }
 
-    /// The state of a model, made if there is none. The oldest one makes room when there are too many.
+    /// The state of a model, added if there is none. If the list is full, the oldest one is evicted.
     pub fn model_mut(&mut self, model: &str) -> &mut ModelState {
-        let place = match self.models.iter().position(|state| state.model == model) {
-            Some(place) => place,
-            None => {
-                if self.models.len() >= MAX_MODELS {
-                    let key = |state: &ModelState| state.cooling.map_or(state.last_429, |cooling| cooling.until);
-                    let oldest = self.models.iter().enumerate().min_by_key(|(_, state)| key(state));
-                    if let Some(oldest) = oldest.map(|(place, _)| place) {
-                        self.models.swap_remove(oldest);
-                    }
-                }
-                self.models.push(ModelState { model: model.to_owned(), ..ModelState::default() });
-                self.models.len() - 1
-            }
-        };
-        // The place was found or just made.
-        #[expect(clippy::indexing_slicing, reason = "the place was found or made above")]
-        &mut self.models[place]
+        if self.model(model).is_none() {
+            make_room(&mut self.models, MAX_MODELS, |state| {
+                state.cooling.map(|cooling| cooling.until).or(state.last_429)
+            });
+        }
+        let new = || ModelState { model: model.to_owned(), ..ModelState::default() };
+        find_or_push(&mut self.models, |state| state.model == model, new)
     }
 
-    /// The first moment at which the key can be used for the model; `Time(0)` if nothing is in the
-    /// way, [`NEVER`] if the key is blocked.
-    #[must_use]
+    /// The first moment at which the key can be used for the model: the epoch if nothing prevents it, and [`NEVER`]
+    /// if the key is blocked.
     pub fn available_from(&self, model: &str) -> Time {
         if self.blocked.is_some() {
             return NEVER;
@@ -226,8 +225,7 @@ impl Record {
         self.pauses(model).map(Pause::available_from).max().unwrap_or_default()
     }
 
-    /// Whether the next request for the model goes first, before others follow.
-    #[must_use]
+    /// Whether the next request for the model has to be a trial.
     pub fn needs_trial(&self, model: &str) -> bool {
         self.pauses(model).any(Pause::needs_trial)
     }
@@ -236,58 +234,61 @@ impl Record {
         self.resting.iter().chain(self.model(model).and_then(|state| state.cooling.as_ref()))
     }
 
-    /// Sends one request first. False if the key cannot be used now, for somebody else was faster.
+    fn pauses_mut(&mut self, model: &str) -> impl Iterator<Item = &mut Pause> {
+        let state = self.models.iter_mut().find(|state| state.model == model);
+        self.resting.iter_mut().chain(state.and_then(|state| state.cooling.as_mut()))
+    }
+
+    /// Reserves the key for a trial request. False if the key cannot be used now, because another worker was faster.
+    #[must_use]
     pub fn claim_trial(&mut self, model: &str, now: Time) -> bool {
         if self.available_from(model) > now {
             return false;
         }
-        let cooling =
-            self.models.iter_mut().find(|state| state.model == model).and_then(|state| state.cooling.as_mut());
-        for pause in self.resting.iter_mut().chain(cooling).filter(|pause| pause.needs_trial()) {
+        for pause in self.pauses_mut(model).filter(|pause| pause.needs_trial()) {
             pause.trial = Trial::Out(now.plus(TRIAL));
         }
         true
     }
 
-    /// The request that went first came to nothing that says anything of the key: another may go.
+    /// Ends a trial that revealed nothing about the key, so that another request can try it.
     pub fn release_trial(&mut self, model: &str) {
-        let cooling =
-            self.models.iter_mut().find(|state| state.model == model).and_then(|state| state.cooling.as_mut());
-        for pause in self.resting.iter_mut().chain(cooling) {
+        for pause in self.pauses_mut(model) {
             if let Trial::Out(_) = pause.trial {
                 pause.trial = Trial::Needed;
             }
         }
     }
 
-    /// An attempt that began at `leased` has succeeded: what was known by then is over. A success of
-    /// an attempt that began before says nothing.
+    /// An attempt that began at `leased` has succeeded. This ends what was learned before the attempt began; later
+    /// 429s and pauses stay.
     pub fn succeeded(&mut self, model: &str, leased: Time) {
         self.resting = self.resting.filter(|rest| rest.from > leased);
         self.refusal = self.refusal.filter(|refusal| refusal.at > leased);
         self.models.retain(|state| {
-            let newer = state.last_429 > leased || state.cooling.is_some_and(|cooling| cooling.from > leased);
+            let newer = state.last_429.is_some_and(|last| last > leased)
+                || state.cooling.is_some_and(|cooling| cooling.from > leased);
             state.model != model || newer
         });
     }
 
-    /// Cools a model: the longer of the old and the new end stands.
+    /// Cools the key for a model, until the later of the old and the new end.
     pub fn cool(&mut self, model: &str, pause: Pause) {
         let state = self.model_mut(model);
         state.cooling = Some(longer(state.cooling, pause));
     }
 
-    /// Rests the key for all models: the longer of the old and the new end stands.
+    /// Rests the key for all models, until the later of the old and the new end.
     pub fn rest(&mut self, pause: Pause) {
         self.resting = Some(longer(self.resting, pause));
     }
 
-    /// Forgets what has been over for a day; true if nothing is left that is worth keeping.
+    /// Removes everything that ended more than a day ago; true if nothing is left.
     pub fn expire(&mut self, now: Time) -> bool {
         let over = |end: Time| end.plus(DAY) < now;
         self.models.retain(|state| {
-            let end = state.cooling.map_or(state.last_429, |cooling| cooling.until.max(state.last_429));
-            !over(end)
+            let end = state.cooling.map(|cooling| cooling.until).max(state.last_429);
+            end.is_some_and(|end| !over(end))
         });
         if self.resting.is_some_and(|rest| over(rest.until)) {
             self.resting = None;
@@ -295,14 +296,14 @@ impl Record {
         if self.refusal.is_some_and(|refusal| over(refusal.at)) {
             self.refusal = None;
         }
-        if self.last.as_ref().is_some_and(|note| over(note.at)) {
-            self.last = None;
+        if self.last_error.as_ref().is_some_and(|error| over(error.at)) {
+            self.last_error = None;
         }
         *self == Record::default()
     }
 }
 
-/// The pause that ends later. An old one that is over is no pause any more: the new one begins.
+/// The pause that ends later. If the old one has ended before the new one begins, the new one.
 fn longer(old: Option<Pause>, new: Pause) -> Pause {
     match old {
         Some(old) if old.until >= new.until => Pause { trial: settled(old.trial), ..old },
@@ -311,7 +312,7 @@ fn longer(old: Option<Pause>, new: Pause) -> Pause {
     }
 }
 
-/// A trial that ran into the next limit is not out any more.
+/// The trial of a pause that was extended: a trial under way has failed, so that another is needed.
 fn settled(trial: Trial) -> Trial {
     if trial == Trial::Believed { trial } else { Trial::Needed }
 }
@@ -322,7 +323,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn pause(from: u64, until: u64, trial: Trial) -> Pause {
-        Pause { from: Time(from), until: Time(until), reason: Reason::Unstated, trial, sync: Sync::Local }
+        Pause { from: Time(from), until: Time(until), reason: Reason::Unstated, trial, sync: SyncState::Local }
     }
 
     #[test]
@@ -332,31 +333,31 @@ mod tests {
         assert!(!record.claim_trial("m", Time(99)), "still cooling");
         assert!(record.needs_trial("m"));
         assert!(record.claim_trial("m", Time(100)));
-        assert!(!record.claim_trial("m", Time(101)), "somebody is out");
+        assert!(!record.claim_trial("m", Time(101)), "a trial is under way");
         record.release_trial("m");
         assert!(record.claim_trial("m", Time(102)));
         let end = Time(102).plus(TRIAL);
-        assert!(record.claim_trial("m", end), "a trial that never ends gives way");
+        assert!(record.claim_trial("m", end), "a trial that never ends does not reserve the key forever");
         record.succeeded("m", end);
         assert_eq!(record, Record::default());
     }
 
     #[test]
-    fn other_models_go_on() {
+    fn other_models_are_not_affected() {
         let mut record = Record::default();
         record.cool("m", pause(0, 100, Trial::Believed));
         assert_eq!((record.available_from("m"), record.available_from("n")), (Time(100), Time(0)));
         record.rest(pause(0, 50, Trial::Needed));
         assert_eq!((record.available_from("m"), record.available_from("n")), (Time(100), Time(50)));
-        record.blocked = Some(Block { since: Time(1), sync: Sync::Local });
+        record.blocked = Some(Block { since: Time(1), sync: SyncState::Local });
         assert_eq!(record.available_from("n"), NEVER);
     }
 
     #[test]
-    fn a_success_from_before_the_429_says_nothing() {
+    fn a_success_from_before_the_429_changes_nothing() {
         let mut record = Record::default();
         record.cool("m", pause(10, 100, Trial::Believed));
-        record.model_mut("m").last_429 = Time(10);
+        record.model_mut("m").last_429 = Some(Time(10));
         record.succeeded("m", Time(5));
         assert_eq!(record.available_from("m"), Time(100));
         record.succeeded("n", Time(150));
@@ -368,11 +369,11 @@ mod tests {
     #[test]
     fn models_are_bounded() {
         let mut record = Record::default();
-        for number in 0..=MAX_MODELS as u64 {
-            record.cool(&format!("m{number}"), pause(0, 1000 + number, Trial::Believed));
+        for index in 0..=MAX_MODELS as u64 {
+            record.cool(&format!("m{index}"), pause(0, 1000 + index, Trial::Believed));
         }
         assert_eq!(record.models.len(), MAX_MODELS);
-        assert!(record.model("m0").is_none() && record.model("m1").is_some(), "the first to end made room");
+        assert!(record.model("m0").is_none() && record.model("m1").is_some(), "the first to end was evicted");
     }
 
     #[test]
@@ -380,9 +381,9 @@ mod tests {
         let mut record = Record::default();
         record.cool("m", pause(0, 1000, Trial::Believed));
         assert!(!record.expire(Time(1000).plus(DAY)));
-        record.last = Some(Note { at: Time(2000), evidence: "429".to_owned() });
+        record.last_error = Some(LastError { at: Time(2000), evidence: "429".to_owned() });
         assert!(!record.expire(Time(2000).plus(DAY)));
-        assert!(record.models.is_empty() && record.last.is_some());
+        assert!(record.models.is_empty() && record.last_error.is_some());
         assert!(record.expire(Time(2001).plus(DAY)));
     }
 

@@ -1,58 +1,54 @@
 //! Pages of key records in shared data.
 //!
-//! A page is its records by key id. What cannot be read is taken for an empty page.
+//! A page holds the records of the keys whose ids fall into it, sorted by id. A page that cannot be read counts as
+//! empty.
 
 use super::board::RECORD_PAGES;
 use super::key::KeyId;
 use super::record::Record;
 use crate::host::store;
 
-/// The records of a page, in the order of their ids.
+/// The records of a page, sorted by id.
 pub type Page = Vec<(KeyId, Record)>;
 
-/// The page that a key's record is in.
-#[must_use]
+/// The index of the page that holds a key's record.
 pub fn of(id: KeyId) -> usize {
     (id.0 % RECORD_PAGES as u64) as usize
 }
 
 /// The page's name in shared data.
-#[must_use]
 pub fn name(page: usize) -> String {
     format!("one-balance/2/records/{page}")
 }
 
-/// Reads a page.
-#[must_use]
+/// Decodes a page.
 pub fn decode(bytes: &[u8]) -> Page {
     store::decode(bytes).unwrap_or_default()
 }
 
-/// Writes a page.
-#[must_use]
+/// Encodes a page.
 pub fn encode(page: &Page) -> Vec<u8> {
     store::encode(page)
 }
 
-/// A record of the page.
-#[must_use]
+/// The record of a key; `None` if the page has none.
 pub fn find(page: &Page, id: KeyId) -> Option<&Record> {
-    let place = page.binary_search_by_key(&id, |(other, _)| *other).ok()?;
-    page.get(place).map(|(_, record)| record)
+    let index = page.binary_search_by_key(&id, |(other, _)| *other).ok()?;
+    page.get(index).map(|(_, record)| record)
 }
 
-/// Puts a record in its place, or takes it out if there is nothing left in it.
+/// Stores a record, or removes it if nothing is left in it.
 pub fn put(page: &mut Page, id: KeyId, record: Record) {
     let empty = record == Record::default();
     match page.binary_search_by_key(&id, |(other, _)| *other) {
-        Ok(place) if empty => drop(page.remove(place)),
-        Ok(place) => {
-            if let Some(entry) = page.get_mut(place) {
+        Ok(index) if empty => drop(page.remove(index)),
+        Ok(index) => {
+            if let Some(entry) = page.get_mut(index) {
                 entry.1 = record;
             }
         }
         Err(_) if empty => {}
-        Err(place) => page.insert(place, (id, record)),
+        Err(index) => page.insert(index, (id, record)),
     }
 }
 
@@ -65,19 +61,19 @@ pub fn differences<'a>(old: &'a Page, new: &'a Page) -> impl Iterator<Item = Key
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{Block, Sync};
     use super::*;
     use crate::host::store::VERSION;
+    use crate::pool::record::{Block, SyncState};
     use crate::time::Time;
 
     #[test]
-    fn survives_the_way_through_bytes() {
+    fn a_page_survives_encoding() {
         let mut page = Page::new();
-        let blocked = Record { blocked: Some(Block { since: Time(7), sync: Sync::Local }), ..Record::default() };
+        let blocked = Record { blocked: Some(Block { since: Time(7), sync: SyncState::Local }), ..Record::default() };
         put(&mut page, KeyId(9), blocked.clone());
         put(&mut page, KeyId(3), blocked.clone());
         put(&mut page, KeyId(5), Record::default());
-        assert_eq!(page.len(), 2, "an empty record is no record");
+        assert_eq!(page.len(), 2, "an empty record is not stored");
         let again = decode(&encode(&page));
         assert_eq!(again, page);
         assert_eq!(find(&again, KeyId(3)), Some(&blocked));
@@ -86,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_empty() {
+    fn an_unreadable_page_is_empty() {
         for bytes in [&[][..], &[2, 1, 1], &[VERSION], &[VERSION, 255, 255, 255]] {
             assert_eq!(decode(bytes), Page::new(), "{bytes:?}");
         }

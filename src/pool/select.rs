@@ -1,7 +1,7 @@
 //! Selection policies: where the search for the next key begins.
 //!
-//! A policy only names a place among the provider's keys; the pool takes the first usable key from
-//! there on, so every policy composes with failover.
+//! A policy chooses only the turn at which the search begins. The pool takes the first usable key from there on,
+//! so every policy works together with failover.
 
 use std::cmp::Ordering;
 
@@ -10,7 +10,7 @@ use crate::config::Selection;
 /// Where a search begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// At the shared cursor, which moves on.
+    /// At the shared cursor, which is then moved.
     Cursor,
     /// At this turn of the ring.
     At(u32),
@@ -19,10 +19,9 @@ pub enum Start {
 }
 
 impl Start {
-    /// Where the search begins among `turns` turns.
-    #[must_use]
+    /// The start of a search among `turns` turns.
     pub fn of(selection: Selection, conversation: Option<u64>, random: u64, turns: u32) -> Self {
-        let turn = |number: u64| u32::try_from(number.checked_rem(u64::from(turns)).unwrap_or_default()).unwrap_or(0);
+        let turn = |value: u64| u32::try_from(value.checked_rem(u64::from(turns)).unwrap_or_default()).unwrap_or(0);
         match selection {
             Selection::RoundRobin => Start::Cursor,
             Selection::Random => Start::At(turn(random)),
@@ -32,20 +31,19 @@ impl Start {
     }
 }
 
-/// The turns of a provider's keys: one each, or as many as its weight.
+/// The turns of a provider's keys. A key has as many turns as its weight says, and one by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ring {
-    /// Where the turns of each key end; empty if every key has one.
+    /// The end of each key's turns; empty if every key has one turn.
     ends: Vec<u32>,
     count: u32,
 }
 
 impl Ring {
-    /// The ring of no keys.
+    /// A ring without keys.
     pub const EMPTY: Ring = Ring { ends: Vec::new(), count: 0 };
 
-    /// The ring of keys with these weights.
-    #[must_use]
+    /// A ring of keys with these weights.
     pub fn new(weights: &[u32]) -> Self {
         let count = u32::try_from(weights.len()).unwrap_or(u32::MAX);
         if weights.iter().all(|weight| *weight == 1) {
@@ -58,27 +56,24 @@ impl Ring {
         Ring { ends: ends.collect(), count }
     }
 
-    /// How many turns there are.
-    #[must_use]
+    /// The number of turns.
     pub fn turns(&self) -> u32 {
         self.ends.last().copied().unwrap_or(self.count)
     }
 
-    /// The place of the key whose turn it is.
-    #[must_use]
-    pub fn place(&self, turn: u32) -> u32 {
+    /// The position of the key whose turn it is.
+    pub fn position(&self, turn: u32) -> u32 {
         if self.ends.is_empty() {
             return turn;
         }
-        let place = self.ends.binary_search_by(|end| if *end > turn { Ordering::Greater } else { Ordering::Less });
-        place.unwrap_or_else(|place| place) as u32
+        let position = self.ends.binary_search_by(|end| if *end > turn { Ordering::Greater } else { Ordering::Less });
+        position.unwrap_or_else(|position| position) as u32
     }
 
-    /// The turn after the one that was asked for, if its key was found; else the one after the
-    /// first turn of the key that was.
-    #[must_use]
+    /// The turn after `turn` if the key found is the one whose turn it is; otherwise the turn after the first
+    /// turn of the key found.
     pub fn after(&self, turn: u32, found: u32) -> u32 {
-        if self.place(turn) == found {
+        if self.position(turn) == found {
             return turn + 1;
         }
         match found.checked_sub(1) {
@@ -94,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn starts() {
+    fn each_policy_has_its_start() {
         assert_eq!(Start::of(Selection::RoundRobin, Some(7), 9, 5), Start::Cursor);
         assert_eq!(Start::of(Selection::Random, Some(7), 9, 5), Start::At(4));
         assert_eq!(Start::of(Selection::Sticky, Some(7), 9, 5), Start::At(2));
@@ -108,15 +103,15 @@ mod tests {
     fn turns_by_weight() {
         let ring = Ring::new(&[1, 3, 2]);
         assert_eq!(ring.turns(), 6);
-        assert_eq!((0..6).map(|turn| ring.place(turn)).collect::<Vec<_>>(), [0, 1, 1, 1, 2, 2]);
+        assert_eq!((0..6).map(|turn| ring.position(turn)).collect::<Vec<_>>(), [0, 1, 1, 1, 2, 2]);
         // Around the ring as the pool goes, with all keys usable.
         let mut turn = 0;
         let mut picked = [0; 3];
         for _ in 0..12 {
             let turn_now = turn % ring.turns();
-            let place = ring.place(turn_now);
-            picked[place as usize] += 1;
-            turn = ring.after(turn_now, place);
+            let position = ring.position(turn_now);
+            picked[position as usize] += 1;
+            turn = ring.after(turn_now, position);
         }
         assert_eq!(picked, [2, 6, 4]);
         assert_eq!(ring.after(1, 2), 5, "key 1 was skipped, so the turns go on behind the first one of key 2");
@@ -124,9 +119,9 @@ mod tests {
     }
 
     #[test]
-    fn without_weights_turns_are_places() {
+    fn without_weights_turns_are_positions() {
         let ring = Ring::new(&[1, 1, 1]);
-        assert_eq!((ring.turns(), ring.place(2), ring.after(2, 2), ring.after(1, 0)), (3, 2, 3, 1));
+        assert_eq!((ring.turns(), ring.position(2), ring.after(2, 2), ring.after(1, 0)), (3, 2, 3, 1));
         assert_eq!(Ring::new(&[]).turns(), 0);
     }
 }

@@ -1,48 +1,47 @@
-//! Usage: how much a key has been used for one model, as counted here.
+//! Usage: how much a key has been used for one model, as counted by this Envoy.
 //!
-//! The minute is counted in slots, so that any window of a minute can be told, and the day by its sums.
-//! The slots stay as they lie in shared data ([`super::usage_pages`]): a busy key has dozens, and a request
-//! looks at a few of them and changes one.
+//! The last minute is counted in slots, so that the usage of any window of a minute can be computed; the day is
+//! counted in sums. The slots keep the form that they have in shared data ([`super::usage_pages`]), because a busy
+//! key has dozens of them, and a request reads a few and changes one.
 
-use crate::quota::{DIMENSIONS, Dimension, Minute, Quota};
-use crate::time::{MINUTE, Span, Time};
+use crate::quota::{Dimension, Minute, Quota};
+use crate::time::{DAY, MINUTE, Span, Time};
 
-/// The grain of counting: the requests of a quarter of a second are counted together.
+/// The length of a slot: requests within a quarter of a second are counted together.
 const SLOT: Span = Span(250);
-/// More slots than this in a minute are merged two by two, always to the later time: a count may
-/// stay a little too long, but is never lost too early.
+/// If there are more slots than this, they are merged in pairs, each pair at the later time: a request may be
+/// counted a little too long, but never too briefly.
 const MAX_SLOTS: usize = 96;
-/// Longer than any day: a day that ends later was begun by another clock.
+/// Longer than any day. A day that ends later was begun before a clock stepped back.
 const LONGEST_DAY: Span = Span::secs(26 * 3600);
-const DAY: Span = Span::secs(24 * 3600);
 
-/// What a key has been used for one model.
+/// How much a key has been used for one model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// The last minute, in the order of time.
+    /// The last minute, in chronological order.
     slots: Vec<Packed>,
-    /// When the day that is counted ends.
+    /// When the counted day ends. A key without requests has a day that ended at the epoch.
     day_ends: Time,
     day_requests: u64,
     day_tokens: u64,
-    /// What this key's own answers have stated; never a limit of 0.
-    own: Quota,
+    /// The limits that this key's own answers have stated; never 0.
+    stated: Quota,
 }
 
-/// How many numbers a usage has beside its slots.
+/// The number of numbers in a usage besides its slots.
 pub const NUMBERS: usize = 7;
-/// The bytes of a slot.
+/// The size of a slot in bytes.
 pub const SLOT_BYTES: usize = size_of::<Packed>();
 
-/// A slot as two little-endian numbers: its end and, in the low bits, its requests; its tokens. Slots are
-/// in the order of their first numbers.
+/// A slot as two little-endian numbers: the first holds its end and, in the low bits, its requests; the second its
+/// tokens. Slots are sorted by their first numbers.
 type Packed = [[u8; 8]; 2];
 
 const REQUEST_BITS: u32 = 24;
 const MAX_REQUESTS: u64 = (1 << REQUEST_BITS) - 1;
 
 struct Slot {
-    /// In slots since the epoch; what is left of a packed number has room for 8,000 years.
+    /// The end in slots since the epoch; the remaining bits of the packed number suffice for 8,000 years.
     end: u64,
     /// At most [`MAX_REQUESTS`].
     requests: u64,
@@ -65,53 +64,49 @@ impl Slot {
 }
 
 impl Usage {
-    /// A usage from its numbers and slots as [`Self::numbers`] and [`Self::slots`] give them.
-    #[must_use]
+    /// A usage from what [`Self::numbers`] and [`Self::slots`] return.
     pub fn new(numbers: [u64; NUMBERS], slots: &[u8]) -> Self {
         let [day_ends, day_requests, day_tokens, limits @ ..] = numbers;
         let [rpm, rpd, tpm, tpd] = limits.map(|limit| (limit > 0).then_some(limit));
         let packed = slots.as_chunks().0.as_chunks().0;
-        // One more is about to be added.
+        // Room for one more, because a usage is usually read to add to it.
         let mut slots = Vec::with_capacity(packed.len() + 1);
         slots.extend_from_slice(packed);
-        Usage { slots, day_ends: Time(day_ends), day_requests, day_tokens, own: Quota { rpm, rpd, tpm, tpd } }
+        Usage { slots, day_ends: Time(day_ends), day_requests, day_tokens, stated: Quota { rpm, rpd, tpm, tpd } }
     }
 
-    /// Everything but the slots; 0 stands for no limit.
-    #[must_use]
+    /// Everything except the slots. Here 0 means no limit, so that each number has a fixed length.
     pub fn numbers(&self) -> [u64; NUMBERS] {
         let [rpm, rpd, tpm, tpd] =
-            [self.own.rpm, self.own.rpd, self.own.tpm, self.own.tpd].map(Option::unwrap_or_default);
+            [self.stated.rpm, self.stated.rpd, self.stated.tpm, self.stated.tpd].map(Option::unwrap_or_default);
         [self.day_ends.0, self.day_requests, self.day_tokens, rpm, rpd, tpm, tpd]
     }
 
-    /// The slots, [`SLOT_BYTES`] each.
-    #[must_use]
+    /// The bytes of the slots, [`SLOT_BYTES`] each.
     pub fn slots(&self) -> &[u8] {
         self.slots.as_flattened().as_flattened()
     }
 
-    /// What this key's own answers have stated.
-    #[must_use]
-    pub fn own(&self) -> Quota {
-        self.own
+    /// The limits that this key's own answers have stated.
+    pub fn stated(&self) -> Quota {
+        self.stated
     }
 
-    /// An answer of this key has stated a limit. False if that was known, or is no limit.
-    pub fn state(&mut self, dimension: Dimension, limit: u64) -> bool {
-        let news = limit > 0 && self.own.get(dimension) != Some(limit);
-        if news {
-            self.own.set(dimension, limit);
+    /// Learns a limit that an answer of this key has stated. False if it was known, or is 0.
+    pub fn state_limit(&mut self, dimension: Dimension, limit: u64) -> bool {
+        let is_new = limit > 0 && self.stated.get(dimension) != Some(limit);
+        if is_new {
+            self.stated.set(dimension, limit);
         }
-        news
+        is_new
     }
 
-    /// Whether one more request fits that will take about so many tokens.
+    /// Whether one more request of about `tokens` tokens fits.
     ///
     /// # Errors
-    /// When it does not: the time at which it will, and the dimension that is full.
+    /// If it does not fit: the time at which it will, and the dimension that is full.
     pub fn room(&self, quota: Quota, minute: Minute, tokens: u64, now: Time) -> Result<(), (Time, Dimension)> {
-        let full = DIMENSIONS.into_iter().filter_map(|dimension| {
+        let full = Dimension::ALL.into_iter().filter_map(|dimension| {
             let limit = quota.get(dimension)?;
             self.full_until(dimension, limit, minute, tokens, now).map(|until| (until, dimension))
         });
@@ -131,8 +126,8 @@ impl Usage {
         }
     }
 
-    /// When what is used and `more` fit into the limit of a minute; `None` if they do now. A minute
-    /// in which nothing was used has room for anything: how much a request takes is only a guess.
+    /// The time at which `more` fits into the limit of a minute; `None` if it fits now. A minute without any usage
+    /// has room for any request, because the size of a request is only an estimate.
     fn minute_full(&self, minute: Minute, now: Time, limit: u64, more: u64, of: impl Fn(&Slot) -> u64) -> Option<Time> {
         let mut used = self.live(minute, now).fold(0u64, |used, slot| used.saturating_add(of(&slot)));
         let fits = |used: u64| used == 0 || used.saturating_add(more) <= limit;
@@ -143,15 +138,14 @@ impl Usage {
             used = used.saturating_sub(of(slot));
             fits(used)
         });
-        last.map(|slot| leaves(minute, slot.time()))
+        last.map(|slot| leaves_at(minute, slot.time()))
     }
 
-    /// Counts a request that is leased now and will take about so many tokens. The running day ends
-    /// at `day_ends`.
+    /// Counts a request of about `tokens` tokens that is leased now. The running day ends at `day_ends`.
     pub fn add(&mut self, minute: Minute, day_ends: Time, tokens: u64, now: Time) {
-        self.slots.drain(..self.over(minute, now));
-        self.slots.truncate(self.place(far_future(now)));
-        // A clock that stepped back, or a state from the far future, must not freeze the day.
+        self.slots.drain(..self.expired(minute, now));
+        self.slots.truncate(self.position(far_future(now)));
+        // The day must not stay the same forever because a clock stepped back.
         if self.day_ends <= now || now.until(self.day_ends) > LONGEST_DAY {
             self.day_ends = day_ends;
             (self.day_requests, self.day_tokens) = (0, 0);
@@ -159,21 +153,21 @@ impl Usage {
         self.day_requests = self.day_requests.saturating_add(1);
         self.day_tokens = self.day_tokens.saturating_add(tokens);
         let end = slot_end(now);
-        let place = self.place(end);
-        match self.slots.get_mut(place) {
+        let index = self.position(end);
+        match self.slots.get_mut(index) {
             Some(packed) if Slot::unpack(packed).end == end => {
                 let slot = Slot::unpack(packed);
                 let (requests, tokens) = (slot.requests + 1, slot.tokens.saturating_add(tokens));
                 *packed = Slot { requests, tokens, ..slot }.pack();
             }
-            _ => self.slots.insert(place, Slot { end, requests: 1, tokens }.pack()),
+            _ => self.slots.insert(index, Slot { end, requests: 1, tokens }.pack()),
         }
         if self.slots.len() > MAX_SLOTS {
             self.slots = self.slots.chunks(2).filter_map(merged).collect();
         }
     }
 
-    /// Puts the tokens that a request took in the place of those that were expected.
+    /// Replaces the estimated tokens of a request by those that it used.
     pub fn correct(&mut self, minute: Minute, expected: u64, tokens: u64, leased: Time, now: Time) {
         let corrected = |count: u64| count.saturating_sub(expected).saturating_add(tokens);
         self.recount(minute, leased, now, |slot| Slot { tokens: corrected(slot.tokens), ..slot });
@@ -182,7 +176,7 @@ impl Usage {
         }
     }
 
-    /// A request that was counted has not been served: it does not count after all.
+    /// Removes a request from the counts, because it was not served.
     pub fn give_back(&mut self, minute: Minute, tokens: u64, leased: Time, now: Time) {
         self.recount(minute, leased, now, |slot| Slot {
             requests: slot.requests.saturating_sub(1),
@@ -195,62 +189,59 @@ impl Usage {
         }
     }
 
-    /// Whether a request that is over was counted for the day that is counted now. When the clocks change,
-    /// an hour of one day in the year is taken for the other's.
+    /// Whether a request was counted for the day that is counted now. When daylight saving time begins or ends, one
+    /// hour is attributed to the wrong day.
     fn is_of_this_day(&self, leased: Time) -> bool {
         leased.until(self.day_ends) <= DAY
     }
 
-    /// Changes the slot in which a request was counted: its own, or the later one that it was merged
-    /// into. Does nothing if its minute is over.
+    /// Changes the slot in which a request was counted, which may be a later one if slots were merged. Does nothing
+    /// if the slot has left the minute.
     fn recount(&mut self, minute: Minute, leased: Time, now: Time, change: impl FnOnce(Slot) -> Slot) {
         let end = slot_end(leased);
-        let place = self.place(end);
-        let over = leaves(minute, Time(end * SLOT.0)) <= now;
-        let Some(packed) = self.slots.get_mut(place).filter(|_| !over) else { return };
+        let index = self.position(end);
+        let expired = leaves_at(minute, Time(end * SLOT.0)) <= now;
+        let Some(packed) = self.slots.get_mut(index).filter(|_| !expired) else { return };
         let slot = change(Slot::unpack(packed));
         if slot.requests == 0 && slot.tokens == 0 {
-            self.slots.remove(place);
+            self.slots.remove(index);
         } else {
             *packed = slot.pack();
         }
     }
 
-    /// How much a key is in use: requests of this minute, then of this day.
-    #[must_use]
+    /// The requests of this minute and of this day, to compare how much keys are used.
     pub fn load(&self, now: Time) -> (u64, u64) {
         let minute = self.live(Minute::Rolling, now).fold(0u64, |used, slot| used.saturating_add(slot.requests));
         (minute, self.requests_today(now))
     }
 
-    /// Whether there is nothing in it that is worth keeping.
-    #[must_use]
+    /// Whether nothing in it is worth keeping.
     pub fn is_over(&self, now: Time) -> bool {
-        if self.day_requests == 0 && self.day_tokens == 0 && self.own.is_empty() {
+        if self.day_requests == 0 && self.day_tokens == 0 && self.stated.is_empty() {
             return true;
         }
         self.day_ends <= now && self.live(Minute::Rolling, now).next().is_none()
     }
 
-    /// Requests of this day.
     fn requests_today(&self, now: Time) -> u64 {
         if now < self.day_ends { self.day_requests } else { 0 }
     }
 
-    /// How many slots have left the minute.
-    fn over(&self, minute: Minute, now: Time) -> usize {
-        self.slots.partition_point(|packed| leaves(minute, Slot::unpack(packed).time()) <= now)
+    /// The number of slots that have left the minute.
+    fn expired(&self, minute: Minute, now: Time) -> usize {
+        self.slots.partition_point(|packed| leaves_at(minute, Slot::unpack(packed).time()) <= now)
     }
 
-    /// The slots of the minute. Those from the far future are from before a clock stepped back: they would
-    /// count until it is there again.
+    /// The slots of the minute. Slots in the far future are left out: they are from before a clock stepped back, and
+    /// would be counted until the clock reaches them again.
     fn live(&self, minute: Minute, now: Time) -> impl Iterator<Item = Slot> {
-        let slots = self.slots.iter().skip(self.over(minute, now)).map(Slot::unpack);
+        let slots = self.slots.iter().skip(self.expired(minute, now)).map(Slot::unpack);
         slots.take_while(move |slot| slot.end < far_future(now))
     }
 
-    /// The place of the first slot that does not end before `end`.
-    fn place(&self, end: u64) -> usize {
+    /// The index of the first slot that does not end before `end`.
+    fn position(&self, end: u64) -> usize {
         self.slots.partition_point(|packed| Slot::unpack(packed).end < end)
     }
 }
@@ -259,7 +250,7 @@ fn slot_end(time: Time) -> u64 {
     (time.0 / SLOT.0 + 1).min(u64::MAX >> REQUEST_BITS)
 }
 
-/// The end of the first slot that no running clock has come to, workers' small differences included.
+/// The end of the first slot that no worker's clock can have reached, small differences included.
 fn far_future(now: Time) -> u64 {
     slot_end(now.plus(MINUTE))
 }
@@ -273,12 +264,12 @@ fn merged(pair: &[Packed]) -> Option<Packed> {
     merged.map(Slot::pack)
 }
 
-/// When what was used at `time` does not count any more.
-fn leaves(minute: Minute, time: Time) -> Time {
+/// The time at which usage of `time` leaves the minute.
+fn leaves_at(minute: Minute, time: Time) -> Time {
     match minute {
-        // The provider counted it when it got there, a moment after it was leased.
+        // The provider counted the request when it arrived, a moment after it was leased.
         Minute::Rolling => time.plus(MINUTE).plus(SLOT),
-        // The slot's end may be the minute's; what is in it was used before.
+        // A slot that ends with the minute belongs to it.
         Minute::Calendar => Time(time.0.saturating_sub(1) / MINUTE.0 * MINUTE.0).plus(MINUTE),
     }
 }
@@ -338,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day() {
+    fn the_day_is_counted_until_its_reset() {
         let quota = Quota { rpd: Some(2), ..Quota::default() };
         let mut usage = Usage::default();
         add(&mut usage, ROLLING, 0, START);
@@ -358,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens() {
+    fn tokens_are_limited_by_the_minute() {
         let quota = Quota { tpm: Some(1000), ..Quota::default() };
         let mut usage = Usage::default();
         add(&mut usage, ROLLING, 400, after(1));

@@ -1,9 +1,9 @@
 //! Pages of usage counts in shared data.
 //!
-//! They are apart from the records because they change with every request, and no other worker has
-//! to hear of it: who wants to use a key reads its count then and there. For the same reason they are
-//! not decoded: a change takes out one entry and copies the others over. An entry, behind the page's
-//! version byte:
+//! They are separate from the records because they change with every request, and other workers need no
+//! notification: a worker that wants to use a key reads the key's count at that moment. For the same reason pages
+//! are not decoded: a change extracts one entry and copies the others. After the page's version byte, each entry
+//! consists of:
 //!
 //! ```text
 //! key id, numbers of the usage            8 bytes each, little-endian
@@ -11,34 +11,34 @@
 //! the model, the slots
 //! ```
 //!
-//! The entry that was changed last stands first. What cannot be read is taken for the page's end.
+//! The entry that was changed last comes first. Bytes that cannot be read end the page.
 
 use super::key::KeyId;
 use super::usage::{NUMBERS, SLOT_BYTES, Usage};
 use crate::host::store::{Store, create, update};
 use crate::time::Time;
 
-/// Number of pages: few keys share one, so that a count stays cheap to read.
+/// The number of pages. Few keys share one, so that a count is cheap to read.
 const PAGES: usize = 1024;
-/// The most counts in a page; beyond it, keys go uncounted until others are over.
+/// The most entries in a page; if it is full, further keys are not counted until other entries expire.
 const MAX_COUNTS: usize = 512;
 
 const NAME: &str = "one-balance/2/usage/";
 const VERSION: u8 = 2;
-/// The bytes of an entry's numbers.
+/// The size of an entry's numbers in bytes.
 const HEAD: usize = 8 * (1 + NUMBERS);
 
-/// Makes sure that there are all pages.
+/// Creates the pages that do not exist.
 pub fn create_pages(store: &dyn Store) {
     (0..PAGES).for_each(|page| create(store, &name(page), &[VERSION]));
 }
 
-/// A page's name in shared data. It is needed for every request, so it is not formatted.
+/// A page's name in shared data. Every request needs one, so it avoids the formatter.
 fn name(page: usize) -> String {
     let mut name = String::with_capacity(NAME.len() + 4);
     name.push_str(NAME);
-    for place in [1000, 100, 10, 1] {
-        name.push(char::from(b'0' + (page / place % 10) as u8));
+    for power in [1000, 100, 10, 1] {
+        name.push(char::from(b'0' + (page / power % 10) as u8));
     }
     name
 }
@@ -47,15 +47,14 @@ fn page_of(id: KeyId) -> String {
     name((id.0 % PAGES as u64) as usize)
 }
 
-/// The count of a key for a model.
-#[must_use]
+/// The usage of a key for a model.
 pub fn read(store: &dyn Store, id: KeyId, model: &str) -> Usage {
     let page = store.get(&page_of(id)).map(|(bytes, _)| bytes).unwrap_or_default();
     entries(&page).find(|entry| entry.is(id, model)).map(|entry| entry.usage()).unwrap_or_default()
 }
 
-/// Changes the count of a key for a model, unless `change` returns false. `None` if that failed, else
-/// whether it was changed.
+/// Changes the usage of a key for a model, unless `change` returns false. Returns what `change` returned; `None` if
+/// the page could not be written.
 pub fn change(
     store: &dyn Store,
     id: KeyId,
@@ -71,8 +70,8 @@ pub fn change(
         }
         let new = match known {
             Some(entry) => {
-                let after = page.get(entry.start + entry.bytes.len()..).unwrap_or_default();
-                with(id, model, &usage, [page.get(1..entry.start).unwrap_or_default(), after])
+                let (before, after) = around(page, &entry);
+                with(id, model, &usage, [before, after])
             }
             None => with_new(id, model, &usage, page, now),
         };
@@ -80,9 +79,18 @@ pub fn change(
     })
 }
 
-/// A page of this entry and others as they are.
+/// The entries before and after one of a page, without the version byte.
+fn around<'a>(page: &'a [u8], entry: &Entry) -> (&'a [u8], &'a [u8]) {
+    let (before, after) = (page.get(1..entry.start), page.get(entry.start + entry.bytes.len()..));
+    debug_assert!(before.is_some() && after.is_some(), "the entry is not one of this page");
+    (before.unwrap_or_default(), after.unwrap_or_default())
+}
+
+/// A page of this entry followed by unchanged others.
 fn with<const N: usize>(id: KeyId, model: &str, usage: &Usage, others: [&[u8]; N]) -> Vec<u8> {
     let slots = usage.slots();
+    debug_assert!(model.len() <= usize::from(u8::MAX), "the length of the model does not fit into a byte");
+    debug_assert!(slots.len() / SLOT_BYTES <= usize::from(u8::MAX), "the number of slots does not fit into a byte");
     let others_len: usize = others.iter().map(|other| other.len()).sum();
     let mut page = Vec::with_capacity(1 + HEAD + 2 + model.len() + slots.len() + others_len);
     page.push(VERSION);
@@ -95,7 +103,7 @@ fn with<const N: usize>(id: KeyId, model: &str, usage: &Usage, others: [&[u8]; N
     page
 }
 
-/// The page with one more entry, without those that are over.
+/// The page with one more entry, without those that have expired.
 #[cold]
 fn with_new(id: KeyId, model: &str, usage: &Usage, page: &[u8], now: Time) -> Vec<u8> {
     let kept: Vec<&[u8]> = entries(page).filter(|entry| !entry.usage().is_over(now)).map(|entry| entry.bytes).collect();
@@ -107,13 +115,13 @@ fn with_new(id: KeyId, model: &str, usage: &Usage, page: &[u8], now: Time) -> Ve
     }
 }
 
-/// An entry as it lies in a page.
+/// An entry as it is stored in a page.
 struct Entry<'a> {
     id: u64,
     numbers: [u64; NUMBERS],
     model: &'a [u8],
     slots: &'a [u8],
-    /// Where it begins in the page.
+    /// The offset of the entry in the page.
     start: usize,
     bytes: &'a [u8],
 }
@@ -181,9 +189,9 @@ mod tests {
     fn pages_are_bounded() {
         let store = Memory::default();
         create_pages(&store);
-        let id = |number: usize| (number * PAGES) as u64;
-        (0..=MAX_COUNTS).for_each(|number| assert_eq!(count(&store, id(number), "m", 0, START), Some(true)));
-        let load = |number: usize| read(&store, KeyId(id(number)), "m").load(START).0;
+        let id = |index: usize| (index * PAGES) as u64;
+        (0..=MAX_COUNTS).for_each(|index| assert_eq!(count(&store, id(index), "m", 0, START), Some(true)));
+        let load = |index: usize| read(&store, KeyId(id(index)), "m").load(START).0;
         assert_eq!((load(0), load(MAX_COUNTS - 1), load(MAX_COUNTS)), (1, 1, 0), "the last one has no room");
         assert_eq!(count(&store, 0, &"x".repeat(300), 0, START), Some(true));
         assert_eq!(read(&store, KeyId(0), &"x".repeat(300)), Usage::default(), "no model has such a name");
@@ -193,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_apart() {
+    fn names_have_four_digits() {
         assert_eq!(
             (name(7), name(1023)),
             ("one-balance/2/usage/0007".to_owned(), "one-balance/2/usage/1023".to_owned())
@@ -201,9 +209,9 @@ mod tests {
     }
 
     proptest! {
-        /// Against a map of usages that never go through bytes.
+        /// Compares with a map of usages that are never encoded.
         #[test]
-        fn as_a_map_counts(
+        fn pages_count_as_a_map_does(
             steps in proptest::collection::vec((0u64..4, "m|model|", 0u8..4, 0u64..1000, 0u64..3000), 1..200),
         ) {
             let store = Memory::default();
@@ -216,13 +224,13 @@ mod tests {
                     match what {
                         0 | 1 => usage.add(Minute::Rolling, START.plus(DAY), number, now),
                         2 => usage.give_back(Minute::Rolling, number, now, now),
-                        _ => return usage.state(Dimension::TokensPerDay, number),
+                        _ => return usage.state_limit(Dimension::TokensPerDay, number),
                     }
                     true
                 };
                 let expected = step(map.entry((id, model.clone())).or_default());
                 prop_assert_eq!(change(&store, KeyId(id), &model, now, &mut step), Some(expected));
-                // What is over may be forgotten, and then begins anew.
+                // An expired usage may be removed, and then starts again from nothing.
                 map.retain(|(id, model), usage| {
                     let stored = read(&store, KeyId(*id), model);
                     assert!(stored == *usage || (usage.is_over(now) && stored == Usage::default()));
@@ -251,9 +259,9 @@ mod tests {
                 let _ = usage.room(quota, Minute::Calendar, 1, now);
                 usage.add(Minute::Calendar, now.plus(DAY), 1, now);
                 usage.give_back(Minute::Rolling, 1, now, now);
-                usage.state(Dimension::RequestsPerDay, 5)
+                usage.state_limit(Dimension::RequestsPerDay, 5)
             });
-            prop_assert!(read(&store, id, &model).own().rpd.is_none_or(|limit| limit > 0));
+            prop_assert!(read(&store, id, &model).stated().rpd.is_none_or(|limit| limit > 0));
         }
     }
 }

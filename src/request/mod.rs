@@ -50,7 +50,7 @@ pub enum Step {
     /// An answer of ours that is not an error.
     Answer(Rendered),
     /// A request to the console, from the AUTH_KEY definition of this index. Answering it needs the pool.
-    Console(console::Asked, usize),
+    Console(console::ConsoleRequest, usize),
     /// A request for a provider, whose body may follow.
     Proceed(Box<PendingRequest>),
 }
@@ -103,7 +103,7 @@ pub fn begin(config: &Rc<Config>, host: &dyn Host, headers: Headers, complete: b
 
 enum Read {
     Answer(Rendered),
-    Console(console::Asked, usize),
+    Console(console::ConsoleRequest, usize),
     Request(Kind, usize),
 }
 

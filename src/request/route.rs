@@ -9,7 +9,7 @@
 //! /one-balance/…                         the console: see the pool, and edit it
 //! ```
 
-use crate::console::Place;
+use crate::console::ConsolePath;
 use crate::provider::Api;
 
 /// What a request is for.
@@ -24,7 +24,7 @@ pub enum Route<'a> {
     /// A provider's own API: the slug as written, and the path behind it, beginning with a slash.
     Native(&'a str, &'a str),
     /// The console.
-    Console(Place),
+    Console(ConsolePath),
 }
 
 /// The OpenAI endpoints that are served for any provider.
@@ -53,7 +53,7 @@ pub fn find(path: &str) -> Option<Route<'_>> {
     if path == "/healthz" {
         return Some(Route::Health);
     }
-    if let Some(place) = Place::find(path) {
+    if let Some(place) = ConsolePath::find(path) {
         return Some(Route::Console(place));
     }
     let compat = path.strip_prefix("/api/compat/").or_else(|| path.strip_prefix("/v1/"));
@@ -104,7 +104,7 @@ mod tests {
             ("/api/openai/", native("openai", "/")),
             ("/api/openai", None),
             ("/api//x", None),
-            ("/one-balance/status", Some(Route::Console(Place::Status))),
+            ("/one-balance/status", Some(Route::Console(ConsolePath::Status))),
             ("/one-balance/nothing", None),
             ("/v1/messages", None),
             ("/", None),

@@ -19,7 +19,6 @@ const LAST_DAY: u64 = 2_932_896;
 
 /// A point in time that is written as RFC 3339 (`2026-11-24T08:00:00.5+01:00`) or as an HTTP date.
 /// `None` if it is neither, or lies before 1970.
-#[must_use]
 pub fn parse(text: &str) -> Option<Time> {
     rfc3339(text.as_bytes()).or_else(|| {
         let since = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;

@@ -24,19 +24,16 @@ pub const DAY: Span = Span::secs(24 * 3600);
 
 impl Span {
     /// A span of whole seconds.
-    #[must_use]
     pub const fn secs(secs: u64) -> Self {
         Span(secs.saturating_mul(1000))
     }
 
     /// The span in seconds, rounded up: a client that waits this long has waited long enough.
-    #[must_use]
     pub const fn as_secs_up(self) -> u64 {
         self.0.div_ceil(1000)
     }
 
     /// A span of a floating number of seconds; `None` unless it is finite and not negative.
-    #[must_use]
     pub fn from_secs_f64(secs: f64) -> Option<Self> {
         // The cast saturates, which is what a ridiculously large number deserves.
         (secs.is_finite() && secs >= 0.0).then_some(Span((secs * 1000.0).round() as u64))
@@ -45,31 +42,26 @@ impl Span {
 
 impl Time {
     /// A point in time given in whole Unix seconds.
-    #[must_use]
     pub const fn from_secs(secs: u64) -> Self {
         Time(secs.saturating_mul(1000))
     }
 
     /// Unix seconds, rounded down.
-    #[must_use]
     pub const fn as_secs(self) -> u64 {
         self.0 / 1000
     }
 
     /// Unix seconds, rounded up: the first full second at which this moment has come.
-    #[must_use]
     pub const fn as_secs_up(self) -> u64 {
         self.0.div_ceil(1000)
     }
 
     /// This moment and `span` more.
-    #[must_use]
     pub const fn plus(self, span: Span) -> Self {
         Time(self.0.saturating_add(span.0))
     }
 
     /// How long it is from here to `later`; zero if that is past.
-    #[must_use]
     pub const fn until(self, later: Time) -> Span {
         Span(later.0.saturating_sub(self.0))
     }
@@ -91,7 +83,6 @@ impl DailyReset {
     ///
     /// A Pacific day has 23 or 25 hours at the daylight-saving switches; the zone's rules are
     /// embedded at build time, so no zone database is needed at run time.
-    #[must_use]
     pub fn next(self, now: Time) -> Time {
         match self {
             DailyReset::MidnightPacific => next_midnight(now, &jiff::tz::get!("America/Los_Angeles")),

@@ -1,4 +1,4 @@
-//! How many keys are in which state, for the gauges and the status.
+//! The number of keys in each state, for the gauges and the status.
 
 use std::collections::BTreeMap;
 
@@ -6,74 +6,74 @@ use super::Pool;
 use super::record::{NEVER, Record};
 use crate::time::{Span, Time};
 
-/// The most models of a provider that are looked at for [`Census::recovery`].
+/// The most models of a provider that are considered for [`KeyCounts::recovery`].
 const MAX_MODELS: usize = 32;
 
-/// The keys of a provider.
+/// How many keys of a provider are in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Census {
-    /// Nothing is in the way of any model.
+pub struct KeyCounts {
+    /// See [`KeyState::Ready`].
     pub ready: u64,
-    /// Cooling for one model at least.
+    /// See [`KeyState::Cooling`].
     pub cooling: u64,
-    /// At rest for all models.
+    /// See [`KeyState::Resting`].
     pub resting: u64,
-    /// Blocked.
+    /// See [`KeyState::Blocked`].
     pub blocked: u64,
-    /// The time until a key can serve the model that has to wait longest; `None` if there is a ready
-    /// one for each, or none that will ever be.
+    /// The time until the model that waits longest has a ready key again. `None` if every model has a ready
+    /// key, or if all keys are blocked.
     pub recovery: Option<Span>,
 }
 
-/// The state of a key.
+/// The state of a key over all models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Nothing is in the way of any model.
+pub enum KeyState {
+    /// The key can be used for every model.
     Ready,
-    /// Cooling for one model at least.
+    /// The key cools for at least one model.
     Cooling,
-    /// At rest for all models.
+    /// The key rests for all models.
     Resting,
-    /// Blocked.
+    /// The key is blocked.
     Blocked,
 }
 
-impl State {
-    /// Its name in metrics and the status.
-    #[must_use]
+impl KeyState {
+    /// All states, in the order in which metrics and the status name them.
+    pub const ALL: [Self; 4] = [Self::Ready, Self::Cooling, Self::Resting, Self::Blocked];
+
+    /// The name in metrics and the status.
     pub fn name(self) -> &'static str {
         match self {
-            State::Ready => "ready",
-            State::Cooling => "cooling",
-            State::Resting => "resting",
-            State::Blocked => "blocked",
+            KeyState::Ready => "ready",
+            KeyState::Cooling => "cooling",
+            KeyState::Resting => "resting",
+            KeyState::Blocked => "blocked",
         }
     }
 }
 
 impl Record {
-    /// The state of its key.
-    #[must_use]
-    pub fn state(&self, now: Time) -> State {
+    /// The state of the record's key.
+    pub fn state(&self, now: Time) -> KeyState {
         if self.blocked.is_some() {
-            State::Blocked
+            KeyState::Blocked
         } else if self.resting.is_some_and(|pause| pause.available_from() > now) {
-            State::Resting
+            KeyState::Resting
         } else if self.models.iter().filter_map(|state| state.cooling).any(|pause| pause.available_from() > now) {
-            State::Cooling
+            KeyState::Cooling
         } else {
-            State::Ready
+            KeyState::Ready
         }
     }
 }
 
 impl Pool {
-    /// The census of each provider that has keys, as of the last refresh.
-    #[must_use]
-    pub fn census(&self, now: Time) -> BTreeMap<&str, Census> {
+    /// The counts of each provider that has keys, as of the last refresh.
+    pub fn key_counts(&self, now: Time) -> BTreeMap<&str, KeyCounts> {
         let mut records: BTreeMap<&str, Vec<&Record>> = BTreeMap::new();
         for (id, record) in self.records() {
-            if let Some((slug, _)) = self.roster().place(id) {
+            if let Some((slug, _)) = self.roster().position(id) {
                 records.entry(slug).or_default().push(record);
             }
         }
@@ -84,23 +84,23 @@ impl Pool {
     }
 }
 
-fn count(records: &[&Record], keys: usize, now: Time) -> Census {
-    let mut census = Census::default();
+fn count(records: &[&Record], keys: usize, now: Time) -> KeyCounts {
+    let mut counts = KeyCounts::default();
     for record in records {
         match record.state(now) {
-            State::Ready => {}
-            State::Cooling => census.cooling += 1,
-            State::Resting => census.resting += 1,
-            State::Blocked => census.blocked += 1,
+            KeyState::Ready => {}
+            KeyState::Cooling => counts.cooling += 1,
+            KeyState::Resting => counts.resting += 1,
+            KeyState::Blocked => counts.blocked += 1,
         }
     }
-    let away = census.cooling + census.resting + census.blocked;
-    census.ready = (keys as u64).saturating_sub(away);
-    // While a key has nothing against it, every model has one.
-    if census.ready == 0 && keys > 0 {
-        census.recovery = recovery(records, keys, now);
+    let unavailable = counts.cooling + counts.resting + counts.blocked;
+    counts.ready = (keys as u64).saturating_sub(unavailable);
+    // A ready key is ready for every model.
+    if counts.ready == 0 && keys > 0 {
+        counts.recovery = recovery(records, keys, now);
     }
-    census
+    counts
 }
 
 fn recovery(records: &[&Record], keys: usize, now: Time) -> Option<Span> {
@@ -110,11 +110,11 @@ fn recovery(records: &[&Record], keys: usize, now: Time) -> Option<Span> {
             models.push(&state.model);
         }
     }
-    // A model of which nothing is known waits for keys that rest.
+    // A model without a state of its own waits only for keys that rest.
     models.push("");
     let first = |model: &&str| {
-        let away = records.iter().map(|record| record.available_from(model)).filter(|from| *from > now);
-        let (count, first) = away.fold((0, NEVER), |(count, first), from| (count + 1, first.min(from)));
+        let unavailable = records.iter().map(|record| record.available_from(model)).filter(|from| *from > now);
+        let (count, first) = unavailable.fold((0, NEVER), |(count, first), from| (count + 1, first.min(from)));
         (count == keys && first < NEVER).then(|| now.until(first))
     };
     models.iter().filter_map(first).max()
@@ -123,13 +123,13 @@ fn recovery(records: &[&Record], keys: usize, now: Time) -> Option<Span> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::record::{Block, Pause, Reason, Sync, Trial};
+    use crate::pool::record::{Block, Pause, Reason, SyncState, Trial};
 
     const NOW: Time = Time::from_secs(1000);
 
     fn pause(secs: u64) -> Pause {
         let until = NOW.plus(Span::secs(secs));
-        Pause { from: NOW, until, reason: Reason::RateLimit, trial: Trial::Believed, sync: Sync::Local }
+        Pause { from: NOW, until, reason: Reason::RateLimit, trial: Trial::Believed, sync: SyncState::Local }
     }
 
     fn cooling(models: &[(&str, u64)]) -> Record {
@@ -139,13 +139,13 @@ mod tests {
     }
 
     fn counted(records: &[&Record], keys: usize) -> ([u64; 4], Option<u64>) {
-        let Census { ready, cooling, resting, blocked, recovery } = count(records, keys, NOW);
+        let KeyCounts { ready, cooling, resting, blocked, recovery } = count(records, keys, NOW);
         ([ready, cooling, resting, blocked], recovery.map(Span::as_secs_up))
     }
 
     #[test]
     fn states_and_recovery() {
-        let blocked = Record { blocked: Some(Block { since: NOW, sync: Sync::Local }), ..Record::default() };
+        let blocked = Record { blocked: Some(Block { since: NOW, sync: SyncState::Local }), ..Record::default() };
         let resting = Record { resting: Some(pause(50)), ..cooling(&[("a", 90)]) };
         let (a, b, both) = (cooling(&[("a", 10)]), cooling(&[("b", 20)]), cooling(&[("a", 30), ("b", 40)]));
         let over = cooling(&[("a", 0)]);
