@@ -279,6 +279,8 @@ pub const VERTEX: Endpoints = Endpoints {
         "projects/{}/locations/{}/publishers/{}/models/{model}:countTokens",
         "projects/{}/locations/{}/publishers/{}/models/{model}:embedContent",
         "projects/{}/locations/{}/publishers/{}/models/{model}:predict",
+        "projects/{}/locations/{}/publishers/{}/models/{model}:rawPredict",
+        "projects/{}/locations/{}/publishers/{}/models/{model}:streamRawPredict",
     ],
     in_json: &["projects/{}/locations/{}/endpoints/openapi/chat/completions"],
     ..NONE
