@@ -44,8 +44,10 @@ const MAX_BACKOFF: Span = Span::secs(120);
 /// Cloudflare allows 1,200 calls per five minutes, to all of an account's tools together.
 const CALLS: usize = 240;
 const CALLS_WINDOW: Span = Span::secs(300);
-/// Most keys that are read.
+/// Most keys that are read. A row that cannot be used counts, too, so that a table has an end.
 pub const MAX_KEYS: usize = 10_000;
+/// Calls that a whole read may take. A read begins only if there is room for all of them.
+const MAX_PAGES: usize = MAX_KEYS.div_ceil(api::PAGE_ROWS);
 /// Rows that a warning has been written for.
 const MAX_WARNED: usize = 1000;
 
@@ -123,7 +125,7 @@ pub struct Syncer {
 #[derive(Debug)]
 enum State {
     Idle,
-    Reading { started: Time, called: Time, remotes: Vec<Remote> },
+    Reading { started: Time, called: Time, rows: usize, remotes: Vec<Remote> },
     Writing { called: Time, items: Vec<Item> },
 }
 
@@ -177,11 +179,12 @@ impl Syncer {
             self.state = State::Writing { called: now, items };
             return self.call(&statements);
         }
-        if now < self.next_read && !self.read.is_some_and(|read| edit::is_stale(&*self.host, read)) {
+        let is_due = now >= self.next_read || self.read.is_some_and(|read| edit::is_stale(&*self.host, read));
+        if !is_due || self.calls.len() + MAX_PAGES > CALLS {
             return None;
         }
         self.read = Some(now);
-        self.state = State::Reading { started: now, called: now, remotes: Vec::new() };
+        self.state = State::Reading { started: now, called: now, rows: 0, remotes: Vec::new() };
         self.read_page("")
     }
 
@@ -199,8 +202,8 @@ impl Syncer {
         match state {
             State::Idle => None,
             State::Writing { called, items } => self.written(pool, called, &items),
-            State::Reading { started, remotes, .. } => {
-                self.page_read(pool, started, remotes, &results.into_iter().next().unwrap_or_default())
+            State::Reading { started, rows, remotes, .. } => {
+                self.page_read(pool, started, (rows, remotes), &results.into_iter().next().unwrap_or_default())
             }
         }
     }
@@ -225,13 +228,25 @@ impl Syncer {
     }
 
     /// A page of the table is in: the next one is read, or the snapshot is complete.
-    fn page_read(&mut self, pool: &mut Pool, started: Time, mut remotes: Vec<Remote>, rows: &[Value]) -> Option<Call> {
+    fn page_read(
+        &mut self,
+        pool: &mut Pool,
+        started: Time,
+        (before, mut remotes): (usize, Vec<Remote>),
+        rows: &[Value],
+    ) -> Option<Call> {
         let now = self.host.now();
+        let read = before + rows.len();
         let last = rows.last().and_then(|row| row.get("id")).and_then(Value::as_str);
         remotes.extend(rows.iter().filter_map(|row| self.read_row(row)));
-        if let Some(last) = last.filter(|_| rows.len() >= api::PAGE_ROWS && remotes.len() < MAX_KEYS) {
-            self.state = State::Reading { started, called: now, remotes };
+        let is_full = rows.len() >= api::PAGE_ROWS;
+        if let Some(last) = last.filter(|_| is_full && read < MAX_KEYS) {
+            self.state = State::Reading { started, called: now, rows: read, remotes };
             return self.read_page(last);
+        }
+        // No row has this id.
+        if is_full && self.warned.insert(String::new()) {
+            warn!("D1: the table may have more than {MAX_KEYS} rows, and only the first ones are read");
         }
         remotes.truncate(MAX_KEYS);
         self.apply(pool, &remotes, started);
