@@ -244,10 +244,10 @@ fn a_restricted_key_has_no_way_around_its_models() {
     const FIELD: &str = "400 duplicate_field";
     let (chat, json) = ("/api/own/v1/chat/completions", r#"{"model":"allowed"}"#);
     let audio = "/api/own/v1/audio/transcriptions";
-    let form = |parts: &[String]| format!("{}--b--\r\n", parts.concat());
+    let form = |parts: &[&str]| format!("{}--b--\r\n", parts.concat());
     let (allowed, forbidden) = (part("name=\"model\"", "allowed"), part("name=\"model\"", "forbidden"));
     let as_form = |content_type| vec![("content-type", content_type)];
-    let twice = form(&[forbidden.replace("--b", "--a"), allowed.clone()]);
+    let twice = form(&[&forbidden.replace("--b", "--a"), &allowed]);
     let bare = |end: &str| forbidden.replace("\r\n", end);
     let urlencoded = r#"{"model":"allowed","x":"&model=forbidden&prompt=hi&y="}"#;
     for (kind, expected, method, path, headers, body) in [
@@ -283,14 +283,14 @@ fn a_restricted_key_has_no_way_around_its_models() {
         ("c", "400 invalid_json", "POST", "/api/own/v1/chat/completions?model=allowed", vec![], "v=0&model=forbidden"),
         ("c", MODEL, "POST", "/api/openai/realtime?model=allowed", as_form("application/sdp"), "v=0\r\n"),
         // d. A delimiter that not every server sees.
-        ("d", MODEL, "POST", audio, vec![FORM], &format!("{}{}", bare("\n"), form(&[allowed.clone()]))),
+        ("d", MODEL, "POST", audio, vec![FORM], &format!("{}{}", bare("\n"), form(&[&allowed]))),
         (
             "d",
             MODEL,
             "POST",
             audio,
             vec![FORM],
-            &form(&[part("name=\"prompt\"", &format!("x\n{}", bare("\n"))), allowed.clone()]),
+            &form(&[&part("name=\"prompt\"", &format!("x\n{}", bare("\n"))), &allowed]),
         ),
         (
             "d",
@@ -298,19 +298,19 @@ fn a_restricted_key_has_no_way_around_its_models() {
             "POST",
             audio,
             vec![FORM],
-            &form(&[part("name=\"prompt\"", &format!("x\r{}", bare("\r"))), allowed.clone()]),
+            &form(&[&part("name=\"prompt\"", &format!("x\r{}", bare("\r"))), &allowed]),
         ),
-        ("d", MODEL, "POST", audio, vec![FORM], &format!("{}{}", form(&[allowed.clone()]), form(&[forbidden.clone()]))),
-        ("d", MODEL, "POST", audio, vec![FORM], &format!("x\r\n{}", form(&[allowed.clone()]))),
-        ("d", FIELD, "POST", audio, vec![FORM], &form(&[allowed.clone(), forbidden.clone()])),
-        ("d", MODEL, "POST", audio, vec![FORM], &form(&[forbidden.clone()])),
+        ("d", MODEL, "POST", audio, vec![FORM], &format!("{}{}", form(&[&allowed]), form(&[&forbidden]))),
+        ("d", MODEL, "POST", audio, vec![FORM], &format!("x\r\n{}", form(&[&allowed]))),
+        ("d", FIELD, "POST", audio, vec![FORM], &form(&[&allowed, &forbidden])),
+        ("d", MODEL, "POST", audio, vec![FORM], &form(&[&forbidden])),
         (
             "d",
             MODEL,
             "POST",
             audio,
             vec![FORM],
-            &form(&[allowed.replace("\r\n\r\n", "\r\nContent-Transfer-Encoding: base64\r\n\r\n")]),
+            &form(&[&allowed.replace("\r\n\r\n", "\r\nContent-Transfer-Encoding: base64\r\n\r\n")]),
         ),
         // e. A name in another case.
         ("e", FIELD, "POST", chat, vec![JSON], r#"{"model":"allowed","MODEL":"forbidden"}"#),
@@ -324,8 +324,8 @@ fn a_restricted_key_has_no_way_around_its_models() {
             vec![JSON],
             r#"{"model":"google-ai-studio/allowed","messages":[{"role":"user","content":"x"}],"MODEL":"forbidden"}"#,
         ),
-        ("e", MODEL, "POST", audio, vec![FORM], &form(&[allowed.clone(), part("name=\"MODEL\"", "forbidden")])),
-        ("e", MODEL, "POST", audio, vec![FORM], &form(&[allowed.clone(), part("name=\"model[]\"", "forbidden")])),
+        ("e", MODEL, "POST", audio, vec![FORM], &form(&[&allowed, &part("name=\"MODEL\"", "forbidden")])),
+        ("e", MODEL, "POST", audio, vec![FORM], &form(&[&allowed, &part("name=\"model[]\"", "forbidden")])),
         ("e", MODEL, "POST", "/api/own/v1/chat/completions?MODEL=forbidden", vec![JSON], json),
         ("e", MODEL, "POST", "/api/own/v1/chat/completions?model=forbidden", vec![JSON], json),
         // f. Other models beside it.
@@ -423,7 +423,7 @@ fn a_restricted_key_has_no_way_around_its_models() {
             "POST",
             "/api/openai/v1/realtime/calls",
             vec![FORM],
-            &form(&[part("name=\"session\"", "{\"model\":\"forbidden\"}"), allowed.clone()]),
+            &form(&[&part("name=\"session\"", "{\"model\":\"forbidden\"}"), &allowed]),
         ),
         (
             "h",
