@@ -109,7 +109,7 @@ const URLENCODED: (&str, &str) = ("content-type", "application/x-www-form-urlenc
 fn judged(config: &Rc<Config>, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> String {
     let headers: Vec<_> = [LIM].into_iter().chain(headers.iter().copied()).collect();
     match outcome(config, method, path, &headers, body) {
-        sent if sent.starts_with("http") => "went up".to_owned(),
+        sent if sent.starts_with("http") => "sent".to_owned(),
         refused => refused,
     }
 }
@@ -228,7 +228,7 @@ fn honest_requests_of_a_restricted_key_pass() {
         ("POST", "/api/own/api/chat", vec![JSON], json),
         ("GET", "/api/own/v1/models", vec![], ""),
     ] {
-        assert_eq!(judged(&config, method, path, &headers, body), "went up", "{method} {path} {headers:?} {body}");
+        assert_eq!(judged(&config, method, path, &headers, body), "sent", "{method} {path} {headers:?} {body}");
         assert_free_for_all_models(&config, method, path, &headers, body);
         // The pool counts it under the model that was judged.
         let counted = forward(&config, method, path, &[&[LIM], &*headers].concat(), body).unwrap().outgoing.model;

@@ -83,7 +83,7 @@ impl Target {
     }
 }
 
-/// A native path as it goes up, below the base URL that the slug stands for.
+/// A native path as it is sent to the provider, below the base URL that replaces the slug.
 pub(super) fn below_base<'a>(upstream: &Upstream, rest: &'a str) -> &'a str {
     let fixed;
     let base = match (&upstream.base_url, upstream.provider.base) {
