@@ -19,7 +19,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("pool", &["d1", "balancer", "request", "console", "filter", "reply", "answer", "translate"]),
     // What can be configured, and what is known of providers, is below what uses it.
     ("config", &["pool", "d1", "balancer", "request", "console", "filter", "reply"]),
-    ("provider.rs", &["pool", "config", "d1", "balancer", "request", "console", "filter", "reply"]),
+    ("provider", &["pool", "config", "d1", "balancer", "request", "console", "filter", "reply"]),
     ("quota.rs", &["pool", "config", "provider", "d1", "balancer", "request"]),
     ("console", &["request", "balancer", "filter"]),
     ("d1", &["request", "balancer", "filter", "console", "reply"]),

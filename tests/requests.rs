@@ -51,13 +51,16 @@ const GZIP: (&str, &str) = ("content-encoding", "gzip");
 /// Providers go by their bodies, and so do rights.
 #[test]
 fn a_model_in_the_query_gives_no_right_to_another_one() {
-    let config = config(&[("AUTH_KEY", "tight=openai,gpt-4o&google-ai-studio,g")]);
+    let config = config(&[("AUTH_KEY", "open;tight=openai,gpt-4o&google-ai-studio,g")]);
     let chat = "/api/openai/chat/completions?model=gpt-4o";
     let (went_up, refused) =
         ("https://api.openai.com/v1/chat/completions?model=gpt-4o [gpt-4o]", "403 model_not_allowed");
     for (method, path, headers, body, expected) in [
         ("POST", chat, vec![TIGHT], r#"{"model":"gpt-4o"}"#, went_up),
-        ("POST", chat, vec![TIGHT], "v=0", went_up),
+        // The name in the query is the model of an upgrade, where nothing else can name one.
+        ("POST", chat, vec![TIGHT], "v=0", "400 invalid_json"),
+        ("POST", chat, vec![TIGHT], "", "400 invalid_json"),
+        ("POST", chat, vec![OPEN], "v=0", went_up),
         ("POST", chat, vec![TIGHT], r#"{"model":"o3"}"#, refused),
         ("POST", chat, vec![TIGHT, GZIP], "\x1f\x08", "415 unsupported_encoding"),
         ("POST", chat, vec![TIGHT, UPGRADE], r#"{"model":"o3"}"#, "405 method_not_allowed"),
@@ -67,6 +70,443 @@ fn a_model_in_the_query_gives_no_right_to_another_one() {
         ("GET", "/api/openai/models", vec![TIGHT], "", "https://api.openai.com/v1/models []"),
     ] {
         assert_eq!(outcome(&config, method, path, &headers, body), expected, "{method} {path} {headers:?} {body}");
+    }
+}
+
+/// A key for some models of every provider, and the same for all of them.
+fn restricted() -> Rc<Config> {
+    let slugs = [
+        "openai",
+        "google-ai-studio",
+        "anthropic",
+        "azure-openai",
+        "openrouter",
+        "groq",
+        "mistral",
+        "deepseek",
+        "grok",
+        "cohere",
+        "perplexity",
+        "replicate",
+        "cartesia",
+        "elevenlabs",
+        "google-vertex-ai",
+        "aws-bedrock",
+        "own",
+    ];
+    let some: Vec<_> = slugs.iter().map(|slug| format!("{slug},allowed,too,a/b")).collect();
+    let keys = format!("open;every={};lim={}", slugs.join("&"), some.join("&"));
+    config(&[("AUTH_KEY", &keys), ("PROVIDER_BASE_URLS", "own=http://own:8000")])
+}
+
+const LIM: (&str, &str) = ("authorization", "Bearer lim");
+const EVERY: (&str, &str) = ("authorization", "Bearer every");
+const JSON: (&str, &str) = ("content-type", "application/json");
+const FORM: (&str, &str) = ("content-type", "multipart/form-data; boundary=b");
+const URLENCODED: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+
+/// Where a request of the restricted key goes: to the provider, or the code that refuses it.
+fn judged(config: &Rc<Config>, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> String {
+    let headers: Vec<_> = [LIM].into_iter().chain(headers.iter().copied()).collect();
+    match outcome(config, method, path, &headers, body) {
+        sent if sent.starts_with("http") => "sent".to_owned(),
+        refused => refused,
+    }
+}
+
+/// The same request of a key that may use all models of the provider is never refused for its rights.
+fn assert_free_for_all_models(config: &Rc<Config>, method: &str, path: &str, headers: &[(&str, &str)], body: &str) {
+    for key in [OPEN, EVERY] {
+        let headers: Vec<_> = [key].into_iter().chain(headers.iter().copied()).collect();
+        let free = outcome(config, method, path, &headers, body);
+        assert!(free.starts_with("http") || free.starts_with("400"), "{method} {path} {body}: {free}");
+    }
+}
+
+fn part(head: &str, value: &str) -> String {
+    format!("--b\r\nContent-Disposition: form-data; {head}\r\n\r\n{value}\r\n")
+}
+
+/// What clients of one model really send.
+#[test]
+fn honest_requests_of_a_restricted_key_pass() {
+    let config = restricted();
+    let (json, id) = (r#"{"model":"allowed"}"#, r#"{"model_id":"allowed"}"#);
+    let upload =
+        format!("{}{}--b--\r\n", part("name=\"file\"; filename=\"a.wav\"", "RIFF"), part("name=\"model\"", "allowed"));
+    let speech = upload.replace("\"model\"", "\"model_id\"");
+    let tools = r#"{"model":"allowed","tools":[{"type":"function","function":{"name":"f","parameters":{"properties":{"model":{"type":"string"}}}}}]}"#;
+    let vertex = "/api/google-vertex-ai/v1/projects/p/locations/us-central1";
+    for (method, path, headers, body) in [
+        ("POST", "/v1/chat/completions", vec![JSON], r#"{"model":"openai/allowed"}"#),
+        ("POST", "/v1/chat/completions", vec![URLENCODED], r#"{"model":"own/allowed"}"#),
+        (
+            "POST",
+            "/v1/chat/completions",
+            vec![],
+            r#"{"model":"google-ai-studio/allowed","messages":[{"role":"user","content":"x"}]}"#,
+        ),
+        (
+            "POST",
+            "/v1/chat/completions",
+            vec![JSON],
+            r#"{"model":"openrouter/allowed","models":["too","a/b"],"route":"fallback"}"#,
+        ),
+        ("POST", "/v1/embeddings", vec![JSON], r#"{"model":"openai/allowed","input":"x"}"#),
+        ("POST", "/api/openai/chat/completions", vec![JSON], tools),
+        ("POST", "/api/openai/v1/chat/completions", vec![], json),
+        ("POST", "/api/openai/responses", vec![JSON], json),
+        (
+            "POST",
+            "/api/openai/v1/responses",
+            vec![JSON],
+            r#"{"model":"allowed","tools":[{"type":"image_generation","model":"too"}]}"#,
+        ),
+        ("POST", "/api/openai/completions?model=allowed", vec![JSON], json),
+        ("POST", "/api/openai/embeddings", vec![JSON], json),
+        ("POST", "/api/openai/moderations", vec![JSON], json),
+        ("POST", "/api/openai/audio/speech", vec![JSON], json),
+        ("POST", "/api/openai/audio/transcriptions", vec![FORM], &upload),
+        ("POST", "/api/openai/images/generations", vec![JSON], json),
+        ("POST", "/api/openai/images/edits", vec![FORM], &upload.replace("\"file\"", "\"image[]\"")),
+        ("POST", "/api/openai/images/edits", vec![JSON], json),
+        ("GET", "/api/openai/realtime?model=allowed", vec![UPGRADE], ""),
+        ("GET", "/api/grok/v1/realtime?model=allowed", vec![UPGRADE], ""),
+        ("GET", "/api/openai/models", vec![], ""),
+        ("HEAD", "/api/openai/v1/models", vec![], ""),
+        ("GET", "/api/openai/models/allowed", vec![], ""),
+        ("POST", "/api/google-ai-studio/v1beta/models/allowed:generateContent", vec![JSON], "{}"),
+        ("POST", "/api/google-ai-studio/v1beta/models/allowed:streamGenerateContent?alt=sse", vec![JSON], "{}"),
+        ("POST", "/api/google-ai-studio/v1/models/allowed:countTokens", vec![JSON], "{}"),
+        ("POST", "/api/google-ai-studio/v1beta/models/allowed:embedContent", vec![JSON], "{}"),
+        ("POST", "/api/google-ai-studio/v1beta/models/allowed:batchEmbedContents", vec![JSON], "{}"),
+        ("POST", "/api/google-ai-studio/v1beta/openai/chat/completions", vec![JSON], r#"{"model":"models/allowed"}"#),
+        ("GET", "/api/google-ai-studio/v1beta/models?pageSize=5", vec![], ""),
+        ("GET", "/api/google-ai-studio/v1beta/models/allowed", vec![], ""),
+        ("POST", "/api/anthropic/v1/messages", vec![JSON, ("anthropic-version", "2023-06-01")], json),
+        ("POST", "/api/anthropic/v1/messages?beta=true", vec![JSON], json),
+        ("POST", "/api/anthropic/v1/messages/count_tokens", vec![JSON], json),
+        ("GET", "/api/anthropic/v1/models?limit=20", vec![], ""),
+        ("POST", "/api/azure-openai/res/allowed/chat/completions?api-version=1", vec![JSON], r#"{"model":"x"}"#),
+        ("POST", "/api/azure-openai/res/allowed/audio/transcriptions", vec![FORM], &upload),
+        (
+            "POST",
+            "/api/openrouter/chat/completions",
+            vec![JSON],
+            r#"{"model":"allowed","models":["too",{"model":"a/b"}]}"#,
+        ),
+        (
+            "POST",
+            "/api/openrouter/api/v1/chat/completions",
+            vec![JSON],
+            r#"{"model":"allowed","models":null,"preset":null,"plugins":[{"id":"web"}]}"#,
+        ),
+        ("GET", "/api/openrouter/models/a/b/endpoints", vec![], ""),
+        ("POST", "/api/groq/openai/v1/chat/completions", vec![JSON], json),
+        ("POST", "/api/mistral/v1/fim/completions", vec![JSON], json),
+        ("POST", "/api/deepseek/anthropic/v1/messages", vec![JSON], json),
+        ("POST", "/api/cohere/v2/chat", vec![JSON], json),
+        ("POST", "/api/perplexity/chat/completions", vec![JSON], json),
+        ("POST", "/api/replicate/models/a/b/predictions", vec![JSON, ("prefer", "wait")], r#"{"input":{}}"#),
+        ("POST", "/api/replicate/predictions", vec![JSON], r#"{"version":"allowed","input":{}}"#),
+        ("POST", "/api/cartesia/tts/bytes", vec![JSON], id),
+        ("POST", "/api/elevenlabs/v1/text-to-speech/voice?output_format=mp3_44100", vec![JSON], id),
+        ("POST", "/api/elevenlabs/v1/speech-to-text", vec![FORM], &speech),
+        (
+            "GET",
+            "/api/elevenlabs/v1/text-to-speech/v/stream-input?model_id=allowed&output_format=pcm_16000",
+            vec![UPGRADE],
+            "",
+        ),
+        ("POST", &format!("{vertex}/publishers/google/models/allowed:generateContent"), vec![JSON], "{}"),
+        ("POST", &format!("{vertex}/publishers/anthropic/models/allowed:streamRawPredict"), vec![JSON], "{}"),
+        ("POST", &format!("{vertex}/endpoints/openapi/chat/completions"), vec![JSON], json),
+        ("POST", "/api/aws-bedrock/bedrock-runtime/us-east-1/model/allowed/converse", vec![JSON], "{}"),
+        ("POST", "/api/own/v1/chat/completions", vec![JSON], json),
+        ("POST", "/api/own/v1/messages", vec![JSON], json),
+        ("POST", "/api/own/v1/rerank", vec![JSON], json),
+        ("POST", "/api/own/api/chat", vec![JSON], json),
+        ("GET", "/api/own/v1/models", vec![], ""),
+    ] {
+        assert_eq!(judged(&config, method, path, &headers, body), "sent", "{method} {path} {headers:?} {body}");
+        assert_free_for_all_models(&config, method, path, &headers, body);
+        // The pool counts it under the model that was judged.
+        let counted = forward(&config, method, path, &[&[LIM], &*headers].concat(), body).unwrap().outgoing.model;
+        assert!(method != "POST" || ["allowed", "a/b"].contains(&counted.as_str()), "{path}: {counted}");
+    }
+}
+
+/// The model that is judged is the model that the provider will use.
+#[test]
+fn a_restricted_key_has_no_way_around_its_models() {
+    let config = restricted();
+    const MODEL: &str = "403 model_not_allowed";
+    const FIELD: &str = "400 duplicate_field";
+    let (chat, json) = ("/api/own/v1/chat/completions", r#"{"model":"allowed"}"#);
+    let audio = "/api/own/v1/audio/transcriptions";
+    let form = |parts: &[&str]| format!("{}--b--\r\n", parts.concat());
+    let (allowed, forbidden) = (part("name=\"model\"", "allowed"), part("name=\"model\"", "forbidden"));
+    let as_form = |content_type| vec![("content-type", content_type)];
+    let twice = form(&[&forbidden.replace("--b", "--a"), &allowed]);
+    let bare = |end: &str| forbidden.replace("\r\n", end);
+    let urlencoded = r#"{"model":"allowed","x":"&model=forbidden&prompt=hi&y="}"#;
+    for (kind, expected, method, path, headers, body) in [
+        // a. The boundary twice.
+        ("a", MODEL, "POST", audio, as_form("multipart/form-data; boundary=b; boundary=a"), twice.as_str()),
+        ("a", MODEL, "POST", audio, as_form("multipart/form-data; x=y\"; boundary=b; z=\"; boundary=a"), &twice),
+        ("a", MODEL, "POST", audio, as_form("multipart/form-data; boundary=\"b\\\"; boundary=a\""), &twice),
+        ("a", MODEL, "POST", audio, vec![FORM, ("content-type", "multipart/form-data; boundary=a")], &twice),
+        // b. A form that looks like JSON.
+        ("b", MODEL, "POST", chat, vec![URLENCODED], urlencoded),
+        ("b", MODEL, "POST", audio, vec![URLENCODED], urlencoded),
+        ("b", MODEL, "POST", chat, vec![JSON, URLENCODED], urlencoded),
+        ("b", MODEL, "POST", chat, as_form("application/json; charset=utf-7"), json),
+        ("b", MODEL, "POST", chat, as_form("text/plain"), json),
+        ("b", MODEL, "POST", chat, vec![FORM], json),
+        (
+            "b",
+            MODEL,
+            "POST",
+            "/api/google-ai-studio/v1beta/models/allowed:generateContent",
+            vec![URLENCODED],
+            "model=x",
+        ),
+        // c. A body that begins like a session description.
+        (
+            "c",
+            MODEL,
+            "POST",
+            "/api/own/v1/chat/completions?model=allowed",
+            vec![URLENCODED],
+            "v=0&model=forbidden&prompt=hi",
+        ),
+        ("c", "400 invalid_json", "POST", "/api/own/v1/chat/completions?model=allowed", vec![], "v=0&model=forbidden"),
+        ("c", MODEL, "POST", "/api/openai/realtime?model=allowed", as_form("application/sdp"), "v=0\r\n"),
+        // d. A delimiter that not every server sees.
+        ("d", MODEL, "POST", audio, vec![FORM], &format!("{}{}", bare("\n"), form(&[&allowed]))),
+        (
+            "d",
+            MODEL,
+            "POST",
+            audio,
+            vec![FORM],
+            &form(&[&part("name=\"prompt\"", &format!("x\n{}", bare("\n"))), &allowed]),
+        ),
+        (
+            "d",
+            MODEL,
+            "POST",
+            audio,
+            vec![FORM],
+            &form(&[&part("name=\"prompt\"", &format!("x\r{}", bare("\r"))), &allowed]),
+        ),
+        ("d", MODEL, "POST", audio, vec![FORM], &format!("{}{}", form(&[&allowed]), form(&[&forbidden]))),
+        ("d", MODEL, "POST", audio, vec![FORM], &format!("x\r\n{}", form(&[&allowed]))),
+        ("d", FIELD, "POST", audio, vec![FORM], &form(&[&allowed, &forbidden])),
+        ("d", MODEL, "POST", audio, vec![FORM], &form(&[&forbidden])),
+        (
+            "d",
+            MODEL,
+            "POST",
+            audio,
+            vec![FORM],
+            &form(&[&allowed.replace("\r\n\r\n", "\r\nContent-Transfer-Encoding: base64\r\n\r\n")]),
+        ),
+        // e. A name in another case.
+        ("e", FIELD, "POST", chat, vec![JSON], r#"{"model":"allowed","MODEL":"forbidden"}"#),
+        ("e", FIELD, "POST", chat, vec![JSON], r#"{"Model":"allowed"}"#),
+        ("e", FIELD, "POST", "/v1/chat/completions", vec![JSON], r#"{"model":"own/allowed","MODEL":"forbidden"}"#),
+        (
+            "e",
+            "400 unsupported_field",
+            "POST",
+            "/v1/chat/completions",
+            vec![JSON],
+            r#"{"model":"google-ai-studio/allowed","messages":[{"role":"user","content":"x"}],"MODEL":"forbidden"}"#,
+        ),
+        ("e", MODEL, "POST", audio, vec![FORM], &form(&[&allowed, &part("name=\"MODEL\"", "forbidden")])),
+        ("e", MODEL, "POST", audio, vec![FORM], &form(&[&allowed, &part("name=\"model[]\"", "forbidden")])),
+        ("e", MODEL, "POST", "/api/own/v1/chat/completions?MODEL=forbidden", vec![JSON], json),
+        ("e", MODEL, "POST", "/api/own/v1/chat/completions?model=forbidden", vec![JSON], json),
+        // f. Other models beside it.
+        (
+            "f",
+            MODEL,
+            "POST",
+            "/api/openrouter/chat/completions",
+            vec![JSON],
+            r#"{"model":"allowed","models":["forbidden/expensive"]}"#,
+        ),
+        (
+            "f",
+            MODEL,
+            "POST",
+            "/v1/chat/completions",
+            vec![JSON],
+            r#"{"model":"openrouter/allowed","models":["too","forbidden"]}"#,
+        ),
+        (
+            "f",
+            MODEL,
+            "POST",
+            "/api/openrouter/chat/completions",
+            vec![JSON],
+            r#"{"model":"allowed","models":"forbidden"}"#,
+        ),
+        ("f", MODEL, "POST", "/api/openrouter/chat/completions", vec![JSON], r#"{"models":["allowed"]}"#),
+        ("f", MODEL, "POST", "/api/openrouter/chat/completions", vec![JSON], r#"{"model":"allowed","preset":"mine"}"#),
+        ("f", MODEL, "POST", "/v1/chat/completions", vec![JSON], r#"{"model":"openrouter/allowed","preset":"mine"}"#),
+        (
+            "f",
+            MODEL,
+            "POST",
+            "/api/openrouter/chat/completions",
+            vec![JSON],
+            r#"{"model":"allowed","route":"fallback"}"#,
+        ),
+        ("f", MODEL, "POST", "/api/openrouter/chat/completions", vec![JSON], r#"{"model":"allowed@preset/mine"}"#),
+        (
+            "f",
+            FIELD,
+            "POST",
+            "/api/openrouter/chat/completions",
+            vec![JSON],
+            r#"{"model":"allowed","Models":["forbidden"]}"#,
+        ),
+        ("f", MODEL, "POST", chat, vec![JSON], r#"{"model":"allowed","fallbacks":[{"model":"forbidden"}]}"#),
+        ("f", MODEL, "POST", chat, vec![JSON], r#"{"model":"allowed","fallbacks":[{"allowed":["forbidden"]}]}"#),
+        (
+            "f",
+            MODEL,
+            "POST",
+            "/api/openai/responses",
+            vec![JSON],
+            r#"{"model":"allowed","tools":[{"type":"image_generation","model":"forbidden"}]}"#,
+        ),
+        (
+            "f",
+            MODEL,
+            "POST",
+            "/api/anthropic/v1/messages",
+            vec![JSON],
+            r#"{"model":"allowed","tools":[{"type":"advisor_20260301","name":"advisor","model":"forbidden"}]}"#,
+        ),
+        // g. A name in the query of a request without a body.
+        ("g", MODEL, "DELETE", "/api/openai/v1/files/file-abc?model=allowed", vec![], ""),
+        ("g", MODEL, "DELETE", "/api/openai/v1/models/ft:x?model=allowed", vec![], ""),
+        ("g", MODEL, "DELETE", "/api/openai/v1/models/allowed", vec![], ""),
+        ("g", MODEL, "POST", "/api/openai/v1/responses/resp_1/cancel?model=allowed", vec![], ""),
+        ("g", MODEL, "GET", "/api/openai/v1/files?model=allowed", vec![], ""),
+        // h. An endpoint that names its model elsewhere.
+        (
+            "h",
+            MODEL,
+            "POST",
+            "/api/aws-bedrock/bedrock-runtime/us-east-1/async-invoke",
+            vec![JSON],
+            r#"{"modelId":"amazon.nova-reel-v1:1","model":"allowed"}"#,
+        ),
+        (
+            "h",
+            MODEL,
+            "POST",
+            "/api/anthropic/v1/messages/batches",
+            vec![JSON],
+            r#"{"model":"allowed","requests":[{"params":{"model":"forbidden"}}]}"#,
+        ),
+        ("h", MODEL, "POST", "/api/openai/v1/batches", vec![JSON], json),
+        ("h", MODEL, "POST", "/api/openai/v1/evals", vec![JSON], json),
+        ("h", MODEL, "POST", "/api/openai/v1/realtime/client_secrets", vec![JSON], json),
+        (
+            "h",
+            MODEL,
+            "POST",
+            "/api/openai/v1/realtime/calls",
+            vec![FORM],
+            &form(&[&part("name=\"session\"", "{\"model\":\"forbidden\"}"), &allowed]),
+        ),
+        (
+            "h",
+            MODEL,
+            "POST",
+            "/api/google-ai-studio/v1beta/dynamic/X:generateContent",
+            vec![JSON],
+            r#"{"model":"allowed"}"#,
+        ),
+        ("h", MODEL, "POST", "/api/google-ai-studio/v1beta/models/allowed:batchGenerateContent", vec![JSON], "{}"),
+        (
+            "h",
+            MODEL,
+            "POST",
+            "/api/mistral/v1/agents/completions",
+            vec![JSON],
+            r#"{"agent_id":"ag","model":"allowed"}"#,
+        ),
+        ("h", MODEL, "POST", "/api/azure-openai/v1/res/allowed/chat/completions", vec![JSON], "{}"),
+        // i. Upgrades whose model nobody sees.
+        (
+            "i",
+            MODEL,
+            "GET",
+            "/api/google-ai-studio/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent?model=allowed",
+            vec![UPGRADE],
+            "",
+        ),
+        ("i", MODEL, "GET", "/api/own/v1/realtime?model=allowed", vec![UPGRADE], ""),
+        ("i", MODEL, "GET", "/api/openai/responses?model=allowed", vec![UPGRADE], ""),
+        ("i", MODEL, "GET", "/api/openai/realtime?model=forbidden", vec![UPGRADE], ""),
+        ("i", MODEL, "GET", "/api/openai/realtime?model=allowed&model=forbidden", vec![UPGRADE], ""),
+        ("i", MODEL, "GET", "/api/openai/realtime?model=allowed&call_id=rtc_1", vec![UPGRADE], ""),
+        ("i", MODEL, "GET", "/api/openai/realtime?model=allowed", vec![("upgrade", "h2c")], ""),
+        ("i", MODEL, "GET", "/api/openai/models", vec![UPGRADE], ""),
+        ("i", MODEL, "GET", "/api/elevenlabs/v1/convai/conversation?model_id=allowed&agent_id=x", vec![UPGRADE], ""),
+        // j. Reads of the account, and methods behind a method.
+        ("j", MODEL, "GET", "/api/openai/v1/files", vec![], ""),
+        ("j", MODEL, "GET", "/api/openai/v1/files/file-abc/content", vec![], ""),
+        ("j", MODEL, "GET", "/api/openai/v1/responses/resp_1", vec![], ""),
+        ("j", MODEL, "GET", "/api/openai/v1/batches", vec![], ""),
+        ("j", MODEL, "GET", "/api/elevenlabs/v1/history", vec![], ""),
+        ("j", MODEL, "GET", "/api/elevenlabs/v1/user", vec![], ""),
+        ("j", MODEL, "GET", "/api/anthropic/v1/organizations/users", vec![], ""),
+        ("j", MODEL, "GET", "/api/openrouter/key", vec![], ""),
+        ("j", MODEL, "GET", "/api/replicate/predictions/p1", vec![], ""),
+        ("j", MODEL, "GET", "/api/google-ai-studio/v1beta/files", vec![], ""),
+        ("j", MODEL, "GET", "/api/google-ai-studio/v1beta/models/forbidden", vec![], ""),
+        ("j", MODEL, "HEAD", "/api/azure-openai/x/allowed/chat/completions", vec![], ""),
+        ("j", MODEL, "GET", "/api/openai/models", vec![JSON], json),
+        ("j", MODEL, "GET", "/api/google-ai-studio/v1beta/models", vec![("x-http-method-override", "DELETE")], ""),
+        ("j", MODEL, "GET", "/api/google-ai-studio/v1beta/models/allowed?$httpMethod=DELETE", vec![], ""),
+        ("j", MODEL, "GET", "/api/google-ai-studio/v1beta/models/allowed?%24httpMethod=DELETE", vec![], ""),
+        ("j", MODEL, "POST", chat, vec![JSON, ("x-http-method-override", "DELETE")], json),
+        (
+            "j",
+            MODEL,
+            "POST",
+            "/v1/chat/completions",
+            vec![JSON, ("x-http-method-override", "DELETE")],
+            r#"{"model":"own/allowed"}"#,
+        ),
+    ] {
+        assert_eq!(
+            judged(&config, method, path, &headers, body),
+            expected,
+            "{kind}: {method} {path} {headers:?} {body}"
+        );
+        assert_free_for_all_models(&config, method, path, &headers, body);
+    }
+}
+
+#[test]
+fn a_request_that_cannot_be_judged_is_told_why() {
+    let config = restricted();
+    for (method, path, headers, body, why) in [
+        ("GET", "/api/openai/files", vec![LIM], "", "cannot be seen at this path"),
+        ("POST", "/api/openai/chat/completions", vec![LIM, URLENCODED], "{}", "application/json"),
+        ("POST", "/api/openai/chat/completions", vec![LIM, JSON], "{}", "names no model"),
+        ("POST", "/api/openai/audio/translations", vec![LIM, FORM], "x", "its form"),
+    ] {
+        let reply = forward(&config, method, path, &headers, body).unwrap_err();
+        assert!(reply.message.contains(why) && reply.message.contains("all of them"), "{}", reply.message);
     }
 }
 

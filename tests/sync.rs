@@ -7,7 +7,7 @@ mod support;
 
 use one_balance::balancer::Next;
 use one_balance::d1::api::Failure;
-use one_balance::d1::{Answer, Call, Status, Syncer};
+use one_balance::d1::{Answer, Call, Status, Syncer, edit};
 use one_balance::pool::record::NEVER;
 use one_balance::time::{Span, Time};
 use serde_json::{Value, json};
@@ -268,4 +268,28 @@ fn calls_are_bounded() {
         sync.world.wait(1);
     }
     assert!((80..=240).contains(&calls), "{calls} calls in five minutes, of 1,200 allowed for the account");
+}
+
+/// A table of somebody else's rows is read to the same end as one of keys.
+#[test]
+fn rows_that_are_passed_over_have_an_end() {
+    let mut sync = sync("");
+    let page: Vec<Value> = (0..1000).map(|number| row(&format!("r{number:04}"), "k", "paused", json!(null))).collect();
+    sync.tick(0).unwrap();
+    let pages = 1 + (0..20).take_while(|_| sync.rows(0, &page).is_some()).count();
+    assert_eq!(pages, 10);
+}
+
+#[test]
+fn a_read_begins_only_if_all_its_pages_are_within_the_limit() {
+    let mut sync = sync("");
+    let mut calls = 0;
+    for _ in 0..290 {
+        calls += usize::from(sync.tick(0).is_some());
+        sync.rows(0, &[active("r1", "k1")]);
+        // An operator's edit makes the next read due at once.
+        edit::mark_edited(&*sync.world.host);
+        sync.world.wait(1);
+    }
+    assert_eq!(calls, 240 - 10 + 1);
 }

@@ -113,7 +113,7 @@ def masked(key: str) -> str:
 
 def providers() -> set[str]:
     """The names that a row's provider may have: the filter's table, and own servers' in PROVIDER_BASE_URLS."""
-    table = (ROOT / "src" / "provider.rs").read_text()
+    table = (ROOT / "src" / "provider" / "mod.rs").read_text()
     aliases = [name for names in re.findall(r"aliases: &\[(.+?)\]", table) for name in re.findall(r'"(.+?)"', names)]
     own = [entry.partition("=")[0].strip() for entry in os.environ.get("PROVIDER_BASE_URLS", "").split(";")]
     return {*re.findall(r'\bopenai\("([a-z0-9-]+)"', table), *aliases, *own} - {"", "ai-gateway"}

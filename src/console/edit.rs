@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::config::{self, Config, Reader};
 use crate::d1::api::Failure;
 use crate::d1::edit::{Edit, Rows};
+use crate::d1::snapshot::{MAX_KEY_BYTES, MAX_REMARK_CHARS};
 use crate::d1::{self, Answer, Call, api};
 use crate::host::Host;
 use crate::http::headers::Headers;
@@ -27,10 +28,6 @@ use crate::time::Span;
 pub const MAX_BODY: usize = 512 << 10;
 /// The most keys or ids in one edit.
 const MAX_ITEMS: usize = 1000;
-/// The longest key. Tokens of some clouds have 2 KB.
-const MAX_KEY_BYTES: usize = 4096;
-/// The longest remark in characters.
-const MAX_REMARK_CHARS: usize = 200;
 
 /// The kind of an edit, and its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -64,7 +64,7 @@ pub fn is_stale(host: &dyn Host, started: Time) -> bool {
 }
 
 /// Marks all reads that have begun by now as stale.
-fn mark_edited(host: &dyn Host) {
+pub fn mark_edited(host: &dyn Host) {
     host.set(EDITED, &store::encode(&Some(host.now())), None);
 }
 

@@ -44,8 +44,10 @@ const MAX_BACKOFF: Span = Span::secs(120);
 /// together.
 const CALLS: usize = 240;
 const CALLS_WINDOW: Span = Span::secs(300);
-/// The most keys that are read.
+/// The most rows that are read. A row that cannot be used counts, too, so that a table has an end.
 pub const MAX_KEYS: usize = 10_000;
+/// The calls that a whole read may take. A read begins only if there is room for all of them.
+const MAX_PAGES: usize = MAX_KEYS.div_ceil(api::PAGE_ROWS);
 /// The most rows whose warnings are remembered, so that each is written once.
 const MAX_WARNED: usize = 1000;
 
@@ -128,7 +130,7 @@ pub struct Syncer {
 #[derive(Debug)]
 enum Activity {
     Idle,
-    Reading { started: Time, called: Time, remotes: Vec<Remote> },
+    Reading { started: Time, called: Time, rows: usize, remotes: Vec<Remote> },
     Writing { called: Time, items: Vec<Item> },
 }
 
@@ -183,13 +185,13 @@ impl Syncer {
             self.activity = Activity::Writing { called: now, items };
             return self.call(&statements);
         }
-        if self.next_read.is_some_and(|next| now < next)
-            && !self.read.is_some_and(|read| edit::is_stale(&*self.host, read))
-        {
+        let is_due = self.next_read.is_none_or(|next| now >= next)
+            || self.read.is_some_and(|read| edit::is_stale(&*self.host, read));
+        if !is_due || self.calls.len() + MAX_PAGES > CALLS {
             return None;
         }
         self.read = Some(now);
-        self.activity = Activity::Reading { started: now, called: now, remotes: Vec::new() };
+        self.activity = Activity::Reading { started: now, called: now, rows: 0, remotes: Vec::new() };
         self.read_page("")
     }
 
@@ -207,8 +209,8 @@ impl Syncer {
         match state {
             Activity::Idle => None,
             Activity::Writing { called, items } => self.written(pool, called, &items),
-            Activity::Reading { started, remotes, .. } => {
-                self.page_read(pool, started, remotes, &results.into_iter().next().unwrap_or_default())
+            Activity::Reading { started, rows, remotes, .. } => {
+                self.page_read(pool, started, (rows, remotes), &results.into_iter().next().unwrap_or_default())
             }
         }
     }
@@ -233,13 +235,25 @@ impl Syncer {
     }
 
     /// Reads the next page of the table, or applies the snapshot after the last one.
-    fn page_read(&mut self, pool: &mut Pool, started: Time, mut remotes: Vec<Remote>, rows: &[Value]) -> Option<Call> {
+    fn page_read(
+        &mut self,
+        pool: &mut Pool,
+        started: Time,
+        (before, mut remotes): (usize, Vec<Remote>),
+        rows: &[Value],
+    ) -> Option<Call> {
         let now = self.host.now();
+        let read = before + rows.len();
         let last = rows.last().and_then(|row| row.get("id")).and_then(Value::as_str);
         remotes.extend(rows.iter().filter_map(|row| self.read_row(row)));
-        if let Some(last) = last.filter(|_| rows.len() >= api::PAGE_ROWS && remotes.len() < MAX_KEYS) {
-            self.activity = Activity::Reading { started, called: now, remotes };
+        let is_full = rows.len() >= api::PAGE_ROWS;
+        if let Some(last) = last.filter(|_| is_full && read < MAX_KEYS) {
+            self.activity = Activity::Reading { started, called: now, rows: read, remotes };
             return self.read_page(last);
+        }
+        // No row has this id.
+        if is_full && self.warned.insert(String::new()) {
+            warn!("D1: the table may have more than {MAX_KEYS} rows, and only the first ones are read");
         }
         remotes.truncate(MAX_KEYS);
         self.apply(pool, &remotes, started);

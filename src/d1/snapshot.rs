@@ -14,6 +14,17 @@ use crate::pool::{KeyId, Row};
 use crate::secret::Secret;
 use crate::time::Time;
 
+/// The longest key in bytes; tokens of some clouds have 2 KB.
+pub const MAX_KEY_BYTES: usize = 4096;
+/// The longest id. It is a UUID where the Worker or the console has made it, and it is sent in a response header.
+const MAX_ID_BYTES: usize = 64;
+/// The longest remark that is kept, in characters.
+pub const MAX_REMARK_CHARS: usize = 200;
+/// The longest name of a model in a row; no request has a longer one.
+const MAX_MODEL_BYTES: usize = 200;
+/// The latest end of a cooldown: the last second that a date of four-digit years can show.
+const LATEST: Time = Time::from_secs(253_402_300_799);
+
 /// A row of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remote {
@@ -47,11 +58,15 @@ impl Remote {
     pub fn read(row: &Value, config: &Config) -> Result<Remote, (String, &'static str)> {
         let text = |name: &str| row.get(name).and_then(Value::as_str);
         let id = text("id").unwrap_or_default();
-        let wrong = |what| (id.to_owned(), what);
+        let wrong = |what| (id.chars().take(MAX_ID_BYTES).collect(), what);
         let key = text("key").map(str::trim).filter(|key| !key.is_empty()).ok_or_else(|| wrong("it has no key"))?;
+        let is_id = (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_id || key.len() > MAX_KEY_BYTES {
+            return Err(wrong("its id or key is too long, or its id is not printable ASCII"));
+        }
         let key = Secret::new(key);
-        if id.is_empty() || !key.is_credential() {
-            return Err(wrong("its id or key cannot be used"));
+        if !key.is_credential() {
+            return Err(wrong("its key cannot be used"));
         }
         let provider = text("provider").unwrap_or_default().trim();
         let slug = &config.upstream(provider).ok_or_else(|| wrong("its provider is not known here"))?.slug;
@@ -63,11 +78,16 @@ impl Remote {
         Ok(Remote {
             slug: slug.to_owned(),
             key,
-            row: Row { id: id.to_owned(), remark: text("remark").map(str::to_owned) },
+            row: Row { id: id.to_owned(), remark: text("remark").map(read_remark) },
             blocked,
             coolings: text("model_coolings").map(read_coolings).unwrap_or_default(),
         })
     }
+}
+
+/// A remark as one line that a table can show.
+fn read_remark(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(MAX_REMARK_CHARS).collect()
 }
 
 /// The ends that can be read from the Worker's `{"<model>":{"end_at":1795406903.0,"total_seconds":65.0}}`.
@@ -76,7 +96,7 @@ fn read_coolings(text: &str) -> BTreeMap<String, Time> {
     let ends = models.into_iter().filter_map(|(model, entry)| {
         let end = entry.get("end_at")?.as_f64().filter(|end| *end > 0.0)?;
         // The cast saturates.
-        Some((model, Time::from_secs(end as u64)))
+        (model.len() <= MAX_MODEL_BYTES).then_some((model, Time::from_secs(end as u64).min(LATEST)))
     });
     ends.collect()
 }
@@ -100,6 +120,8 @@ mod tests {
             (json!("{\"m\":{\"end_at\":1795406903.0,\"total_seconds\":65.0}}"), vec![("m", 1_795_406_903)]),
             (json!("{\"m\":{\"end_at\":5},\"n\":{\"end_at\":\"x\"},\"o\":7,\"p\":{\"end_at\":-1}}"), vec![("m", 5)]),
             (json!("{\"m\":"), vec![]),
+            (json!("{\"m\":{\"end_at\":1e300}}"), vec![("m", 253_402_300_799)]),
+            (json!(format!("{{\"{}\":{{\"end_at\":5}}}}", "m".repeat(201))), vec![]),
             (json!(7), vec![]),
         ] {
             let row = json!({"id": "r", "key": "k", "provider": "perplexity", "status": "active", "model_coolings": coolings});
@@ -122,5 +144,35 @@ mod tests {
             assert!(!what.contains("sk-secret"));
         }
         assert!(Remote::read(&json!("text"), &config()).is_err());
+        let long = "i".repeat(65);
+        for (id, shown) in [
+            ("", ""),
+            ("inj\r\nx: y", "inj\r\nx: y"),
+            ("a b", "a b"),
+            ("nul\0", "nul\0"),
+            ("ä", "ä"),
+            (&long, &long[..64]),
+        ] {
+            let mut row = row.clone();
+            row["id"] = json!(id);
+            assert_eq!(Remote::read(&row, &config()).unwrap_err().0, shown);
+        }
+        for (bytes, is_read) in [(4096, true), (4097, false)] {
+            let mut row = row.clone();
+            row["key"] = json!("k".repeat(bytes));
+            assert_eq!(Remote::read(&row, &config()).is_ok(), is_read, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_remark_is_one_line() {
+        for (remark, expected) in [
+            (json!(null), None),
+            (json!("a\nb"), Some("a b".to_owned())),
+            (json!("ä".repeat(1000)), Some("ä".repeat(200))),
+        ] {
+            let row = json!({"id": "r", "key": "k", "provider": "openai", "status": "active", "remark": remark});
+            assert_eq!(Remote::read(&row, &config()).unwrap().row.remark, expected);
+        }
     }
 }

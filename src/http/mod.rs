@@ -2,5 +2,7 @@
 //! Nothing here knows what the filter does with them.
 
 pub mod headers;
+pub mod media_type;
 pub mod multipart;
+pub mod strict_form;
 pub mod url;

@@ -23,6 +23,6 @@ mod writer;
 
 pub(crate) use document::{Document, Items, Node};
 pub use search::Unreadable;
-pub(crate) use search::{Search, fields, string};
+pub(crate) use search::{Search, fields, fields_in_exact_case, string};
 pub(crate) use text::Text;
 pub(crate) use writer::Writer;

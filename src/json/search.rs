@@ -15,6 +15,8 @@ pub enum Unreadable {
     Broken(usize, usize),
     /// The body has more than one field of this name, which is one that was searched for.
     Duplicate(&'static str),
+    /// A name differs from that of this field in upper and lower case only. Some parsers take it for the field.
+    OtherCase(&'static str),
 }
 
 /// The ranges of the values of the top-level fields `names`, in the order of the names.
@@ -28,6 +30,18 @@ pub(crate) fn fields<const N: usize>(
     Search::new(body, names).finish()
 }
 
+/// The same, but a name that differs from one of these in upper and lower case only is refused: Go's parser, for
+/// one, takes `MODEL` for `model`, and the last of them counts.
+///
+/// # Errors
+/// As [`fields`], or [`Unreadable::OtherCase`].
+pub(crate) fn fields_in_exact_case<const N: usize>(
+    body: &[u8],
+    names: [&'static str; N],
+) -> Result<[Option<Range<usize>>; N], Unreadable> {
+    Search { exact_case: true, ..Search::new(body, names) }.finish()
+}
+
 /// A search for top-level fields that can be looked into before the whole body is read.
 #[derive(Debug)]
 pub(crate) struct Search<'b, const N: usize> {
@@ -35,7 +49,8 @@ pub(crate) struct Search<'b, const N: usize> {
     reader: Reader<'b>,
     names: [&'static str; N],
     found: [Option<Range<usize>>; N],
-    duplicate: Option<&'static str>,
+    exact_case: bool,
+    refused: Option<Unreadable>,
     state: State,
 }
 
@@ -50,7 +65,7 @@ enum State {
 impl<'b, const N: usize> Search<'b, N> {
     pub(crate) fn new(body: &'b [u8], names: [&'static str; N]) -> Self {
         let (reader, found) = (Reader::new(body), [const { None }; N]);
-        Search { body, reader, names, found, duplicate: None, state: State::Outside }
+        Search { body, reader, names, found, exact_case: false, refused: None, state: State::Outside }
     }
 
     /// Reads on until one of the fields is found, and returns the range of its value. What follows it is
@@ -70,8 +85,8 @@ impl<'b, const N: usize> Search<'b, N> {
         while self.is_unfinished() {
             self.advance();
         }
-        match (self.duplicate, self.state) {
-            (Some(name), _) => Err(Unreadable::Duplicate(name)),
+        match (self.refused, self.state) {
+            (Some(refused), _) => Err(refused),
             (None, State::Ended) => Ok(self.found),
             (None, _) => {
                 let (line, column) = self.reader.position();
@@ -101,11 +116,16 @@ impl<'b, const N: usize> Search<'b, N> {
         let value = self.reader.value()?;
         if let Some((name, slot)) = slot {
             if slot.is_some() {
-                self.duplicate = Some(name);
+                self.refused = Some(Unreadable::Duplicate(name));
                 return None;
             }
             core::str::from_utf8(self.body.get(value.clone())?).ok()?;
             *slot = Some(value);
+        } else if self.exact_case
+            && let Some(name) = self.names.iter().find(|name| is_key_in_any_case(key, name))
+        {
+            self.refused = Some(Unreadable::OtherCase(name));
+            return None;
         }
         if self.reader.peek()? != b',' {
             return self.end();
@@ -127,6 +147,22 @@ fn is_key(quoted: &[u8], escaped: bool, name: &str) -> bool {
         return serde_json::from_slice::<String>(quoted).is_ok_and(|key| key == name);
     }
     quoted.get(1..quoted.len().saturating_sub(1)) == Some(name.as_bytes())
+}
+
+/// Whether a quoted key is this name to a parser that takes no notice of case. Two letters beyond ASCII fold into
+/// it: `ſ` (U+017F) into s, and the Kelvin sign (U+212A) into k.
+fn is_key_in_any_case(quoted: &[u8], name: &str) -> bool {
+    // No letter of a key is written with fewer bytes than the letter of the name.
+    if quoted.len() < name.len() + 2 {
+        return false;
+    }
+    let Ok(key) = serde_json::from_slice::<String>(quoted) else { return false };
+    let folded = key.chars().map(|letter| match letter {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        other => other.to_ascii_lowercase(),
+    });
+    folded.eq(name.chars())
 }
 
 /// The text of a value, if it is a JSON string.
@@ -187,6 +223,22 @@ mod tests {
     fn any_depth_is_skipped_without_a_stack() {
         let deep = format!(r#"{{"x":{}{},"model":"m"}}"#, "[".repeat(1_000_000), "]".repeat(1_000_000));
         assert_eq!(model(&deep), Ok(Some("m".to_owned())));
+    }
+
+    #[test]
+    fn a_name_in_another_case_is_refused_on_request() {
+        for (body, other) in [
+            (r#"{"model":"a","MODEL":"b"}"#, "model"),
+            (r#"{"Model":"b"}"#, "model"),
+            (r#"{"mod\u0045l":"b"}"#, "model"),
+            (r#"{"model":"a","modelſ":["b"]}"#, "models"),
+        ] {
+            let found = fields_in_exact_case(body.as_bytes(), ["model", "models"]);
+            assert_eq!(found, Err(Unreadable::OtherCase(other)), "{body}");
+            assert!(fields(body.as_bytes(), ["model", "models"]).is_ok(), "{body}");
+        }
+        let body = br#"{"model":"a","modelx":"b","x":{"MODEL":"c"},"mo":1,"\ud800":2}"#;
+        assert_eq!(fields_in_exact_case(body, ["model", "models"]), Ok([Some(9..12), None]));
     }
 
     proptest! {

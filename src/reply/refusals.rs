@@ -30,6 +30,12 @@ pub fn unreadable(problem: Unreadable) -> Reply {
         Unreadable::Duplicate(name) => {
             Reply::new(Code::DuplicateField, format!("The request names `{name}` more than once."))
         }
+        Unreadable::OtherCase(name) => {
+            let message = format!(
+                "The body has a field whose name differs from `{name}` in upper and lower case only, so that some servers take it for `{name}`; leave it out."
+            );
+            Reply::new(Code::DuplicateField, message)
+        }
     }
 }
 

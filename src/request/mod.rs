@@ -14,8 +14,10 @@ pub mod conversation;
 pub mod edits;
 pub mod forward;
 pub mod model;
+mod named;
 mod native;
 pub mod openai;
+mod restricted;
 mod rights;
 pub mod route;
 pub mod target;
@@ -31,7 +33,7 @@ use crate::http::url;
 use crate::provider::Api;
 use crate::reply::{Code, Rendered, Reply, check_method, refusals};
 use forward::{Client, Forward};
-use native::Native;
+use native::{Body, Native};
 use rights::{check_credential, check_provider};
 use route::{Endpoint, Route};
 
@@ -222,7 +224,9 @@ impl PendingRequest {
             .ok_or_else(|| Reply::new(Code::InvalidAuthKey, "This AUTH_KEY is not known here any more."))?;
         let mut forward = match &self.kind {
             Kind::OpenAi(endpoint) => openai::forward(&self.client, config, definition, *endpoint, body, random),
-            Kind::Native(native) => native.forward(&self.client, config, definition, body, random),
+            Kind::Native(native) => {
+                native.forward(&self.client, config, definition, Body { bytes: body, size }, random)
+            }
         }?;
         forward.outgoing.tokens = size as u64 / BYTES_PER_TOKEN;
         if config.policy.selection == Selection::Sticky {

@@ -1,4 +1,4 @@
-//! Finding the model that a native request is for: in the path, the query, a JSON body or a form.
+//! Finding the model that a native request is counted under: in the path, the query, a JSON body or a form.
 
 use crate::http::headers::Headers;
 use crate::http::multipart;
@@ -12,8 +12,9 @@ pub const MAX_MODEL_BYTES: usize = 200;
 
 /// The model of a request whose path names none.
 ///
-/// A query counts only where nothing else can: providers take a body's model over it, so a name in the
-/// query must not hide another one from the permission check.
+/// This is the model under which the pool counts the request. An AUTH_KEY that is restricted to some models is judged
+/// more strictly: see [`super::restricted`]. A query counts only where nothing else can, because providers
+/// take a body's model over it.
 ///
 /// # Errors
 /// As [`in_body`].

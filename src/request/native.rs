@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::forward::{Client, Destination, Forward, Gateway};
 use super::model;
-use super::rights::check_model;
+use super::restricted::{self, check_native};
 use super::target::Target;
 use crate::auth::Definition;
 use crate::config::{Config, Upstream};
@@ -23,6 +23,13 @@ pub(super) struct Native {
     query: String,
     /// The model that the path names.
     model: Option<String>,
+}
+
+/// A request's body. There are no bytes if nothing has to be read of them.
+#[derive(Clone, Copy)]
+pub(super) struct Body<'a> {
+    pub bytes: &'a [u8],
+    pub size: usize,
 }
 
 impl Native {
@@ -44,21 +51,18 @@ impl Native {
         client: &Client,
         config: &Config,
         definition: &Definition,
-        body: &[u8],
+        body: Body,
         random: u64,
     ) -> Result<Forward, Reply> {
         let Native { upstream, rest, query, model } = self;
         let slug = &upstream.slug;
         let headers = &client.headers;
+        let Body { bytes: body, size } = body;
+        check_native(definition, &restricted::Request { upstream, rest, query, headers, body, size })?;
         let model = match model {
             Some(model) => Some(model.clone()),
             None => model::behind_path(upstream.provider, query, headers, body).map_err(refusals::unreadable)?,
         };
-        // A WebSocket names its model in its messages, where nobody looks.
-        let reads = matches!(headers.text(":method"), Some("GET" | "HEAD")) && !headers.has("upgrade");
-        if model.is_some() || !reads {
-            check_model(definition, slug, model.as_deref())?;
-        }
         let nowhere = |problem| Reply::new(Code::InvalidPath, format!("{slug}: {problem}."));
         let gateway = Gateway::of(config, upstream, random);
         let target = match gateway {

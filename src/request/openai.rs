@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::edits::Edit;
 use super::forward::{Client, Destination, Forward, Gateway, NewBody};
+use super::restricted::check_passed;
 use super::rights::{check_model, check_provider};
 use super::route::Endpoint;
 use super::target::Target;
@@ -52,10 +53,19 @@ pub(super) fn forward(
     }
     let route = route?;
     let (value, named) = value.as_ref().ok_or_else(no_model)?;
-    match route.format() {
+    let is_restricted = !definition.allows(&route.upstream.slug, None);
+    if is_restricted {
+        check_passed(definition, route.upstream, &client.headers, body)?;
+    }
+    let mut forward = match route.format() {
         OpenAiFormat::AiGateway => route.compat(client, body, value, named),
         _ => route.passed(client, body, value, named),
+    }?;
+    if is_restricted {
+        // The body has been judged as JSON, and so it is what the provider has to take it for.
+        forward.edits.push(Edit::Set("content-type", "application/json".into()));
     }
+    Ok(forward)
 }
 
 /// Where a request goes.
@@ -85,7 +95,7 @@ impl<'a> OpenAiRoute<'a> {
             return Err(no_model());
         }
         check_provider(definition, &upstream.slug)?;
-        check_model(definition, &upstream.slug, Some(model))?;
+        check_model(definition, &upstream.slug, model)?;
         Ok(OpenAiRoute { upstream, gateway: Gateway::of(config, upstream, random), endpoint, model })
     }
 

@@ -42,17 +42,13 @@ pub fn check_provider(definition: &Definition, slug: &str) -> Result<(), Reply> 
     Err(Reply::new(Code::ProviderNotAllowed, format!("This AUTH_KEY may not use the provider {slug}.")))
 }
 
-/// Checks that a client may use a model of a provider, or the provider without a model.
+/// Checks that a client may use a model of a provider.
 ///
 /// # Errors
 /// Returns the reply to one that may not.
-pub fn check_model(definition: &Definition, slug: &str, model: Option<&str>) -> Result<(), Reply> {
-    if definition.allows(slug, model) {
+pub fn check_model(definition: &Definition, slug: &str, model: &str) -> Result<(), Reply> {
+    if definition.allows(slug, Some(model)) {
         return Ok(());
     }
-    let message = match model {
-        Some(_) => format!("This AUTH_KEY may not use this model of {slug}."),
-        None => format!("This AUTH_KEY may use some models of {slug} only, and this request names none."),
-    };
-    Err(Reply::new(Code::ModelNotAllowed, message))
+    Err(Reply::new(Code::ModelNotAllowed, format!("This AUTH_KEY may not use this model of {slug}.")))
 }

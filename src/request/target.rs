@@ -83,6 +83,20 @@ impl Target {
     }
 }
 
+/// A native path as it is sent to the provider, below the base URL that replaces the slug.
+pub(super) fn below_base<'a>(upstream: &Upstream, rest: &'a str) -> &'a str {
+    let fixed;
+    let base = match (&upstream.base_url, upstream.provider.base) {
+        (Some(url), _) => &url.path,
+        (None, Base::Fixed(text)) => {
+            fixed = Url::parse(text).map(|url| url.path).unwrap_or_default();
+            &fixed
+        }
+        (None, _) => "",
+    };
+    without_repeated_version(base, rest)
+}
+
 /// The path without a version that the base has already: the base ends in `/v1` and the client
 /// writes `/v1/chat/completions`, or repeats all of it (`/openai/v1/…` for Groq).
 fn without_repeated_version<'a>(base: &str, rest: &'a str) -> &'a str {

@@ -6,8 +6,11 @@
 //!
 //! Facts come from the providers' public documentation as of November 2026.
 
+pub mod endpoints;
+
 use crate::quota::Minute;
 use crate::time::DailyReset;
+use endpoints::Endpoints;
 
 /// What the code must know of a provider.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub struct Provider {
     pub headers: &'static [(&'static str, &'static str)],
     /// Where a native request names its model: the first place that has one counts.
     pub model: &'static [ModelPlace],
+    /// The endpoints that can be judged for an AUTH_KEY that is restricted to some models.
+    pub endpoints: Endpoints,
     /// What clients may put before a model's name, which is the same model then.
     pub model_prefix: &'static str,
     /// When its daily quotas start anew.
@@ -165,6 +170,7 @@ pub const COMPATIBLE: Provider = Provider {
     openai: Some(OpenAi { on_compat: false, ..OpenAi::at("/") }),
     headers: &[],
     model: OPENAI_MODEL,
+    endpoints: endpoints::COMPATIBLE,
     model_prefix: "",
     daily_reset: After24Hours,
     minute: Minute::Rolling,
@@ -186,15 +192,17 @@ pub static PROVIDERS: &[Provider] = &[
         daily_reset: MidnightPacific,
         // The delays that its 429s state end at the full minute.
         minute: Minute::Calendar,
+        endpoints: endpoints::GEMINI,
         ..openai("google-ai-studio", "https://generativelanguage.googleapis.com")
     },
-    openai("openai", "https://api.openai.com/v1"),
+    Provider { endpoints: endpoints::OPENAI, ..openai("openai", "https://api.openai.com/v1") },
     Provider {
         auth: Header("x-api-key"),
         api: Api::Anthropic,
         openai: Some(OpenAi { scope: "/v1/chat/completions", ..OpenAi::at("/v1/") }),
         headers: &[("anthropic-version", "2023-06-01")],
         model: &[Body("model")],
+        endpoints: endpoints::ANTHROPIC,
         ..openai("anthropic", "https://api.anthropic.com")
     },
     Provider {
@@ -202,25 +210,40 @@ pub static PROVIDERS: &[Provider] = &[
         base: Base::Segments { skip: None, url: "https://{}.openai.azure.com/openai/deployments/{}" },
         openai: Some(OpenAi { query: "?api-version=2024-10-21", auth: Header("api-key"), ..OpenAi::at("/") }),
         model: &[PathSegment(1)],
+        endpoints: endpoints::AZURE,
         ..openai("azure-openai", "")
     },
     Provider {
         openai: Some(OpenAi { on_compat: false, ..OpenAi::at("/") }),
         daily_reset: MidnightUtc,
+        endpoints: endpoints::OPENROUTER,
         ..openai("openrouter", "https://openrouter.ai/api/v1")
     },
-    openai("groq", "https://api.groq.com/openai/v1"),
-    Provider { openai: Some(OpenAi::at("/v1/")), ..openai("mistral", "https://api.mistral.ai") },
-    openai("deepseek", "https://api.deepseek.com"),
-    openai("grok", "https://api.x.ai/v1"),
-    openai("cerebras", "https://api.cerebras.ai/v1"),
-    Provider { openai: Some(OpenAi::at("/compatibility/v1/")), ..openai("cohere", "https://api.cohere.ai") },
+    Provider { endpoints: endpoints::FOLLOWER, ..openai("groq", "https://api.groq.com/openai/v1") },
+    Provider {
+        openai: Some(OpenAi::at("/v1/")),
+        endpoints: endpoints::MISTRAL,
+        ..openai("mistral", "https://api.mistral.ai")
+    },
+    Provider { endpoints: endpoints::DEEPSEEK, ..openai("deepseek", "https://api.deepseek.com") },
+    Provider { endpoints: endpoints::GROK, ..openai("grok", "https://api.x.ai/v1") },
+    Provider { endpoints: endpoints::FOLLOWER, ..openai("cerebras", "https://api.cerebras.ai/v1") },
+    Provider {
+        openai: Some(OpenAi::at("/compatibility/v1/")),
+        endpoints: endpoints::COHERE,
+        ..openai("cohere", "https://api.cohere.ai")
+    },
     // AI Gateway's compat models say `perplexity/…`: both names are one pool.
-    Provider { aliases: &["perplexity"], ..openai("perplexity-ai", "https://api.perplexity.ai") },
-    openai("huggingface", "https://router.huggingface.co/v1"),
+    Provider {
+        aliases: &["perplexity"],
+        endpoints: endpoints::FOLLOWER,
+        ..openai("perplexity-ai", "https://api.perplexity.ai")
+    },
+    Provider { endpoints: endpoints::FOLLOWER, ..openai("huggingface", "https://router.huggingface.co/v1") },
     Provider {
         openai: None,
         model: &[PathSegmentsAfter("models", 2), PathSegmentsAfter("deployments", 2), Body("version")],
+        endpoints: endpoints::REPLICATE,
         ..openai("replicate", "https://api.replicate.com/v1")
     },
     Provider {
@@ -234,6 +257,7 @@ pub static PROVIDERS: &[Provider] = &[
         openai: None,
         headers: &[("cartesia-version", "2025-04-16")],
         model: &[Body("model_id")],
+        endpoints: endpoints::CARTESIA,
         ..openai("cartesia", "https://api.cartesia.ai")
     },
     Provider {
@@ -241,6 +265,7 @@ pub static PROVIDERS: &[Provider] = &[
         auth: Header("xi-api-key"),
         openai: None,
         model: &[Body("model_id"), Query("model_id")],
+        endpoints: endpoints::ELEVENLABS,
         ..openai("elevenlabs", "https://api.elevenlabs.io")
     },
     Provider {
@@ -248,12 +273,14 @@ pub static PROVIDERS: &[Provider] = &[
         base: Base::VertexLocation,
         openai: None,
         model: &[PathAfter("models"), Body("model")],
+        endpoints: endpoints::VERTEX,
         ..openai("google-vertex-ai", "")
     },
     Provider {
         base: Base::Segments { skip: Some("bedrock-runtime"), url: "https://bedrock-runtime.{}.amazonaws.com" },
         openai: None,
         model: &[PathAfter("model"), Body("model")],
+        endpoints: endpoints::BEDROCK,
         ..openai("aws-bedrock", "")
     },
 ];
