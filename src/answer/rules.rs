@@ -10,10 +10,10 @@
 //!    later tests would take for a rate limit or a refusal.
 //! 3. `overloaded`, before `rate_limit`: both come as 429, but an overload is not the key's.
 //! 4. `rate_limit`, `transient`: a wait or another attempt helps.
-//! 5. `region`, `ours`: refusals of our IP address come as 401 and 403, as a bad key does. They must be
+//! 5. `region`, `ours`: refusals of our IP address come as 400, 401 and 403, as a bad key does. They must be
 //!    found first, or one blocked address would kill every key.
-//! 6. `credential`: the only test after which a key is dead. Nothing is left by now that another cause
-//!    explains, and even so a word of the request that an answer quotes does not count.
+//! 6. `credential`: the only test after which a key is dead. By now no other cause explains the
+//!    answer, and in a 400 or 403, which may quote the request, quoted words do not count.
 //! 7. `model_access`, `forbidden`: the remaining 401, 403 and 404.
 //!
 //! An answer that fits no test is the caller's fault, which costs the key nothing. When in doubt, a test
