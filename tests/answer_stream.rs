@@ -1,6 +1,6 @@
-//! The body of a good answer, seen at every split point.
+//! The body of a good answer, watched with cuts at every byte.
 
-// A helper of a test fails by panicking, too; clippy.toml exempts only the test functions themselves.
+// Helpers of tests may panic as tests do, but clippy.toml exempts only the test functions themselves.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use one_balance::answer::stream::{Usage, Watcher};
@@ -24,7 +24,8 @@ fn watch(provider: &Provider, kind: &str, pieces: &[&[u8]]) -> (Vec<Verdict>, Op
     (verdicts, watcher.usage())
 }
 
-/// What is seen of a body; the same for the whole, for every cut in two, and byte by byte.
+/// What the watcher sees of a body, which must be the same in one piece, for every cut in two, and byte by
+/// byte.
 fn seen(slug: &str, kind: &str, body: &str) -> Seen {
     let provider = find(slug).expect(slug);
     let body = body.as_bytes();
@@ -67,7 +68,7 @@ fn keys_with_escapes() {
     assert_eq!(seen("openai", JSON, body), (None, tokens(3, 4)));
 }
 
-/// The last statement counts, one by one; documents may follow each other (NDJSON).
+/// The last statement of each count wins. Documents may follow each other (NDJSON).
 #[test]
 fn usage_wins_late() {
     let body = concat!(
@@ -153,7 +154,7 @@ fn anthropic() {
 }
 
 #[test]
-fn no_error() {
+fn good_answers_have_no_error() {
     for body in [
         r#"{"error":null}"#,
         r#"{"error":"","usage":[]}"#,
@@ -183,9 +184,8 @@ fn what_is_not_read() {
     assert!(!read(&[]));
 }
 
-/// However long lines, strings and values are, what follows is seen.
 #[test]
-fn long_bodies() {
+fn what_follows_long_lines_strings_and_values_is_seen() {
     let long = "x".repeat(1 << 20);
     let usage = "\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}";
     let provider = find("openai").unwrap();
@@ -220,7 +220,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Whether the document holds an error, by the rule of the watcher's head and a whole parse.
+/// Whether the document has an error, by a whole parse and the rule in the watcher's head.
 fn holds_error(document: &Value) -> bool {
     let says = |error: Option<&Value>| {
         let text = error.filter(|error| error.is_object()).map(Value::to_string).unwrap_or_default();
@@ -231,9 +231,9 @@ fn holds_error(document: &Value) -> bool {
 }
 
 proptest! {
-    /// The scanner finds what a whole parse finds, however the text is written and cut.
+    /// However the text is written and cut, the scanner finds what a whole parse finds.
     #[test]
-    fn like_a_whole_parse(document in any_json(), pretty: bool, events: bool, size in 1usize..50) {
+    fn the_watcher_finds_what_a_whole_parse_finds(document in any_json(), pretty: bool, events: bool, size in 1usize..50) {
         prop_assume!(!document.is_array() || events);
         let text = if pretty && !events { format!("{document:#}") } else { document.to_string() };
         let (kind, text) = if events { (SSE, format!("data: {text}\n\n")) } else { (JSON, text) };
@@ -247,9 +247,8 @@ proptest! {
         prop_assert_eq!(verdicts.len(), usize::from(expected), "{}", text);
     }
 
-    /// Bytes of any kind do no harm, and the cut does not matter.
     #[test]
-    fn any_bytes(bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(&b"{}[]\",:\\\ndata error"[..])], 0..300), cut: prop::sample::Index, events: bool) {
+    fn any_bytes_are_watched_and_the_cut_does_not_matter(bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(&b"{}[]\",:\\\ndata error"[..])], 0..300), cut: prop::sample::Index, events: bool) {
         let kind = if events { SSE } else { JSON };
         let provider = find("openai").unwrap();
         let (head, tail) = bytes.split_at(cut.index(bytes.len() + 1));
@@ -258,7 +257,7 @@ proptest! {
 }
 
 #[test]
-fn evidence_names_the_status_it_stands_for() {
+fn evidence_has_the_status_that_comes_with_the_error() {
     let body = json!({"error": {"code": 429, "message": "Rate limit exceeded: free-models-per-min."}}).to_string();
     let (verdicts, _) = watch(find("openrouter").unwrap(), JSON, &[body.as_bytes()]);
     assert_eq!(verdicts[0].evidence.to_string(), "429 message \"free-models-per\"");

@@ -1,6 +1,6 @@
-//! Every golden answer is classified as its file expects, and what must hold for any answer holds.
+//! Every golden answer is classified as its file expects, and properties hold for any others.
 
-// A helper of a test fails by panicking, too; clippy.toml exempts only the test functions themselves.
+// Helpers of tests may panic as tests do, but clippy.toml exempts only the test functions themselves.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::fs;
@@ -141,9 +141,9 @@ fn every_provider_has_goldens() {
     }
 }
 
-/// The same quota is recognised when it comes again, and told from another.
+/// A quota is recognised when it comes again, and distinguished from another.
 #[test]
-fn quota_ids() {
+fn quota_ids_tell_quotas_apart() {
     let id = |name: &str| {
         let (_, golden) = GOLDENS.iter().find(|(file, _)| file == name).expect(name);
         match golden.classify(&golden.headers(), golden.body().as_bytes()).outcome {
@@ -153,11 +153,11 @@ fn quota_ids() {
     };
     assert_eq!(id("google-daily.json"), id("google-daily-in-array.json"));
     assert_eq!(id("google-daily.json"), id("google-daily-cut-off.json"));
-    // Of three quotas without a value the last one names the verdict: tokens per minute.
+    // Of three quotas without a value the last one decides the verdict: tokens per minute.
     assert_ne!(id("google-daily.json"), id("google-not-in-free-tier.json"));
 }
 
-/// A client must not be able to have keys blocked or put to rest by words that the answer repeats.
+/// A client must not be able to block or cool keys with words that the answer repeats.
 #[test]
 fn words_of_the_request_accuse_no_key() {
     let headers = Headers::default();
@@ -203,7 +203,7 @@ fn words_of_the_request_accuse_no_key() {
     );
 }
 
-/// The hot path: a good answer without rate limit headers costs no allocation.
+/// On the hot path, a good answer without rate limit headers costs no allocation.
 #[test]
 fn plain_success_allocates_nothing() {
     let headers: Headers = [("content-type", "application/json"), ("x-request-id", "1")].into_iter().collect();
@@ -220,7 +220,7 @@ fn plain_success_allocates_nothing() {
     assert_eq!(verdict.limits.capacity(), 0);
 }
 
-/// Headers that state limits and waits, and what may stand in them.
+/// Headers that state limits and waits, and values that they may have.
 const NAMES: &[&str] = &[
     "retry-after",
     "retry-after-ms",
@@ -249,10 +249,10 @@ fn any_headers() -> impl Strategy<Value = Headers> {
     prop::collection::vec(header, 0..8).prop_map(Headers::from_iter)
 }
 
-/// Every moment of a verdict with the longest time that it may lie ahead.
+/// Every moment of a verdict, with the longest time from now that it may be.
 fn moments(verdict: &Verdict) -> Vec<(Time, Span)> {
     let (at, longest) = match verdict.outcome {
-        // A used-up limit's end is one of the limits' resets, which are looked at below.
+        // A used-up limit's end is one of the limits' resets, which are checked below.
         Outcome::Success { .. } => (None, LONGEST),
         Outcome::Quota(quota) if quota.period == Period::Monthly => (quota.until, LONGEST_MONTHLY),
         Outcome::Quota(quota) => (quota.until.max(quota.retry), LONGEST),
@@ -266,9 +266,9 @@ fn moments(verdict: &Verdict) -> Vec<(Time, Span)> {
 }
 
 proptest! {
-    /// Whatever comes: no panic, bounded limits, and every moment within its clamp.
+    /// Whatever comes, there is no panic, limits are bounded, and every moment is within its clamp.
     #[test]
-    fn anything(
+    fn any_answer_has_a_bounded_verdict(
         provider in 0..PROVIDERS.len(),
         through_ai_gateway: bool,
         status in prop_oneof![prop::sample::select(&[101u16, 200, 400, 401, 402, 403, 404, 413, 429, 500, 503, 529]), any::<u16>()],
@@ -284,8 +284,8 @@ proptest! {
         }
     }
 
-    /// A body cut off anywhere, with any headers, keeps to the same bounds; and a key in it, wherever
-    /// it stands, is in no part of the verdict.
+    /// A body that is cut off anywhere, with any headers, keeps to the same bounds, and a key anywhere in it
+    /// is in no part of the verdict.
     #[test]
     fn cut_bodies_and_keys(
         choice: prop::sample::Index,

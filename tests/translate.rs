@@ -1,6 +1,6 @@
-//! Every golden pair of requests and answers, and what must hold for any.
+//! Every golden request and answer is translated as its file expects, and properties hold for any others.
 
-// A helper of a test fails by panicking, too; clippy.toml exempts only the test functions themselves.
+// Helpers of tests may panic as tests do, but clippy.toml exempts only the test functions themselves.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::fs;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 const ID: &str = "chatcmpl-1";
 const CREATED: u64 = 1_700_000_000;
 
-/// A request, and what it becomes, or an answer, and what becomes of it.
+/// A request or an answer, and its translation.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Golden {
@@ -23,7 +23,7 @@ struct Golden {
     provenance: String,
     target: String,
     model: String,
-    /// The client's request. Its way out is tested if there is an `expect_request` or `expect_refusal`.
+    /// The client's request. Its translation is tested if there is an `expect_request` or `expect_refusal`.
     request: Value,
     /// The request is one for embeddings.
     #[serde(default)]
@@ -59,7 +59,7 @@ static GOLDENS: LazyLock<Vec<(String, Golden)>> = LazyLock::new(|| {
     goldens
 });
 
-/// So many there were when this was written.
+/// How many there were when this was written.
 const KNOWN: usize = 64;
 
 impl Golden {
@@ -110,7 +110,7 @@ fn events(out: &[u8]) -> Vec<String> {
     text.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").expect(event).to_owned()).collect()
 }
 
-/// Chunks without what they have in common, which is checked.
+/// The chunks without the fields that they have in common, which are checked here.
 fn chunks(out: &[u8], shape: &AnswerShape) -> Vec<Value> {
     let short = |event: String| {
         if event == "[DONE]" {
@@ -135,7 +135,7 @@ fn goldens_say_where_they_come_from() {
 }
 
 #[test]
-fn requests() {
+fn golden_requests() {
     for (name, golden) in GOLDENS.iter() {
         match (golden.translate(), &golden.expect_refusal) {
             (Ok(translated), None) => {
@@ -157,7 +157,7 @@ fn requests() {
 }
 
 #[test]
-fn answers() {
+fn golden_answers() {
     for (name, golden) in GOLDENS.iter() {
         let Some(answer) = &golden.provider_answer else { continue };
         let (Ok(answer) | Err(answer)) = translate::answer(&golden.shape(), ID, CREATED, answer.to_string().as_bytes());
@@ -166,7 +166,7 @@ fn answers() {
 }
 
 #[test]
-fn errors() {
+fn golden_errors() {
     for (name, golden) in GOLDENS.iter() {
         let Some((status, body)) = &golden.provider_error else { continue };
         let body = body.as_str().map_or_else(|| body.to_string(), str::to_owned);
@@ -176,7 +176,7 @@ fn errors() {
 }
 
 #[test]
-fn streams() {
+fn golden_streams() {
     for (name, golden) in GOLDENS.iter() {
         let Some(stream) = golden.stream() else { continue };
         let shape = golden.shape();
@@ -220,7 +220,7 @@ fn a_broken_stream_says_so() {
     }
 }
 
-/// Adds the chunks of a stream up to what would have been one completion.
+/// Adds the chunks of a stream up to one completion.
 fn fold(out: &[u8]) -> Value {
     let mut whole = json!({"object": "chat.completion", "choices": []});
     for event in events(out) {
@@ -304,7 +304,7 @@ fn fold_call(calls: &mut Vec<Value>, call: &Value) {
     }
 }
 
-/// Answers that come with a stream's own form are the same in both.
+/// A golden that has an answer in both forms is the same in both.
 #[test]
 fn golden_streams_add_up_to_golden_answers() {
     let mut both = 0;
@@ -313,7 +313,7 @@ fn golden_streams_add_up_to_golden_answers() {
         let shape = AnswerShape { include_usage: true, ..golden.shape() };
         let mut folded = fold(&run_stream(shape, &[&stream]));
         if golden.expect_chunks.as_ref().unwrap().iter().all(|chunk| chunk.get("usage").is_none()) {
-            // Not what this pair is about.
+            // These goldens are about something else.
             folded["usage"] = answer["usage"].clone();
         }
         expect(name, "the stream added up", &folded, answer);
@@ -331,7 +331,7 @@ enum Said {
 }
 
 fn said() -> impl Strategy<Value = Said> {
-    // An empty piece ends no block, and both forms leave it out.
+    // Both forms leave an empty piece out, and it does not end a block.
     let pieces = || proptest::collection::vec("[a-zé€😀\"\\\\\n ]{1,6}", 1..4);
     let input = proptest::collection::vec(("[a-z]{1,3}", "[ -~é]{0,5}"), 0..3);
     prop_oneof![
@@ -520,7 +520,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 const TARGETS: [Target; 2] = [Target::Gemini, Target::Anthropic];
 
-/// Puts bytes in at every place where bytes come from outside. What comes out is well-formed.
+/// Passes bytes to every function that takes bytes from outside, and checks that the results are well-formed.
 fn feed_everything(bytes: &[u8]) {
     let options = Options::default();
     parse(&translate::error(418, bytes));
@@ -582,7 +582,7 @@ proptest! {
         feed_everything(body.to_string().as_bytes());
     }
 
-    /// What the client gets of a call says, sent back, the same to the model.
+    /// A call that the client sends back means the same to the model as the one that the client got.
     #[test]
     fn signatures_survive_a_client(signature in "[ -~]{1,40}", keeps_extensions in any::<bool>()) {
         let answer = gemini_answer(
@@ -618,9 +618,9 @@ fn the_order_of_a_schema_is_kept() {
     }
 }
 
-/// Anthropic takes neither an empty text nor white space at the end of an answer that is begun.
+/// Anthropic accepts neither an empty text nor white space at the end of a last turn of the model.
 #[test]
-fn an_answer_that_begins_with_white_space_only() {
+fn a_last_turn_of_white_space_only_is_left_out() {
     let body = br#"{"messages":[{"role":"user","content":"x"},{"role":"assistant","content":[{"type":"text","text":"a "},{"type":"text","text":" \n"}]}]}"#;
     let request = translate::request(Target::Anthropic, "claude-opus-4-5", body, &Options::default()).unwrap();
     assert_eq!(parse(&request.body)["messages"][1]["content"], json!([{"type": "text", "text": "a"}]));
@@ -628,7 +628,7 @@ fn an_answer_that_begins_with_white_space_only() {
 
 /// A model's name comes from outside and goes into a path.
 #[test]
-fn a_models_name_cannot_leave_its_place() {
+fn a_models_name_cannot_leave_its_path_segment() {
     let body = br#"{"messages":[{"role":"user","content":"x"}]}"#;
     for (model, path) in [
         ("gemini-2.5-pro", "/v1beta/models/gemini-2.5-pro:generateContent"),

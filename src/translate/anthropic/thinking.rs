@@ -4,8 +4,8 @@
 //! all, a budget in tokens, or adaptive thinking with an effort. The API also refuses combinations: thinking
 //! beside a forced call, beside sampling parameters, with a budget as large as `max_tokens`, and a budget
 //! in a turn that goes on after calls whose signed thoughts are missing. Each of these would be an error for
-//! a request that is valid for OpenAI, so thinking gives way: the other field is what the client set on
-//! purpose.
+//! a request that is valid for OpenAI. So a forced call turns thinking off, a budget is at most half of
+//! `max_tokens` and is left out if thoughts are missing, and sampling parameters are dropped beside thinking.
 
 use super::PROVIDER;
 use crate::json::{Document, Node, Writer};

@@ -1,5 +1,5 @@
-//! The way back, in one piece: a completion or an error that SDKs understand, and the same text that
-//! the stream of one event has. A header byte chooses what was asked for.
+//! Answers in one piece: each becomes a completion or an error that SDKs understand, with the same text as
+//! a stream of one event. A header byte chooses the kind of request.
 
 #![no_main]
 
@@ -24,7 +24,7 @@ fuzz_target!(|input: &[u8]| {
         Ok(answer) => {
             let whole = support::sound_completion(&parse(&answer), &shape);
             if shape.target == Target::Gemini {
-                // A stream may say that it broke off where a completion can only be empty.
+                // A stream may report that it broke off where a completion can only be empty.
                 assert!(streamed(header, body).is_none_or(|streamed| streamed == whole));
             }
         }
@@ -40,7 +40,7 @@ fn parse(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).expect("JSON")
 }
 
-/// The same as the only event of a stream. Line ends in JSON are white space.
+/// The same body as the only event of a stream. Line ends in JSON are white space.
 fn streamed(header: u8, body: &[u8]) -> Option<Vec<(u64, String)>> {
     let shape = support::shape(header, Kind::ChatStream);
     let mut stream = Stream::new(shape.clone(), "id", 0);

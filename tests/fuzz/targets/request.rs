@@ -1,4 +1,4 @@
-//! The way out: what is taken becomes a request of the target's own form, the rest is refused by name.
+//! Requests: each becomes a request in the target's own form, or is refused with the field's name.
 //! A header byte chooses the model.
 
 #![no_main]
@@ -35,13 +35,13 @@ fn sound(target: Target, result: Result<Translated, Refusal>) -> Option<Value> {
     let prefix = if target == Target::Gemini { "/v1beta/models/" } else { "/v1/messages" };
     assert!(translated.path.starts_with(prefix), "{}", translated.path);
     assert!(translated.path.bytes().all(|byte| byte.is_ascii_graphic()), "{}", translated.path);
-    // It may stand some levels deeper than what was read, and that is limited to 128.
+    // It may be some levels deeper than the request, which is limited to 128.
     let mut reader = serde_json::Deserializer::from_slice(&translated.body);
     reader.disable_recursion_limit();
     Some(Value::deserialize(&mut reader).expect("JSON"))
 }
 
-/// There is something to answer, and no neighbours of one role.
+/// Checks that there is a turn to answer, and that no neighbours have the same role.
 fn sound_turns(target: Target, body: &Value) {
     let turns = body[if target == Target::Gemini { "contents" } else { "messages" }].as_array().expect("turns");
     let roles: Vec<_> = turns.iter().map(|turn| turn["role"].as_str().expect("a role")).collect();

@@ -1,4 +1,4 @@
-//! The splitter of event streams: cuts do not matter, and lines are what the standard says.
+//! The splitter of event streams: cuts do not matter, and lines are those of the standard.
 
 #![no_main]
 
@@ -17,7 +17,7 @@ fn split<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
     events
 }
 
-/// The same, said in the plainest way.
+/// The same events, found in the simplest way.
 fn plainly(stream: &[u8]) -> Vec<Vec<u8>> {
     let stream = stream.strip_prefix(b"\xef\xbb\xbf").unwrap_or(stream);
     // Latin-1 keeps every byte and can be split as text.

@@ -1,5 +1,5 @@
-//! The way back, as a stream: sound for a client whatever comes, and the same however it is cut. Two
-//! header bytes choose what was asked for and the cuts.
+//! Answers as streams: sound for a client whatever comes, and the same however they are cut. Two header bytes
+//! choose the kind of request and the cuts.
 
 #![no_main]
 

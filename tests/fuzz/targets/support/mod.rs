@@ -7,7 +7,7 @@ use fastrand::Rng;
 use one_balance::translate::{AnswerShape, Kind, Target};
 use serde_json::{Map, Value, json};
 
-/// Of each generation of models that is translated for in its own way.
+/// One model of each generation that has a translation of its own.
 const MODELS: [(Target, &str); 10] = [
     (Target::Gemini, "gemini-2.0-flash"),
     (Target::Gemini, "gemini-2.5-pro"),
@@ -33,8 +33,8 @@ pub fn shape(header: u8, kind: Kind) -> AnswerShape {
     AnswerShape { target, model: "m".to_owned(), kind, include_usage: bit(1), single_call: bit(2) && !bit(0) }
 }
 
-/// Checks what a client gets of a stream against what clients need of it (RULES in the order of
-/// OpenAI's documentation); returns the text of each choice if nothing went wrong.
+/// Checks that a client's stream keeps OpenAI's documented rules, and returns the text of each choice if the
+/// stream has no error.
 pub fn sound_stream(out: &[u8], shape: &AnswerShape) -> Option<Vec<(u64, String)>> {
     let text = std::str::from_utf8(out).expect("UTF-8");
     let mut events: Vec<&str> = text.split_terminator("\n\n").collect();
@@ -103,7 +103,7 @@ impl ChoiceSoFar {
     }
 }
 
-/// Checks a completion; returns the text of each choice.
+/// Checks a completion, and returns the text of each choice.
 pub fn sound_completion(completion: &Value, shape: &AnswerShape) -> Vec<(u64, String)> {
     assert_eq!(completion["object"], "chat.completion");
     assert_eq!(completion["model"], shape.model.as_str());
@@ -130,7 +130,7 @@ fn sound_finish(reason: &str, has_calls: bool) {
     assert!(has_calls || reason != "tool_calls", "no calls, but {reason}");
 }
 
-/// Checks an error: SDKs read these four.
+/// Checks an error, of which SDKs read these four fields.
 pub fn sound_error(body: &Value) {
     let error = &body["error"];
     assert!(error["message"].is_string() && error["type"].is_string(), "{body}");
@@ -140,8 +140,8 @@ pub fn sound_error(body: &Value) {
     );
 }
 
-/// Mutates `header` bytes and JSON, or a stream with JSON in its `data` lines: as bytes one time in
-/// four, else by moving, removing and replacing values, which keeps it JSON.
+/// Mutates `header` bytes and JSON, or a stream with JSON in its `data` lines. One time in four it mutates
+/// bytes; otherwise it moves, removes and replaces values, so that JSON stays JSON.
 pub fn mutate(data: &mut [u8], size: usize, max_size: usize, seed: u32, header: usize) -> usize {
     let mut rng = Rng::with_seed(seed.into());
     let text = data.get(header..size).and_then(|bytes| std::str::from_utf8(bytes).ok());
@@ -211,7 +211,7 @@ fn some_name(rng: &mut Rng, fields: &Map<String, Value>) -> Option<String> {
     rng.choice(fields.keys()).cloned()
 }
 
-/// How many values stand in a value, itself included.
+/// How many values a value has in it, including itself.
 fn count(value: &Value) -> usize {
     1 + match value {
         Value::Array(values) => values.iter().map(count).sum(),
@@ -220,7 +220,7 @@ fn count(value: &Value) -> usize {
     }
 }
 
-/// The value that comes at this place when all are counted.
+/// The value at this position when all are counted.
 fn nth(value: &mut Value, at: usize) -> &mut Value {
     if at == 0 {
         return value;
