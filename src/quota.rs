@@ -1,12 +1,12 @@
 //! Quotas: how much a key may be used for a model, as configured and as learned.
 //!
-//! A key at its quota is not picked, for the 429 that does not happen is the cheapest. What counts
-//! for a key is the configured quota; else what this key's own answers have stated; else what the
-//! answers of the provider's other keys have stated for the model.
+//! A key at its quota is not chosen, because avoiding a 429 is cheaper than receiving it. For each limit the configured
+//! value counts; otherwise the value that this key's answers have stated; otherwise the value that answers of the
+//! provider's other keys have stated for the model.
 
 use serde::{Deserialize, Serialize};
 
-/// A limit that a request has gone beyond unharmed.
+/// The value of a limit that a request has exceeded without a 429.
 pub const UNLIMITED: u64 = u64::MAX;
 
 /// What can be limited.
@@ -62,7 +62,7 @@ impl Quota {
         } = Some(limit);
     }
 
-    /// This quota, and the other's limits where it has none.
+    /// This quota, with the other's limits where this one has none.
     pub fn or(self, other: Quota) -> Quota {
         Quota {
             rpm: self.rpm.or(other.rpm),
@@ -83,11 +83,11 @@ impl Quota {
     }
 }
 
-/// How a provider's minute runs.
+/// When a provider's minute begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Minute {
-    /// From one full minute of the clock to the next.
+    /// At each full minute of the clock.
     Calendar,
-    /// The last 60 seconds, whenever they began.
+    /// At any time: the last 60 seconds count.
     Rolling,
 }

@@ -61,7 +61,7 @@ impl Root {
         pool::create_state(&*self.host);
         d1::create_state(&*self.host);
         info!("configured: {}", config.summary());
-        config.doubts().for_each(|doubt| warn!("configuration: {doubt}"));
+        config.warnings().for_each(|warning| warn!("configuration: {warning}"));
         let config = Rc::new(config);
         if config.d1.is_some() {
             self.syncer = Some(Syncer::new(config.clone(), self.host.clone()));
