@@ -45,7 +45,7 @@ impl AuthKeys {
     ///
     /// # Errors
     /// All problems, each with the number of its definition; they never contain a key.
-    pub fn parse(text: &str) -> Result<Self, Vec<String>> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Vec<String>> {
         let mut definitions = Vec::new();
         let mut problems = Vec::new();
         for (index, part) in text.split(';').map(str::trim).filter(|part| !part.is_empty()).enumerate() {
@@ -70,7 +70,7 @@ impl AuthKeys {
     ///
     /// # Errors
     /// Why no candidate is accepted.
-    pub fn check<'a>(
+    pub(crate) fn check<'a>(
         &self,
         candidates: impl IntoIterator<Item = &'a [u8]>,
         clock: impl Fn() -> Time,
@@ -96,13 +96,13 @@ impl AuthKeys {
     }
 
     /// The definition at an index that [`Self::check`] returned.
-    pub fn definition(&self, index: usize) -> Option<&Definition> {
+    pub(crate) fn definition(&self, index: usize) -> Option<&Definition> {
         self.0.get(index)
     }
 
     /// The rights whose provider does not exist, as the numbers of the definition and of the provider in it, both from
     /// 1. The name is left out, because it may be the end of a key that contains `=`.
-    pub fn unknown(&self, is_known: impl Fn(&str) -> bool) -> impl Iterator<Item = (usize, usize)> {
+    pub(crate) fn unknown(&self, is_known: impl Fn(&str) -> bool) -> impl Iterator<Item = (usize, usize)> {
         let rights = self.0.iter().zip(1..).flat_map(|(definition, number)| {
             definition.rights.iter().flatten().zip(1..).map(move |(right, position)| (number, position, right))
         });
@@ -110,7 +110,7 @@ impl AuthKeys {
     }
 
     /// The number of definitions.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 }
@@ -135,13 +135,13 @@ impl Definition {
     }
 
     /// Whether at least one model of a provider is allowed.
-    pub fn allows_provider(&self, slug: &str) -> bool {
+    pub(crate) fn allows_provider(&self, slug: &str) -> bool {
         self.rights.as_ref().is_none_or(|rights| rights.iter().any(|right| right.provider == slug))
     }
 
     /// Whether a model is allowed. `None` is a request in which no model was found; it is allowed only if all models of
     /// the provider are.
-    pub fn allows(&self, slug: &str, model: Option<&str>) -> bool {
+    pub(crate) fn allows(&self, slug: &str, model: Option<&str>) -> bool {
         let Some(rights) = &self.rights else { return true };
         rights.iter().filter(|right| right.provider == slug).any(|right| {
             right.models.is_empty() || model.is_some_and(|model| right.models.iter().any(|allowed| allowed == model))
@@ -149,7 +149,7 @@ impl Definition {
     }
 
     /// Whether everything is allowed.
-    pub fn unrestricted(&self) -> bool {
+    pub(crate) fn unrestricted(&self) -> bool {
         self.rights.is_none()
     }
 }

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The value of a limit that a request has exceeded without a 429.
-pub const UNLIMITED: u64 = u64::MAX;
+pub(crate) const UNLIMITED: u64 = u64::MAX;
 
 /// What can be limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ pub enum Dimension {
 
 impl Dimension {
     /// All dimensions.
-    pub const ALL: [Self; 4] =
+    pub(crate) const ALL: [Self; 4] =
         [Self::RequestsPerMinute, Self::RequestsPerDay, Self::TokensPerMinute, Self::TokensPerDay];
 }
 
@@ -43,7 +43,7 @@ pub struct Quota {
 
 impl Quota {
     /// The limit of a dimension.
-    pub fn get(&self, dimension: Dimension) -> Option<u64> {
+    pub(crate) fn get(&self, dimension: Dimension) -> Option<u64> {
         match dimension {
             Dimension::RequestsPerMinute => self.rpm,
             Dimension::RequestsPerDay => self.rpd,
@@ -53,7 +53,7 @@ impl Quota {
     }
 
     /// Sets the limit of a dimension.
-    pub fn set(&mut self, dimension: Dimension, limit: u64) {
+    pub(crate) fn set(&mut self, dimension: Dimension, limit: u64) {
         *match dimension {
             Dimension::RequestsPerMinute => &mut self.rpm,
             Dimension::RequestsPerDay => &mut self.rpd,
@@ -63,7 +63,7 @@ impl Quota {
     }
 
     /// This quota, with the other's limits where this one has none.
-    pub fn or(self, other: Quota) -> Quota {
+    pub(crate) fn or(self, other: Quota) -> Quota {
         Quota {
             rpm: self.rpm.or(other.rpm),
             rpd: self.rpd.or(other.rpd),
@@ -73,12 +73,12 @@ impl Quota {
     }
 
     /// Whether nothing is limited.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Quota::default()
     }
 
     /// Whether tokens are limited.
-    pub fn counts_tokens(&self) -> bool {
+    pub(crate) fn counts_tokens(&self) -> bool {
         self.tpm.is_some() || self.tpd.is_some()
     }
 }

@@ -18,12 +18,12 @@ impl Secret {
     }
 
     /// The text itself, for the code that puts it into a request or hashes it.
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 
     /// Whether `candidate` is this secret. The duration depends only on the candidate's length.
-    pub fn matches(&self, candidate: &[u8]) -> bool {
+    pub(crate) fn matches(&self, candidate: &[u8]) -> bool {
         let secret = self.0.as_bytes();
         let mut difference = u8::from(secret.len() != candidate.len());
         // The secret is repeated to the candidate's length, so that a wrong length takes the same time.
@@ -35,19 +35,19 @@ impl Secret {
     }
 
     /// Whether it can be a provider's key: a text that is allowed in a header.
-    pub fn is_credential(&self) -> bool {
+    pub(crate) fn is_credential(&self) -> bool {
         !self.0.is_empty() && self.0.bytes().all(|byte| byte.is_ascii_graphic())
     }
 
     /// The part that may be shown so that people can distinguish keys: `AIza…9f2c`.
-    pub fn mask(&self) -> String {
+    pub(crate) fn mask(&self) -> String {
         let (head, tail) = self.edges();
         format!("{head}…{tail}")
     }
 
     /// The first and last four characters of a secret with at least 20 characters, only the last two of one with at least
     /// 12, and nothing of a shorter one.
-    pub fn edges(&self) -> (&str, &str) {
+    pub(crate) fn edges(&self) -> (&str, &str) {
         let (head, tail) = match self.0.chars().count() {
             20.. => (4, 4),
             12.. => (0, 2),

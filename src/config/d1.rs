@@ -28,7 +28,7 @@ const D1_URL: &str = "https://api.cloudflare.com/client/v4";
 
 impl D1 {
     /// The path of the API's query endpoint for this database.
-    pub fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("{}/accounts/{}/d1/database/{}/query", self.url.path, self.account, self.database)
     }
 }

@@ -151,7 +151,7 @@ impl Config {
     }
 
     /// Finds a provider by slug or alias.
-    pub fn upstream(&self, name: &str) -> Option<&Rc<Upstream>> {
+    pub(crate) fn upstream(&self, name: &str) -> Option<&Rc<Upstream>> {
         self.upstreams.get(name).or_else(|| self.upstreams.get(slug_of(name)))
     }
 }

@@ -33,13 +33,13 @@ impl<'p> Reader<'p> {
     }
 
     /// Adds a problem of the field `name`.
-    pub fn problem(&mut self, name: &str, what: impl core::fmt::Display) {
+    pub(crate) fn problem(&mut self, name: &str, what: impl core::fmt::Display) {
         let path = self.path_of(name);
         self.problems.push(format!("{path}: {what}"));
     }
 
     /// Reads a string.
-    pub fn text(&mut self, name: &str) -> Option<String> {
+    pub(crate) fn text(&mut self, name: &str) -> Option<String> {
         match self.fields.remove(name)? {
             Value::String(text) => Some(text),
             other => self.wrong(name, "a string", &other),
@@ -47,7 +47,7 @@ impl<'p> Reader<'p> {
     }
 
     /// Reads a list of strings.
-    pub fn texts(&mut self, name: &str) -> Option<Vec<String>> {
+    pub(crate) fn texts(&mut self, name: &str) -> Option<Vec<String>> {
         let value = self.fields.remove(name)?;
         let texts = value.as_array().map(|list| list.iter().map(|item| item.as_str().map(str::to_owned)).collect());
         match texts {
@@ -57,7 +57,7 @@ impl<'p> Reader<'p> {
     }
 
     /// Reads a whole number in `range`. Istio passes every number as a double, so `10.0` is accepted.
-    pub fn number(&mut self, name: &str, range: RangeInclusive<u64>) -> Option<u64> {
+    pub(crate) fn number(&mut self, name: &str, range: RangeInclusive<u64>) -> Option<u64> {
         let value = self.fields.remove(name)?;
         let whole = value.as_u64().or_else(|| {
             let float = value.as_f64()?;
@@ -74,7 +74,7 @@ impl<'p> Reader<'p> {
     }
 
     /// Reads a boolean.
-    pub fn flag(&mut self, name: &str) -> Option<bool> {
+    pub(crate) fn flag(&mut self, name: &str) -> Option<bool> {
         match self.fields.remove(name)? {
             Value::Bool(flag) => Some(flag),
             other => self.wrong(name, "true or false", &other),
@@ -82,7 +82,7 @@ impl<'p> Reader<'p> {
     }
 
     /// Reads one of several words.
-    pub fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<T> {
+    pub(crate) fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<T> {
         let text = self.text(name)?;
         let found = choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice);
         if found.is_none() {
@@ -93,29 +93,29 @@ impl<'p> Reader<'p> {
     }
 
     /// Reads a nested object: returns a reader for it.
-    pub fn object(&mut self, name: &str) -> Option<Reader<'_>> {
+    pub(crate) fn object(&mut self, name: &str) -> Option<Reader<'_>> {
         let value = self.fields.remove(name)?;
         let path = self.path_of(name);
         Some(Reader::new(&path, value, self.problems))
     }
 
     /// Whether a field exists and has not been read yet.
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.fields.contains_key(name)
     }
 
     /// Skips a field whose problem has been added already.
-    pub fn skip(&mut self, name: &str) {
+    pub(crate) fn skip(&mut self, name: &str) {
         self.fields.remove(name);
     }
 
     /// The names of the fields that have not been read yet.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.fields.keys().cloned().collect()
     }
 
     /// Ends reading and reports every remaining field as unknown.
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         for name in self.names() {
             self.problem(&name, "unknown field");
         }

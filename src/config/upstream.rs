@@ -57,7 +57,7 @@ impl Upstream {
     }
 
     /// The API that OpenAI-shaped requests can be translated to.
-    pub fn native(&self) -> Option<translate::Target> {
+    pub(crate) fn native(&self) -> Option<translate::Target> {
         match self.provider.slug {
             "google-ai-studio" => Some(translate::Target::Gemini),
             "anthropic" => Some(translate::Target::Anthropic),
@@ -66,7 +66,7 @@ impl Upstream {
     }
 
     /// The format for an OpenAI-shaped request that is sent through AI Gateway or directly.
-    pub fn openai_format(&self, through_gateway: bool) -> OpenAiFormat {
+    pub(crate) fn openai_format(&self, through_gateway: bool) -> OpenAiFormat {
         let on_compat = self.provider.openai.is_some_and(|openai| openai.on_compat);
         match self.openai_format {
             Some(OpenAiFormat::AiGateway) if !through_gateway => OpenAiFormat::Passthrough,
@@ -78,13 +78,13 @@ impl Upstream {
     }
 
     /// The fields that are removed for a model.
-    pub fn dropped(&self, model: &str) -> Vec<String> {
+    pub(crate) fn dropped(&self, model: &str) -> Vec<String> {
         let lists = self.drop.iter().filter(|(prefix, _)| model.starts_with(prefix.as_str()));
         lists.flat_map(|(_, fields)| fields.iter().cloned()).collect()
     }
 
     /// The configured limits of a key for a model.
-    pub fn quota(&self, model: &str) -> Quota {
+    pub(crate) fn quota(&self, model: &str) -> Quota {
         self.model_quotas.get(model).map_or(self.quota, |quota| quota.or(self.quota))
     }
 }

@@ -10,7 +10,7 @@ use crate::pool::record::{Block, Pause, Reason, Record, SyncState, Trial};
 use crate::time::Time;
 
 /// Updates a record from its row, in a read that began at `started`.
-pub fn merge(record: &mut Record, blocked: bool, coolings: &BTreeMap<String, Time>, started: Time, now: Time) {
+pub(crate) fn merge(record: &mut Record, blocked: bool, coolings: &BTreeMap<String, Time>, started: Time, now: Time) {
     match record.blocked {
         None if blocked => record.blocked = Some(Block { since: now, sync: SyncState::Acknowledged(now) }),
         Some(block) if !blocked && block.sync.yields_to(started) => record.blocked = None,

@@ -45,7 +45,7 @@ const MAX_BACKOFF: Span = Span::secs(120);
 const CALLS: usize = 240;
 const CALLS_WINDOW: Span = Span::secs(300);
 /// The most keys that are read.
-pub const MAX_KEYS: usize = 10_000;
+pub(crate) const MAX_KEYS: usize = 10_000;
 /// The most rows whose warnings are remembered, so that each is written once.
 const MAX_WARNED: usize = 1000;
 

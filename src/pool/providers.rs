@@ -12,7 +12,7 @@ use crate::quota::{Dimension, Quota};
 use crate::time::{MINUTE, Span, Time};
 
 /// The value's name in shared data.
-pub const NAME: &str = "one-balance/2/providers";
+pub(crate) const NAME: &str = "one-balance/2/providers";
 
 /// The most models of a provider whose limits are remembered; the one stated longest ago is evicted.
 const MAX_MODELS: usize = 128;
@@ -23,7 +23,7 @@ const EGRESS_KEYS: usize = 4;
 const EGRESS_WINDOW: Span = Span::secs(5);
 /// How long the provider rests then. Only a request can show whether the limit is over, so the rest is short; the
 /// next unexplained 429 begins another one.
-pub const EGRESS_REST: Span = Span::secs(2);
+pub(crate) const EGRESS_REST: Span = Span::secs(2);
 /// No rest is longer than this, with some tolerance for differences between the workers' clocks.
 const LONGEST_REST: Span = Span::secs(10);
 /// How long our IP address remains suspect without a success.
@@ -67,22 +67,22 @@ impl Learned {
 
 impl Providers {
     /// Decodes the value; an unreadable value counts as empty.
-    pub fn decode(bytes: &[u8]) -> Self {
+    pub(crate) fn decode(bytes: &[u8]) -> Self {
         store::decode(bytes).unwrap_or_default()
     }
 
     /// Encodes the value.
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         store::encode(self)
     }
 
     /// The state of a provider; `None` if nothing is known about it.
-    pub fn get(&self, slug: &str) -> Option<&ProviderState> {
+    pub(crate) fn get(&self, slug: &str) -> Option<&ProviderState> {
         self.0.iter().find(|(name, _)| name == slug).map(|(_, state)| state)
     }
 
     /// The state of a provider, added if there is none. Slugs come from the configuration, so there are few.
-    pub fn get_mut(&mut self, slug: &str) -> &mut ProviderState {
+    pub(crate) fn get_mut(&mut self, slug: &str) -> &mut ProviderState {
         let new = || (slug.to_owned(), ProviderState::default());
         &mut find_or_push(&mut self.0, |(name, _)| name == slug, new).1
     }
@@ -90,13 +90,13 @@ impl Providers {
 
 impl ProviderState {
     /// The learned limits of a model.
-    pub fn learned(&self, model: &str) -> Quota {
+    pub(crate) fn learned(&self, model: &str) -> Quota {
         self.model(model).map(|learned| learned.quota).unwrap_or_default()
     }
 
     /// Learns a limit that an answer has stated. False if another limit is known: then this one belongs to the key
     /// alone, because the keys of a provider may belong to several tiers.
-    pub fn state_limit(&mut self, model: &str, dimension: Dimension, limit: u64, now: Time) -> bool {
+    pub(crate) fn state_limit(&mut self, model: &str, dimension: Dimension, limit: u64, now: Time) -> bool {
         if self.model(model).is_none() {
             make_room(&mut self.models, MAX_MODELS, |(_, learned)| learned.stated);
         }
@@ -115,7 +115,7 @@ impl ProviderState {
 
     /// Allows one request to exceed a model's learned limits, if the last such request was at least `wait` ago.
     #[must_use]
-    pub fn claim_limit_trial(&mut self, model: &str, wait: Span, now: Time) -> bool {
+    pub(crate) fn claim_limit_trial(&mut self, model: &str, wait: Span, now: Time) -> bool {
         match self.models.iter_mut().find(|(name, _)| name == model) {
             Some((_, learned)) if learned.is_trial_due(wait, now) => {
                 learned.tried = Some(now);
@@ -126,12 +126,12 @@ impl ProviderState {
     }
 
     /// Whether [`Self::claim_limit_trial`] would succeed.
-    pub fn limit_trial_due(&self, model: &str, wait: Span, now: Time) -> bool {
+    pub(crate) fn limit_trial_due(&self, model: &str, wait: Span, now: Time) -> bool {
         self.model(model).is_some_and(|learned| learned.is_trial_due(wait, now))
     }
 
     /// A request that exceeded the limits was served: the next one may do so at once.
-    pub fn limit_trial_succeeded(&mut self, model: &str) {
+    pub(crate) fn limit_trial_succeeded(&mut self, model: &str) {
         if let Some((_, learned)) = self.models.iter_mut().find(|(name, _)| name == model) {
             learned.tried = None;
         }
@@ -139,13 +139,13 @@ impl ProviderState {
 
     /// The time until which no key is used; `None` if the provider does not rest. A rest that ends in the far
     /// future was begun before a clock stepped back, and is ignored.
-    pub fn rests_until(&self, now: Time) -> Option<Time> {
+    pub(crate) fn rests_until(&self, now: Time) -> Option<Time> {
         self.rest.filter(|until| *until > now && now.until(*until) <= LONGEST_REST)
     }
 
     /// Records an unexplained 429. If there are now so many that the provider rests, returns the keys that got
     /// one, because they are not at fault.
-    pub fn record_unexplained_429(&mut self, id: KeyId, now: Time) -> Option<Vec<KeyId>> {
+    pub(crate) fn record_unexplained_429(&mut self, id: KeyId, now: Time) -> Option<Vec<KeyId>> {
         push_recent(&mut self.unexplained, id, now, EGRESS_WINDOW);
         let suspect = self.rest.is_some_and(|until| until.plus(SUSPECT) > now);
         if self.unexplained.len() < EGRESS_KEYS && !suspect {
@@ -156,20 +156,20 @@ impl ProviderState {
     }
 
     /// Records a refused credential. False if so many were refused that the keys are not at fault.
-    pub fn record_refusal(&mut self, id: KeyId, now: Time) -> bool {
+    pub(crate) fn record_refusal(&mut self, id: KeyId, now: Time) -> bool {
         push_recent(&mut self.refused, id, now, MINUTE);
         self.refused.len() <= REFUSED_KEYS
     }
 
     /// A key was served: clears everything that was recorded against the provider.
-    pub fn succeeded(&mut self) {
+    pub(crate) fn succeeded(&mut self) {
         self.unexplained.clear();
         self.refused.clear();
         self.rest = None;
     }
 
     /// Whether a success would change anything.
-    pub fn is_suspect(&self) -> bool {
+    pub(crate) fn is_suspect(&self) -> bool {
         !self.unexplained.is_empty() || !self.refused.is_empty() || self.rest.is_some()
     }
 

@@ -19,7 +19,7 @@ const LAST_DAY: u64 = 2_932_896;
 
 /// Parses RFC 3339 (`2026-11-24T08:00:00.5+01:00`) or an HTTP date. `None` if the text is neither, or the time is
 /// before 1970.
-pub fn parse(text: &str) -> Option<Time> {
+pub(crate) fn parse(text: &str) -> Option<Time> {
     rfc3339(text.as_bytes()).or_else(|| {
         let since = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
         Some(Time(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))

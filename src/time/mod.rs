@@ -33,7 +33,7 @@ impl Span {
     }
 
     /// A span of a floating number of seconds; `None` unless it is finite and not negative.
-    pub fn from_secs_f64(secs: f64) -> Option<Self> {
+    pub(crate) fn from_secs_f64(secs: f64) -> Option<Self> {
         // The cast saturates for very large numbers.
         (secs.is_finite() && secs >= 0.0).then_some(Span((secs * 1000.0).round() as u64))
     }
@@ -108,7 +108,7 @@ struct Day {
 
 impl Days {
     /// The first reset after `now`, like [`DailyReset::next`].
-    pub fn end(&mut self, reset: DailyReset, now: Time) -> Time {
+    pub(crate) fn end(&mut self, reset: DailyReset, now: Time) -> Time {
         if reset != DailyReset::MidnightPacific {
             return reset.next(now);
         }
