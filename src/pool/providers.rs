@@ -143,7 +143,7 @@ impl ProviderState {
         self.rest.filter(|until| *until > now && now.until(*until) <= LONGEST_REST)
     }
 
-    /// Records an unexplained 429. If there are now so many that the provider rests, returns the keys that got
+    /// Records an unexplained 429. If the provider rests because of it, returns the keys that got
     /// one, because they are not at fault.
     pub(crate) fn record_unexplained_429(&mut self, id: KeyId, now: Time) -> Option<Vec<KeyId>> {
         push_recent(&mut self.unexplained, id, now, EGRESS_WINDOW);
@@ -155,7 +155,7 @@ impl ProviderState {
         Some(core::mem::take(&mut self.unexplained).into_iter().map(|(id, _)| id).collect())
     }
 
-    /// Records a refused credential. False if so many were refused that the keys are not at fault.
+    /// Records a refused credential. False if the provider, and not the key, is at fault.
     pub(crate) fn record_refusal(&mut self, id: KeyId, now: Time) -> bool {
         push_recent(&mut self.refused, id, now, MINUTE);
         self.refused.len() <= REFUSED_KEYS
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_stepped_back_rests_nobody() {
+    fn a_rest_from_before_a_clock_stepped_back_is_ignored() {
         let mut state = ProviderState::default();
         let late = Time::from_secs(10_000);
         (1..=4).for_each(|id| drop(state.record_unexplained_429(KeyId(id), late)));
