@@ -1,9 +1,9 @@
-//! Who asks: the AUTH_KEY definitions and what each of them may use.
+//! Authorization of clients: the AUTH_KEY definitions and the rights of each.
 //!
 //! The grammar is the Worker's: definitions joined by `;`, each `key`, `key(unixExpirySeconds)` or
-//! `key=provider,model,model&provider2`, the latter two also together. The Worker takes all
+//! `key=provider,model,model&provider2`; the last two forms can be combined. The Worker treats all
 //! providers and all models of a definition as two sets, so that `p1,m1&p2,m2` also allows m2 of
-//! p1; here they are pairs, which is what people who write them mean.
+//! p1. Here they are pairs, because that is what people who write them mean.
 
 use crate::provider;
 use crate::secret::Secret;
@@ -18,25 +18,25 @@ pub struct AuthKeys(Vec<Definition>);
 pub struct Definition {
     key: Secret,
     expires: Option<Time>,
-    /// `None`: everything is allowed.
+    /// `None` allows everything.
     rights: Option<Vec<Right>>,
 }
 
-/// A provider and the models of it that are allowed; no models means all.
+/// An allowed provider with its allowed models; an empty list allows all models.
 #[derive(Debug, PartialEq, Eq)]
 struct Right {
     provider: String,
     models: Vec<String>,
 }
 
-/// Why a client was turned away.
+/// Why a client was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denied {
-    /// No credential was sent.
+    /// The client sent no credential.
     Missing,
     /// None of the credentials is an AUTH_KEY.
     Wrong,
-    /// The AUTH_KEY was right until its expiry.
+    /// The AUTH_KEY has expired.
     Expired,
 }
 
@@ -44,33 +44,33 @@ impl AuthKeys {
     /// Parses the definitions.
     ///
     /// # Errors
-    /// Every problem, each with the number of its definition; never with the key.
-    pub fn parse(text: &str) -> Result<Self, Vec<String>> {
+    /// All problems, each with the number of its definition; they never contain a key.
+    pub(crate) fn parse(text: &str) -> Result<Self, Vec<String>> {
         let mut definitions = Vec::new();
         let mut problems = Vec::new();
         for (index, part) in text.split(';').map(str::trim).filter(|part| !part.is_empty()).enumerate() {
             match Definition::parse(part) {
                 Ok(definition) if definitions.iter().any(|other: &Definition| other.key == definition.key) => {
-                    problems.push(format!("definition {}: this key stands in an earlier one already", index + 1));
+                    problems.push(format!("definition {}: an earlier definition has the same key", index + 1));
                 }
                 Ok(definition) => definitions.push(definition),
                 Err(problem) => problems.push(format!("definition {}: {problem}", index + 1)),
             }
         }
         if definitions.is_empty() && problems.is_empty() {
-            problems.push("no key is given, so nobody could ask".to_owned());
+            problems.push("no key is given, so no client could send requests".to_owned());
         }
         if problems.is_empty() { Ok(AuthKeys(definitions)) } else { Err(problems) }
     }
 
-    /// Finds the definition that one of the `candidates` opens; its number is its place in the list.
+    /// Finds the definition that matches one of the `candidates`, and its index.
     ///
-    /// Every candidate is compared with every definition, so that the time taken tells nothing. The
-    /// `clock` is asked for definitions that expire.
+    /// Every candidate is compared with every definition, so that the duration reveals nothing. The `clock` is only
+    /// read if a matching definition expires.
     ///
     /// # Errors
-    /// Why nobody is let in.
-    pub fn check<'a>(
+    /// Why no candidate is accepted.
+    pub(crate) fn check<'a>(
         &self,
         candidates: impl IntoIterator<Item = &'a [u8]>,
         clock: impl Fn() -> Time,
@@ -81,36 +81,36 @@ impl AuthKeys {
             if denied == Denied::Missing {
                 denied = Denied::Wrong;
             }
-            for (number, definition) in self.0.iter().enumerate() {
+            for (index, definition) in self.0.iter().enumerate() {
                 if !definition.key.matches(candidate) {
                     continue;
                 }
                 if definition.expires.is_some_and(|end| end <= clock()) {
                     denied = Denied::Expired;
                 } else {
-                    found = Some((number, definition));
+                    found = Some((index, definition));
                 }
             }
         }
         found.ok_or(denied)
     }
 
-    /// The definition of this number.
-    pub fn definition(&self, number: usize) -> Option<&Definition> {
-        self.0.get(number)
+    /// The definition at an index that [`Self::check`] returned.
+    pub(crate) fn definition(&self, index: usize) -> Option<&Definition> {
+        self.0.get(index)
     }
 
-    /// The rights that open nothing, for there is no such provider: the number of the definition and that
-    /// of the provider in it, both from 1. Its name may be the end of a key that has a `=`.
-    pub fn unknown(&self, is_known: impl Fn(&str) -> bool) -> impl Iterator<Item = (usize, usize)> {
+    /// The rights whose provider does not exist, as the numbers of the definition and of the provider in it, both from
+    /// 1. The name is left out, because it may be the end of a key that contains `=`.
+    pub(crate) fn unknown(&self, is_known: impl Fn(&str) -> bool) -> impl Iterator<Item = (usize, usize)> {
         let rights = self.0.iter().zip(1..).flat_map(|(definition, number)| {
-            definition.rights.iter().flatten().zip(1..).map(move |(right, place)| (number, place, right))
+            definition.rights.iter().flatten().zip(1..).map(move |(right, position)| (number, position, right))
         });
-        rights.filter(move |(.., right)| !is_known(&right.provider)).map(|(number, place, _)| (number, place))
+        rights.filter(move |(.., right)| !is_known(&right.provider)).map(|(number, position, _)| (number, position))
     }
 
-    /// How many definitions there are.
-    pub fn count(&self) -> usize {
+    /// The number of definitions.
+    pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 }
@@ -134,14 +134,14 @@ impl Definition {
         Ok(Definition { key: Secret::new(key), expires, rights })
     }
 
-    /// Whether any model of this provider may be used.
-    pub fn allows_provider(&self, slug: &str) -> bool {
+    /// Whether at least one model of a provider is allowed.
+    pub(crate) fn allows_provider(&self, slug: &str) -> bool {
         self.rights.as_ref().is_none_or(|rights| rights.iter().any(|right| right.provider == slug))
     }
 
-    /// Whether this model may be used. `None` is a request in which no model was found: only who
-    /// may use all models of the provider may send it.
-    pub fn allows(&self, slug: &str, model: Option<&str>) -> bool {
+    /// Whether a model is allowed. `None` is a request in which no model was found; it is allowed only if all models of
+    /// the provider are.
+    pub(crate) fn allows(&self, slug: &str, model: Option<&str>) -> bool {
         let Some(rights) = &self.rights else { return true };
         rights.iter().filter(|right| right.provider == slug).any(|right| {
             right.models.is_empty() || model.is_some_and(|model| right.models.iter().any(|allowed| allowed == model))
@@ -149,7 +149,7 @@ impl Definition {
     }
 
     /// Whether everything is allowed.
-    pub fn unrestricted(&self) -> bool {
+    pub(crate) fn unrestricted(&self) -> bool {
         self.rights.is_none()
     }
 }
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_let_in() {
+    fn credentials_are_matched() {
         let keys = AuthKeys::parse("open; timed(1000); both(1000)=openai ;").unwrap();
         for (candidates, now, expected) in [
             (&[][..], 0, Err(Denied::Missing)),
@@ -189,8 +189,8 @@ mod tests {
             (&["both"], 999, Ok(2)),
             (&["timed(1000)"], 0, Err(Denied::Wrong)),
         ] {
-            let number = check(&keys, candidates, now).map(|(number, _)| number);
-            assert_eq!(number, expected, "{candidates:?} at {now}");
+            let index = check(&keys, candidates, now).map(|(index, _)| index);
+            assert_eq!(index, expected, "{candidates:?} at {now}");
         }
     }
 
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn rights_that_open_nothing() {
+    fn rights_without_a_provider_are_found() {
         let keys = AuthKeys::parse("open;; k=openai&opnai,m; part=of=a-key==").unwrap();
         let unknown: Vec<_> = keys.unknown(|slug| slug == "openai").collect();
         assert_eq!(unknown, [(2, 2), (3, 1)]);
@@ -231,9 +231,9 @@ mod tests {
                 "definition 2: the expiry in (…) is not in Unix seconds",
                 "definition 3: the key is empty",
                 "definition 4: a provider is missing behind = or &",
-                "definition 5: this key stands in an earlier one already",
+                "definition 5: an earlier definition has the same key",
             ]
         );
-        assert_eq!(AuthKeys::parse(" ; ").unwrap_err(), ["no key is given, so nobody could ask"]);
+        assert_eq!(AuthKeys::parse(" ; ").unwrap_err(), ["no key is given, so no client could send requests"]);
     }
 }

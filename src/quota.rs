@@ -1,13 +1,13 @@
 //! Quotas: how much a key may be used for a model, as configured and as learned.
 //!
-//! A key at its quota is not picked, for the 429 that does not happen is the cheapest. What counts
-//! for a key is the configured quota; else what this key's own answers have stated; else what the
-//! answers of the provider's other keys have stated for the model.
+//! A key at its quota is not chosen, because avoiding a 429 is cheaper than receiving it. For each limit the configured
+//! value counts; otherwise the value that this key's answers have stated; otherwise the value that answers of the
+//! provider's other keys have stated for the model.
 
 use serde::{Deserialize, Serialize};
 
-/// A limit that a request has gone beyond unharmed.
-pub const UNLIMITED: u64 = u64::MAX;
+/// The value of a limit that a request has exceeded without a 429.
+pub(crate) const UNLIMITED: u64 = u64::MAX;
 
 /// What can be limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ pub enum Dimension {
 
 impl Dimension {
     /// All dimensions.
-    pub const ALL: [Self; 4] =
+    pub(crate) const ALL: [Self; 4] =
         [Self::RequestsPerMinute, Self::RequestsPerDay, Self::TokensPerMinute, Self::TokensPerDay];
 }
 
@@ -43,7 +43,7 @@ pub struct Quota {
 
 impl Quota {
     /// The limit of a dimension.
-    pub fn get(&self, dimension: Dimension) -> Option<u64> {
+    pub(crate) fn get(&self, dimension: Dimension) -> Option<u64> {
         match dimension {
             Dimension::RequestsPerMinute => self.rpm,
             Dimension::RequestsPerDay => self.rpd,
@@ -53,7 +53,7 @@ impl Quota {
     }
 
     /// Sets the limit of a dimension.
-    pub fn set(&mut self, dimension: Dimension, limit: u64) {
+    pub(crate) fn set(&mut self, dimension: Dimension, limit: u64) {
         *match dimension {
             Dimension::RequestsPerMinute => &mut self.rpm,
             Dimension::RequestsPerDay => &mut self.rpd,
@@ -62,8 +62,8 @@ impl Quota {
         } = Some(limit);
     }
 
-    /// This quota, and the other's limits where it has none.
-    pub fn or(self, other: Quota) -> Quota {
+    /// This quota, with the other's limits where this one has none.
+    pub(crate) fn or(self, other: Quota) -> Quota {
         Quota {
             rpm: self.rpm.or(other.rpm),
             rpd: self.rpd.or(other.rpd),
@@ -73,21 +73,21 @@ impl Quota {
     }
 
     /// Whether nothing is limited.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Quota::default()
     }
 
     /// Whether tokens are limited.
-    pub fn counts_tokens(&self) -> bool {
+    pub(crate) fn counts_tokens(&self) -> bool {
         self.tpm.is_some() || self.tpd.is_some()
     }
 }
 
-/// How a provider's minute runs.
+/// When a provider's minute begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Minute {
-    /// From one full minute of the clock to the next.
+    /// At each full minute of the clock.
     Calendar,
-    /// The last 60 seconds, whenever they began.
+    /// At any time: the last 60 seconds count.
     Rolling,
 }

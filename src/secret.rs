@@ -1,53 +1,53 @@
 //! A text that cannot be printed.
 //!
 //! Provider keys, AUTH_KEYs and tokens live in this type, so that no `{:?}` of a configuration, no
-//! log line and no error can hold one. Getting at the text takes a call whose name shows in review.
+//! log line and no error can contain one. Reading the text takes a call to [`Secret::expose`], which reviewers notice.
 
 use core::fmt;
 
 use serde::{Deserialize, Deserializer};
 
-/// A secret text. It has no `Display` and no `Serialize`, and its `Debug` says nothing of it.
+/// A secret text. It has no `Display` and no `Serialize`, and its `Debug` reveals nothing.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Secret(Box<str>);
 
 impl Secret {
-    /// Takes a text into custody.
+    /// Wraps a text.
     pub fn new(text: impl Into<Box<str>>) -> Self {
         Secret(text.into())
     }
 
-    /// The text itself, for the one place that puts it on the wire.
-    pub fn expose(&self) -> &str {
+    /// The text itself, for the code that puts it into a request or hashes it.
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether `candidate` is this secret, in a time that depends on the candidate's length only.
-    pub fn matches(&self, candidate: &[u8]) -> bool {
+    /// Whether `candidate` is this secret. The duration depends only on the candidate's length.
+    pub(crate) fn matches(&self, candidate: &[u8]) -> bool {
         let secret = self.0.as_bytes();
         let mut difference = u8::from(secret.len() != candidate.len());
-        // The secret repeats itself to the candidate's length, so that a wrong length costs the same.
+        // The secret is repeated to the candidate's length, so that a wrong length takes the same time.
         for (theirs, ours) in candidate.iter().zip(secret.iter().cycle()) {
             difference |= theirs ^ ours;
         }
-        // Keeps the loop from being turned into one that leaves at the first difference.
+        // Prevents an optimisation that leaves the loop at the first difference.
         core::hint::black_box(difference) == 0 && !secret.is_empty()
     }
 
-    /// Whether it can be a provider's key: something that a header can carry.
-    pub fn is_credential(&self) -> bool {
+    /// Whether it can be a provider's key: a text that is allowed in a header.
+    pub(crate) fn is_credential(&self) -> bool {
         !self.0.is_empty() && self.0.bytes().all(|byte| byte.is_ascii_graphic())
     }
 
-    /// What may be shown of a secret for a person who has to tell keys apart: `AIza…9f2c`.
-    pub fn mask(&self) -> String {
+    /// The part that may be shown so that people can distinguish keys: `AIza…9f2c`.
+    pub(crate) fn mask(&self) -> String {
         let (head, tail) = self.edges();
         format!("{head}…{tail}")
     }
 
-    /// The first and last four characters of a long secret. A short one (under 20 characters) has
-    /// nothing to show but its last two, one under 12 nothing at all.
-    pub fn edges(&self) -> (&str, &str) {
+    /// The first and last four characters of a secret with at least 20 characters, only the last two of one with at least
+    /// 12, and nothing of a shorter one.
+    pub(crate) fn edges(&self) -> (&str, &str) {
         let (head, tail) = match self.0.chars().count() {
             20.. => (4, 4),
             12.. => (0, 2),
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_says_nothing() {
+    fn debug_reveals_nothing() {
         assert_eq!(format!("{:?}", Secret::new("sk-live-abc")), "Secret(…)");
     }
 

@@ -1,5 +1,5 @@
-//! The console, read as transcripts: who gets in, what it shows, and what an edit does to the pool of
-//! another worker. What the statements do to a real D1, and the page, are in tests/e2e.
+//! The console, as transcripts: who is authorized, what the status shows, and how an edit changes the pool of another
+//! worker. tests/e2e covers the page, and what the statements do to a real D1.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
@@ -31,7 +31,7 @@ fn world(json: &str, keys: &str, d1: bool) -> World {
     World::new(json, &env)
 }
 
-/// What becomes of a request: status and code, or what it asks the pool for.
+/// The result of a request: status and code, or the kind of the authorized request.
 fn begin(world: &World, method: &str, path: &str, headers: &[(&str, &str)]) -> String {
     let all = [(":method", method), (":path", path)].into_iter().chain(headers.iter().copied());
     match request::begin(&world.config, &*world.host, Headers::from_iter(all), true) {
@@ -97,7 +97,7 @@ fn loaded(rows: &[Value]) -> (World, Sync) {
 }
 
 #[test]
-fn who_gets_in() {
+fn who_is_authorized() {
     let world = world("", "openai=k1", true);
     let boss = ("authorization", "Bearer boss");
     let json = ("content-type", "application/json; charset=utf-8");
@@ -131,7 +131,7 @@ fn who_gets_in() {
 }
 
 #[test]
-fn switches() {
+fn the_console_can_be_off_or_read_only() {
     let boss = [("authorization", "Bearer boss"), ("content-type", "application/json")];
     let off = world(r#"{"console": "off"}"#, "openai=k1", true);
     for path in ["/one-balance", "/one-balance/", "/one-balance/page.js", "/one-balance/status"] {
@@ -150,7 +150,7 @@ fn switches() {
 }
 
 #[test]
-fn what_it_shows() {
+fn the_status_shows_each_key() {
     let mut world = world("", "openai=sk-0123456789abcdefghijk1,k2,k3,k4;groq=g1", false);
     let mut sent = world.ask(0, "openai", "m").unwrap();
     let headers = [("retry-after", "100")];
@@ -201,7 +201,7 @@ fn what_it_shows() {
         let states: Vec<_> = shown["keys"]["list"].as_array().unwrap().iter().map(|key| &key["state"]).collect();
         assert_eq!(states, expected, "{query}");
     }
-    // What happened can still be read once a success has ended it.
+    // The last error is still shown after a success has ended the cooling.
     world.wait(101);
     let mut again = world.ask(0, "openai", "m").unwrap();
     while again.key() != "sk-0123456789abcdefghijk1" {
@@ -217,7 +217,7 @@ fn what_it_shows() {
 }
 
 #[test]
-fn ten_thousand_keys_are_paged_without_asking_the_host() {
+fn ten_thousand_keys_are_paged_without_host_calls() {
     let keys: Vec<String> = (0..10_000).map(|number| format!("sk-{number:020}")).collect();
     let mut world = world("", &format!("openai={}", keys.join(",")), false);
     show(&mut world, 0, "");
@@ -240,7 +240,7 @@ fn added_keys_serve_at_once() {
     let sent: Value = serde_json::from_slice(&call.body).unwrap();
     assert_eq!(call.path, "/client/v4/accounts/acc/d1/database/db/query");
     assert_eq!(sent["batch"][0]["params"], json!([r#"["k2","k1"]"#, "openai", "mine"]));
-    // A read that began before cannot take them away again.
+    // A read that began before the edit cannot remove the keys again.
     world.wait(70);
     assert!(sync.begin(&mut world));
     let both = [row("r1", "k1", "active"), row("r0", "k2", "active")];
@@ -306,7 +306,7 @@ fn a_write_that_was_under_way_is_taken_back() {
     assert!(undo.contains("json_object(?2, NULL)") && !undo.contains("r2"), "{undo}");
 }
 
-/// A host on which something happens just before a page of records is read next.
+/// A host that runs `then` just before a page of records is next read.
 struct Interrupted {
     memory: Rc<Memory>,
     then: RefCell<Option<Box<dyn FnOnce()>>>,
@@ -354,7 +354,7 @@ fn an_edit_in_the_midst_of_a_snapshot() {
         activate.answered(&mut pool, &*host, &config, &answer).unwrap();
     };
     interrupted.then.replace(Some(Box::new(edit)));
-    // The Worker had blocked it, which the read has seen, and the operator's edit came after.
+    // The read includes a block by the Worker, and the operator's edit came afterwards.
     let body = body(json!([row("r1", "k1", "blocked")]));
     let answer = Answer { status: Some(200), retry_after: None, body: body.as_bytes() };
     syncer.answered(&mut pool, &answer);
@@ -398,7 +398,7 @@ fn one_cooling_is_cleared() {
 fn deleted_keys_are_gone_and_forgotten() {
     let (mut world, _) = loaded(&[row("r1", "k1", "blocked"), row("r2", "k2", "blocked"), row("r3", "k3", "active")]);
     let blocked = task(&mut world, Verb::DeleteBlocked, &json!({"provider": "openai"})).unwrap();
-    // Somebody has made r2 active in the meantime, so D1 keeps it.
+    // Somebody has activated r2 in the meantime, so D1 keeps it.
     let done = answer(&mut world, &blocked, 200, &[json!([{"id": "r1"}])]).unwrap();
     assert_eq!(done, json!({"changed": 1, "unchanged": 1, "unknown": 0}));
     assert_eq!(show(&mut world, 1, "")["providers"][0]["keys"], 2);

@@ -1,10 +1,9 @@
-//! Every schedule of a few workers on the compare-and-set protocol of shared data.
+//! Runs every schedule of a few workers against the compare-and-set protocol of shared data.
 //!
-//! Each worker runs the real code in a thread of its own, and stops before every access to shared
-//! data until the schedule lets it go on. The schedules are walked depth first: a run follows a
-//! prefix of choices, then always takes the first worker, and notes where it could have gone
-//! otherwise. A careless protocol (read, then write without the compare-and-set number) is run the
-//! same way, to show that the walk would find a lost update.
+//! Each worker runs the real code in its thread, and stops before every access to shared data until the schedule
+//! continues it. The schedules are walked depth first: a run follows a prefix of choices, then always continues the first
+//! worker, and records where another worker could have been continued. A careless protocol (read, then write without the
+//! compare-and-set number) is run the same way, to show that the walk finds a lost update.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
@@ -20,16 +19,16 @@ use one_balance::pool::record::{Pause, Reason, SyncState, Trial};
 use one_balance::pool::{self, KeyId, Pool};
 use one_balance::time::Time;
 
-/// Shared data that asks the schedule before each access.
+/// Shared data whose every access waits for the schedule.
 struct Gated {
     memory: Arc<Mutex<Memory>>,
-    ask: SyncSender<()>,
+    request: SyncSender<()>,
     go: Receiver<()>,
 }
 
 impl Gated {
     fn step<T>(&self, access: impl FnOnce(&Memory) -> T) -> T {
-        self.ask.send(()).unwrap();
+        self.request.send(()).unwrap();
         self.go.recv().unwrap();
         access(&self.memory.lock().unwrap())
     }
@@ -57,7 +56,7 @@ impl Host for Gated {
 
 type Work = fn(Rc<dyn Host>, usize);
 
-/// Runs the workers along a schedule; returns the memory and how many workers could have gone on at
+/// Runs the workers along a schedule. Returns the memory, and the number of workers that could have been continued at
 /// each step.
 fn run(prepare: fn(&Memory), work: Work, workers: usize, schedule: &[usize]) -> (Memory, Vec<usize>) {
     let memory = Memory::default();
@@ -66,16 +65,16 @@ fn run(prepare: fn(&Memory), work: Work, workers: usize, schedule: &[usize]) -> 
     let mut choices = Vec::new();
     thread::scope(|scope| {
         let mut running: Vec<(Receiver<()>, SyncSender<()>)> = (0..workers)
-            .map(|number| {
-                let (ask, asked) = sync_channel(0);
+            .map(|worker| {
+                let (request, requested) = sync_channel(0);
                 let (allow, go) = sync_channel(0);
                 let memory = memory.clone();
-                scope.spawn(move || work(Rc::new(Gated { memory, ask, go }), number));
-                (asked, allow)
+                scope.spawn(move || work(Rc::new(Gated { memory, request, go }), worker));
+                (requested, allow)
             })
             .collect();
         // A worker that ends drops its side of the channels.
-        let mut waiting: Vec<bool> = running.iter().map(|(asked, _)| asked.recv().is_ok()).collect();
+        let mut waiting: Vec<bool> = running.iter().map(|(requested, _)| requested.recv().is_ok()).collect();
         loop {
             let ended = waiting.iter().position(|waits| !waits);
             if let Some(ended) = ended {
@@ -96,7 +95,7 @@ fn run(prepare: fn(&Memory), work: Work, workers: usize, schedule: &[usize]) -> 
     (memory, choices)
 }
 
-/// Walks all schedules; how many there were, and in how many of them `check` failed.
+/// Walks all schedules. Returns how many there were, and in how many of them `check` failed.
 fn walk(prepare: fn(&Memory), work: Work, workers: usize, check: fn(&Memory, usize) -> bool) -> (usize, usize) {
     let (mut schedules, mut failures) = (0, 0);
     let mut schedule: Vec<usize> = Vec::new();
@@ -104,7 +103,7 @@ fn walk(prepare: fn(&Memory), work: Work, workers: usize, check: fn(&Memory, usi
         let (memory, choices) = run(prepare, work, workers, &schedule);
         schedules += 1;
         failures += usize::from(!check(&memory, workers));
-        // The next schedule: the last choice that can be another one is, and all after it are the first.
+        // The next schedule changes the last choice that can be changed, and takes the first worker afterwards.
         schedule.resize(choices.len(), 0);
         let Some(last) = (0..choices.len()).rev().find(|step| schedule[*step] + 1 < choices[*step]) else {
             return (schedules, failures);
@@ -150,16 +149,16 @@ fn config() -> Rc<one_balance::config::Config> {
     Rc::new(one_balance::config::Config::parse(b"", env).unwrap())
 }
 
-/// Two workers get a 429 on the same key at once: both are counted, the longer cooling stands, and
-/// a third worker that looks afterwards sees it.
+/// Two workers get a 429 on the same key at once: both are counted, the longer cooling is kept, and a third worker that
+/// reads afterwards sees it.
 #[test]
 fn counts_and_coolings_of_the_pool_are_exact() {
-    let work: Work = |host, number| {
+    let work: Work = |host, worker| {
         let mut pool = Pool::new(config(), host);
         pool.change(KEY, |record| {
             let state = record.model_mut("m");
             state.consecutive_429 += 1;
-            let until = Time(2000 + number as u64);
+            let until = Time(2000 + worker as u64);
             let (reason, trial, sync) = (Reason::Unstated, Trial::Needed, SyncState::Local);
             record.cool("m", Pause { from: Time(1000), until, reason, trial, sync });
         })

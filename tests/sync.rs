@@ -1,5 +1,5 @@
-//! The sync with D1, read as transcripts: two workers of one Envoy, and answers written by hand. What
-//! the statements do to a real D1 is shown in tests/e2e.
+//! The sync with D1, as transcripts: two workers of one Envoy, with answers written by hand. tests/e2e shows what the
+//! statements do to a real D1.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
@@ -57,7 +57,7 @@ impl Sync {
         self.rows(worker, &[])
     }
 
-    /// A whole sync by the first worker, on which the table has these rows.
+    /// A complete read of the table by the first worker; the table has these rows.
     fn load(&mut self, rows: &[Value]) {
         self.tick(0).expect("it is time to read");
         assert!(self.rows(0, rows).is_none(), "one page");
@@ -87,7 +87,7 @@ fn params(call: &Call) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn keys_come_down_and_every_worker_has_them() {
+fn keys_are_read_and_every_worker_has_them() {
     let mut sync = sync("");
     let reply = sync.world.ask(1, "openai", "m").err().unwrap();
     assert_eq!((reply.status, reply.code.as_str()), (503, "pool_not_loaded"));
@@ -129,7 +129,7 @@ fn a_snapshot_replaces_the_last_as_a_whole_or_not_at_all() {
 }
 
 #[test]
-fn what_was_learned_goes_up_once() {
+fn what_was_learned_is_written_once() {
     let mut sync = sync("openai=only-here");
     sync.load(&[active("r1", "k1"), active("r2", "k2")]);
     let (tried, _) = sync.world.serve(1, "openai", "m.\"[x]", |key| match key {
@@ -138,7 +138,7 @@ fn what_was_learned_goes_up_once() {
         _ => (200, "{}"),
     });
     assert_eq!(tried.len(), 3.min(tried.len()));
-    // Round robin may have served it before both were tried.
+    // Round robin may have served the request before both keys were tried.
     while sync.world.available_from("openai", "k2", "m.\"[x]") == Time(0)
         || sync.world.available_from("openai", "k1", "m") == Time(0)
     {
@@ -160,7 +160,7 @@ fn what_was_learned_goes_up_once() {
 }
 
 #[test]
-fn cooldowns_wait_a_moment_for_others() {
+fn coolings_wait_a_moment_for_others() {
     let mut sync = sync("");
     sync.load(&[active("r1", "k1")]);
     sync.world.serve(0, "openai", "m", |_| (429, "{}"));
@@ -171,7 +171,7 @@ fn cooldowns_wait_a_moment_for_others() {
 }
 
 #[test]
-fn a_person_is_obeyed_at_the_next_sync() {
+fn a_change_by_a_person_takes_effect_at_the_next_sync() {
     let mut sync = sync("");
     sync.load(&[active("r1", "k1")]);
     sync.world.serve(0, "openai", "m", |_| (401, r#"{"error":{"code":"account_deactivated"}}"#));
@@ -206,7 +206,7 @@ fn a_read_that_began_before_the_acknowledgement_decides_nothing() {
 }
 
 #[test]
-fn what_others_learned_is_obeyed() {
+fn what_others_learned_takes_effect() {
     let mut sync = sync("");
     let end = sync.world.now().plus(Span::secs(100)).as_secs();
     sync.load(&[row("r1", "k1", "active", json!({"m": {"end_at": end as f64, "total_seconds": 65.0}}))]);
@@ -215,7 +215,7 @@ fn what_others_learned_is_obeyed() {
 }
 
 #[test]
-fn d1_away() {
+fn calls_back_off_while_d1_is_unavailable() {
     let mut sync = sync("openai=k0");
     let mut calls = 0;
     for _ in 0..600 {
@@ -244,7 +244,7 @@ fn another_worker_takes_over() {
     sync.load(&[active("r1", "k1")]);
     sync.world.serve(0, "openai", "m", |_| (401, r#"{"error":{"code":"account_deactivated"}}"#));
     sync.tick(0).expect("the block is on its way");
-    // The holder dies between sending and hearing.
+    // The holder dies between sending the call and receiving the answer.
     sync.world.wait(9);
     assert!(sync.tick(1).is_none());
     sync.world.wait(1);
@@ -257,7 +257,7 @@ fn calls_are_bounded() {
     let mut sync = sync("");
     sync.load(&[active("r1", "k1")]);
     let mut calls = 0;
-    // A new cooldown every second for five minutes, and D1 answers at once.
+    // A new cooling every second for five minutes, and D1 answers at once.
     for second in 0..300 {
         let model = format!("m{second}");
         sync.world.serve(0, "openai", &model, |_| (429, "{}"));

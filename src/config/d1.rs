@@ -1,4 +1,4 @@
-//! Where the pool's D1 database is.
+//! The settings of D1: where the database is, and which of its keys are read.
 
 use super::{Reader, slug_of};
 use crate::http::url::Url;
@@ -8,32 +8,32 @@ use crate::time::Span;
 /// Cloudflare D1, through its REST API.
 #[derive(Debug)]
 pub struct D1 {
-    /// The API's base.
+    /// The base URL of the API.
     pub url: Url,
-    /// The account.
+    /// The id of the account.
     pub account: String,
-    /// The database.
+    /// The id of the database.
     pub database: String,
-    /// A token with the permission D1 Edit.
+    /// An API token with the permission D1 Edit.
     pub token: Secret,
-    /// The Envoy cluster that leads there.
+    /// The Envoy cluster of the API.
     pub cluster: String,
-    /// How often it is read.
+    /// The interval between reads.
     pub interval: Span,
-    /// The slugs whose keys are read; empty: all.
+    /// The slugs of the providers whose keys are read; empty for all providers.
     pub providers: Vec<String>,
 }
 
 const D1_URL: &str = "https://api.cloudflare.com/client/v4";
 
 impl D1 {
-    /// The path of a query.
-    pub fn path(&self) -> String {
+    /// The path of the API's query endpoint for this database.
+    pub(crate) fn path(&self) -> String {
         format!("{}/accounts/{}/d1/database/{}/query", self.url.path, self.account, self.database)
     }
 }
 
-/// Reads its fields: all three of account, database and token, or none.
+/// Reads the fields of D1. Account, database and token must be given together, or not at all.
 pub(super) fn read(reader: &mut Reader) -> Option<D1> {
     let interval = reader.number("sync_seconds", 1..=86_400).map_or(Span::secs(60), Span::secs);
     let cluster = reader.text("d1_cluster").unwrap_or_else(|| "d1".to_owned());
@@ -53,7 +53,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<D1> {
     if texts.iter().any(Option::is_some) {
         for (name, text) in names.iter().zip(&texts) {
             match text {
-                None => reader.problem(name, "required, for another of the three d1_… is given"),
+                None => reader.problem(name, "required, because another of the three d1_… is given"),
                 Some(text) if *name == "d1_api_token" => {
                     if !Secret::new(text.as_str()).is_credential() {
                         reader.problem(name, "has characters that no header can carry");

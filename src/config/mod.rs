@@ -1,9 +1,9 @@
-//! The configuration: what the user wrote becomes what it means, in one fallible step.
+//! The configuration: parsed and checked in one step.
 //!
-//! The plugin configuration is JSON. Each field that has a variable in [`VARIABLES`] can also come
-//! from the VM's environment, which wins: one static YAML then serves everywhere, and secrets stay
-//! out of files and of `/config_dump`. All problems are reported at once, and with any problem the
-//! filter does not start.
+//! The plugin configuration is JSON. Each field with a variable in [`VARIABLES`] can also be set in the VM's
+//! environment, which takes precedence: so one static YAML serves all deployments, and secrets stay out of files and
+//! of `/config_dump`. An invalid configuration stops the filter from starting, and all of its problems are reported
+//! at once.
 
 mod d1;
 mod policy;
@@ -27,7 +27,7 @@ pub use reader::{Problems, Reader};
 pub use selection::Selection;
 pub use upstream::{OpenAiFormat, Upstream};
 
-/// The environment variables and the field that each of them stands for.
+/// The environment variables, each with the field that it sets.
 pub const VARIABLES: &[(&str, &str)] = &[
     ("AUTH_KEY", "auth_key"),
     ("PROVIDER_KEYS", "provider_keys"),
@@ -42,75 +42,75 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("SYNC_SECONDS", "sync_seconds"),
 ];
 
-/// The slug under which `provider_base_urls` places AI Gateway itself.
+/// The name that sets the URL of AI Gateway itself in `provider_base_urls`.
 const AI_GATEWAY_SLUG: &str = "ai-gateway";
 const AI_GATEWAY_URL: &str = "https://gateway.ai.cloudflare.com";
 
-/// Everything that can be configured, checked.
+/// A valid configuration.
 #[derive(Debug)]
 pub struct Config {
-    /// Who may ask.
+    /// The AUTH_KEYs of clients and their rights.
     pub auth: AuthKeys,
-    /// The providers that can be asked for, by slug.
+    /// The providers that requests can name, by slug.
     pub upstreams: BTreeMap<String, Rc<Upstream>>,
-    /// Cloudflare AI Gateway, if requests go through one.
+    /// The Cloudflare AI Gateway that requests are sent through; `None` if they are sent to the providers directly.
     pub ai_gateway: Option<AiGateway>,
-    /// Attempts after the first one.
+    /// The most attempts after the first one.
     pub max_retries: u32,
     /// The largest request body in bytes.
     pub max_body_bytes: usize,
-    /// What to do when every key is cooling.
+    /// What to do while all keys are cooling.
     pub when_all_cooling: WhenAllCooling,
     /// How the pool treats its keys.
     pub policy: Policy,
     /// The Worker's D1 database, if the pool shares it.
     pub d1: Option<D1>,
-    /// Other names for models: `gpt-4o` may stand for `google-ai-studio/gemini-2.5-pro`.
+    /// Other names of models, for example `gpt-4o` for `google-ai-studio/gemini-2.5-pro`.
     pub aliases: BTreeMap<String, String>,
     /// What `GET /v1/models` lists, as `slug/model`.
     pub models: Vec<String>,
-    /// What may be done below `/one-balance`.
+    /// What the console below `/one-balance` allows.
     pub console: Console,
-    /// Tokens are counted in metrics and told in the access log.
+    /// Whether tokens are counted in metrics and written to the access log.
     pub token_metrics: bool,
 }
 
-/// What an unrestricted AUTH_KEY opens below `/one-balance`.
+/// What an unrestricted AUTH_KEY may do in the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Console {
     /// Nothing: the paths do not exist.
     Off,
-    /// Seeing the pool.
+    /// Read the state of the pool.
     Read,
-    /// Seeing it, and editing the keys that are in D1.
+    /// Read the state, and edit the keys that are in D1.
     Edit,
 }
 
 /// A Cloudflare AI Gateway.
 #[derive(Debug)]
 pub struct AiGateway {
-    /// Where it is.
+    /// The URL of AI Gateway.
     pub url: Url,
-    /// `/v1/{account}/{gateway}` of each gateway; one is picked per request.
+    /// `/v1/{account}/{gateway}` of each gateway; each request uses one of them.
     pub prefixes: Vec<String>,
-    /// For a gateway that asks for `cf-aig-authorization`.
+    /// The token of a gateway that requires `cf-aig-authorization`.
     pub token: Option<Secret>,
 }
 
 /// What a client gets while all keys that could serve it are cooling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenAllCooling {
-    /// 429 with the time until the first one recovers; the provider is not troubled.
+    /// A 429 with the time until the first key recovers. No request is sent to the provider.
     Reject,
-    /// The key that recovers first is tried (what the Worker does).
+    /// The request tries the key that recovers first, as in the Worker.
     TryEarliest,
 }
 
 impl Config {
-    /// Reads the plugin configuration (JSON text, may be empty) and the environment over it.
+    /// Parses the plugin configuration (JSON, may be empty) and applies the environment.
     ///
     /// # Errors
-    /// Every problem with its JSON path, also where the value comes from a variable.
+    /// All problems, each with its JSON path, even if the value comes from a variable.
     pub fn parse(json: &[u8], env: impl Fn(&str) -> Option<String>) -> Result<Config, Problems> {
         let mut value = if json.trim_ascii().is_empty() {
             Value::Object(serde_json::Map::new())
@@ -128,7 +128,7 @@ impl Config {
         }
     }
 
-    /// One line for the log: what is configured, without any secret.
+    /// A summary for the log in one line, without secrets.
     pub fn summary(&self) -> String {
         let keys: Vec<String> = self
             .upstreams
@@ -137,32 +137,32 @@ impl Config {
             .map(|(slug, upstream)| format!("{slug}: {}", upstream.keys.len()))
             .collect();
         let keys = if keys.is_empty() { "none".to_owned() } else { keys.join(", ") };
-        format!("{} AUTH_KEY definitions; keys of the configuration: {keys}", self.auth.count())
+        format!("{} AUTH_KEY definitions; keys in the configuration: {keys}", self.auth.count())
     }
 
-    /// What is allowed and hardly meant, a line each for the log.
-    pub fn doubts(&self) -> impl Iterator<Item = String> {
+    /// Warnings about settings that are valid but probably unintended.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
         let unknown = self.auth.unknown(|slug| self.upstreams.contains_key(slug));
-        unknown.map(|(definition, place)| {
+        unknown.map(|(definition, position)| {
             format!(
-                "auth_key: definition {definition} allows nothing with its provider {place}: none of that name is known"
+                "auth_key: definition {definition} allows nothing with its provider {position}: no provider has that name"
             )
         })
     }
 
-    /// The upstream of this slug or alias.
-    pub fn upstream(&self, name: &str) -> Option<&Rc<Upstream>> {
+    /// Finds a provider by slug or alias.
+    pub(crate) fn upstream(&self, name: &str) -> Option<&Rc<Upstream>> {
         self.upstreams.get(name).or_else(|| self.upstreams.get(slug_of(name)))
     }
 }
 
-/// The slug of a provider's name, which may be an alias.
+/// Resolves a provider's name, which may be an alias, to its slug.
 fn slug_of(name: &str) -> &str {
     provider::find(name).map_or(name, |known| known.slug)
 }
 
-/// Puts the variables that are set in the place of the fields they stand for. A variable that is
-/// set but blank counts as not set, but for AUTH_KEY: there it is a mistake that must be heard.
+/// Replaces fields by the variables that are set. A blank variable counts as not set, except AUTH_KEY: there it is a
+/// mistake that must be reported.
 fn overlay(value: &mut Value, env: impl Fn(&str) -> Option<String>) {
     let Value::Object(fields) = value else { return };
     for (variable, field) in VARIABLES {
@@ -170,13 +170,13 @@ fn overlay(value: &mut Value, env: impl Fn(&str) -> Option<String>) {
         if text.trim().is_empty() && *variable != "AUTH_KEY" {
             continue;
         }
-        // A number in the environment is text; the fields' own checks take it from there.
+        // A number in the environment is text. If it cannot be parsed, the check of the field reports it.
         let number = NUMBER_FIELDS.contains(field).then(|| text.trim().parse().ok()).flatten();
         fields.insert((*field).to_owned(), number.map_or(Value::String(text), Value::Number));
     }
 }
 
-/// Fields that are numbers; all others are text, even when they look like one.
+/// The fields that are numbers. All others are text, even if they look like numbers.
 const NUMBER_FIELDS: &[&str] = &["max_retries", "consecutive_429_threshold", "sync_seconds"];
 
 fn read(reader: &mut Reader) -> Option<Config> {
@@ -208,7 +208,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
     })
 }
 
-/// Whether a text is `slug/model` of a known provider.
+/// Whether a text has the form `slug/model` and names a known provider.
 fn is_full_model(text: &str, by_slug: &BTreeMap<String, Upstream>) -> bool {
     let slug = text.split_once('/').filter(|(_, model)| !model.is_empty()).map(|(name, _)| name);
     slug.is_some_and(|name| by_slug.contains_key(slug_of(name)))
@@ -238,7 +238,7 @@ fn read_models(reader: &mut Reader, by_slug: &BTreeMap<String, Upstream>) -> Vec
 
 fn read_auth(reader: &mut Reader) -> Option<AuthKeys> {
     if !reader.has("auth_key") {
-        reader.problem("auth_key", "required (variable AUTH_KEY): without it nobody could ask");
+        reader.problem("auth_key", "required (variable AUTH_KEY): without it no client could send requests");
     }
     let text = reader.text("auth_key")?;
     match decoded(&text).and_then(|text| AuthKeys::parse(&text)) {
@@ -250,18 +250,18 @@ fn read_auth(reader: &mut Reader) -> Option<AuthKeys> {
     }
 }
 
-/// The text, or what it says in base64 behind `base64:`.
+/// The text; if it begins with `base64:`, the decoded rest.
 fn decoded(text: &str) -> Result<String, Vec<String>> {
     let Some(encoded) = text.trim().strip_prefix("base64:") else { return Ok(text.to_owned()) };
     let compact: String = encoded.split_ascii_whitespace().collect();
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(compact)
-        .map_err(|_| vec!["what follows base64: is not base64".to_owned()])?;
-    String::from_utf8(bytes).map_err(|_| vec!["what follows base64: is not UTF-8 text".to_owned()])
+        .map_err(|_| vec!["the text after base64: is not base64".to_owned()])?;
+    String::from_utf8(bytes).map_err(|_| vec!["the text after base64: is not UTF-8 when decoded".to_owned()])
 }
 
 fn read_ai_gateway(reader: &mut Reader, url: Option<Url>) -> Option<AiGateway> {
-    // Files of secrets often end in a line break, which no header can carry.
+    // Files with secrets often end with a line break, which is not allowed in a header.
     let token = reader.text("ai_gateway_token").map(|text| Secret::new(text.trim()));
     if token.as_ref().is_some_and(|token| !token.is_credential()) {
         reader.problem("ai_gateway_token", "is empty or has characters that no header can carry");
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn places() {
+    fn urls_and_gateways() {
         let env = [
             ("AUTH_KEY", "a"),
             ("PROVIDER_BASE_URLS", "openai=http://h:1/v1;mine=https://x/y/;ai-gateway=http://g"),
@@ -325,19 +325,19 @@ mod tests {
         let config = parse("", &env).unwrap();
         assert_eq!(config.upstreams["openai"].base_url, Some(Url::parse("http://h:1/v1").unwrap()));
         assert_eq!(config.upstream("mine").unwrap().keys.len(), 1);
-        assert_eq!(config.doubts().count(), 0);
+        assert_eq!(config.warnings().count(), 0);
         let gateway = config.ai_gateway.unwrap();
         assert_eq!(gateway.prefixes, ["/v1/acc/g1", "/v1/acc/g2"]);
         assert_eq!(gateway.url.authority, "g");
     }
 
     #[test]
-    fn a_right_for_nobody_is_doubted() {
+    fn a_right_for_an_unknown_provider_is_a_warning() {
         let config = parse("", &[("AUTH_KEY", "a;b=openai&opnai"), ("PROVIDER_BASE_URLS", "mine=http://h")]).unwrap();
-        let doubts: Vec<_> = config.doubts().collect();
-        assert_eq!(doubts, ["auth_key: definition 2 allows nothing with its provider 2: none of that name is known"]);
+        let warnings: Vec<_> = config.warnings().collect();
+        assert_eq!(warnings, ["auth_key: definition 2 allows nothing with its provider 2: no provider has that name"]);
         let known = parse("", &[("AUTH_KEY", "b=perplexity&mine,m"), ("PROVIDER_BASE_URLS", "mine=http://h")]).unwrap();
-        assert_eq!(known.doubts().count(), 0);
+        assert_eq!(known.warnings().count(), 0);
     }
 
     #[test]
@@ -348,9 +348,9 @@ mod tests {
         let expected = [
             "auth_key: must be a string, not a number",
             "provider_base_urls: openai: it must begin with https:// or http://",
-            "provider_base_urls: `compat` is no slug: use a-z, 0-9 and -, and none of [\"compat\", \"ai-gateway\"]",
+            "provider_base_urls: `compat` is not a slug: use a-z, 0-9 and -, and none of [\"compat\", \"ai-gateway\"]",
             "provider_keys: an entry is not slug=key,key",
-            "provider_keys: `nope` is no known provider; give it a URL in provider_base_urls if it speaks OpenAI's API",
+            "provider_keys: `nope` is not a known provider; give it a URL in provider_base_urls if it has an OpenAI-compatible API",
             "ai_gateway: must be account/gateway or account/gateway1,gateway2",
             "max_retries: must be a whole number from 0 to 50",
             "max_body_bytes: must be a number, not a string",
@@ -358,12 +358,12 @@ mod tests {
             "surprise: unknown field",
         ];
         assert_eq!(problems, expected);
-        for (number, problem) in [
+        for (text, problem) in [
             ("-1", "max_retries: must be a whole number from 0 to 50"),
             ("51", "max_retries: must be a whole number from 0 to 50"),
             ("ten", "max_retries: must be a number, not a string"),
         ] {
-            assert_eq!(parse("", &[("AUTH_KEY", "a"), ("MAX_RETRIES", number)]).unwrap_err(), [problem], "{number}");
+            assert_eq!(parse("", &[("AUTH_KEY", "a"), ("MAX_RETRIES", text)]).unwrap_err(), [problem], "{text}");
         }
         let token = |text| parse("", &[("AUTH_KEY", "a"), ("AI_GATEWAY", "a/g"), ("AI_GATEWAY_TOKEN", text)]);
         assert_eq!(token("t\n").unwrap().ai_gateway.unwrap().token, Some(Secret::new("t")));
@@ -386,7 +386,7 @@ mod tests {
         assert_eq!(
             problems,
             [
-                "providers.nope: no known provider; give it a URL in provider_base_urls",
+                "providers.nope: not a known provider; give it a URL in provider_base_urls",
                 "providers.openai.quota.rpm: must be a whole number from 1 to 1000000000000",
                 "providers.openai.quota.x: unknown field",
                 "providers.openai.colour: unknown field",
@@ -408,7 +408,7 @@ mod tests {
         assert_eq!(
             parse(json, &[]).unwrap_err(),
             [
-                "providers.openai.openai_format: this provider has no native API that is spoken here",
+                "providers.openai.openai_format: requests to this provider cannot be translated to a native API",
                 "providers.anthropic.drop.x: must be a list of strings, not a number",
                 "aliases.bad: must be provider/model, of a known provider",
                 "models: `y` must be provider/model, of a known provider",

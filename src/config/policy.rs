@@ -1,23 +1,23 @@
-//! How the pool treats its keys.
+//! The settings of how keys are chosen, cooled and rested.
 
 use super::Reader;
 use crate::config::Selection;
 use crate::time::{DAY, Span};
 
-/// How the pool treats its keys.
+/// How keys are chosen, cooled and rested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// The consecutive unexplained 429 that cools until the daily reset.
+    /// The number of consecutive 429s after which a key cools until the daily reset; see [`Escalate`].
     pub consecutive_429_threshold: u32,
-    /// How long a 429 cools that says nothing of its end.
+    /// How long a key cools after a 429 that states no end.
     pub default_cooling: Span,
-    /// How long a key rests whose credit is spent, before one request tries it again.
+    /// How long a key rests when its credit is spent, before a trial request.
     pub credit_rest: Span,
     /// Which 429s cool until the daily reset once the threshold is reached.
     pub escalate: Escalate,
-    /// What a short delay stated beside a daily quota is worth.
+    /// How long a key cools if a 429 states both a daily quota and a short delay.
     pub daily_quota: DailyQuota,
-    /// Which key comes next.
+    /// How the next key is chosen.
     pub selection: Selection,
 }
 
@@ -34,26 +34,26 @@ impl Default for Policy {
     }
 }
 
-/// Which 429s escalate.
+/// Which 429s count towards `consecutive_429_threshold`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Escalate {
-    /// Those that did not say which limit it was.
+    /// Those that did not state which limit was exceeded.
     Unstated,
-    /// All (what the Worker does).
+    /// All of them, as in the Worker.
     Always,
 }
 
-/// How a daily quota cools whose 429 states a short delay, too.
+/// How long a key cools if a 429 states both a daily quota and a short delay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DailyQuota {
     /// Until the provider's daily reset.
     UntilReset,
-    /// For the stated delay; when the same quota is reported again, until the reset.
+    /// For the stated delay; if the same quota is reported again, until the daily reset.
     HonourRetryDelayOnce,
 }
 
 impl Policy {
-    /// Reads its fields.
+    /// Reads the fields of the policy.
     pub(super) fn read(reader: &mut Reader) -> Policy {
         let default = Policy::default();
         let seconds =

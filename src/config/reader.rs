@@ -1,16 +1,16 @@
-//! Reading a JSON configuration so that every problem is found in one go.
+//! Reads a JSON configuration and collects all of its problems.
 //!
-//! serde's derive stops at the first fault and does not know the path of it; whoever writes a
-//! configuration wants to hear everything that is wrong with it, and where.
+//! serde's derive stops at the first error and does not report its path. People who write a configuration need all
+//! problems at once, each with its path.
 
 use core::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
-/// What is wrong, each with its JSON path. Problems never quote a value that may be secret.
+/// The problems, each with its JSON path. They never quote a value that may be secret.
 pub type Problems = Vec<String>;
 
-/// A JSON object that is taken apart field by field; what is left at the end is unknown.
+/// A JSON object whose fields are read one by one; fields that remain at the end are unknown.
 pub struct Reader<'p> {
     path: String,
     fields: Map<String, Value>,
@@ -18,7 +18,7 @@ pub struct Reader<'p> {
 }
 
 impl<'p> Reader<'p> {
-    /// Begins reading an object; `path` is what its fields' paths begin with.
+    /// Begins to read an object. `path` is the prefix of the paths of its fields.
     pub fn new(path: &str, value: Value, problems: &'p mut Problems) -> Self {
         let fields = match value {
             Value::Object(fields) => fields,
@@ -32,22 +32,22 @@ impl<'p> Reader<'p> {
         Reader { path: path.to_owned(), fields, problems }
     }
 
-    /// Notes a problem of the field `name`.
-    pub fn problem(&mut self, name: &str, what: impl core::fmt::Display) {
+    /// Adds a problem of the field `name`.
+    pub(crate) fn problem(&mut self, name: &str, what: impl core::fmt::Display) {
         let path = self.path_of(name);
         self.problems.push(format!("{path}: {what}"));
     }
 
-    /// A text.
-    pub fn text(&mut self, name: &str) -> Option<String> {
+    /// Reads a string.
+    pub(crate) fn text(&mut self, name: &str) -> Option<String> {
         match self.fields.remove(name)? {
             Value::String(text) => Some(text),
             other => self.wrong(name, "a string", &other),
         }
     }
 
-    /// A list of texts.
-    pub fn texts(&mut self, name: &str) -> Option<Vec<String>> {
+    /// Reads a list of strings.
+    pub(crate) fn texts(&mut self, name: &str) -> Option<Vec<String>> {
         let value = self.fields.remove(name)?;
         let texts = value.as_array().map(|list| list.iter().map(|item| item.as_str().map(str::to_owned)).collect());
         match texts {
@@ -56,8 +56,8 @@ impl<'p> Reader<'p> {
         }
     }
 
-    /// A whole number in `range`. Istio hands every number over as a double, so `10.0` is one.
-    pub fn number(&mut self, name: &str, range: RangeInclusive<u64>) -> Option<u64> {
+    /// Reads a whole number in `range`. Istio passes every number as a double, so `10.0` is accepted.
+    pub(crate) fn number(&mut self, name: &str, range: RangeInclusive<u64>) -> Option<u64> {
         let value = self.fields.remove(name)?;
         let whole = value.as_u64().or_else(|| {
             let float = value.as_f64()?;
@@ -73,16 +73,16 @@ impl<'p> Reader<'p> {
         }
     }
 
-    /// A yes or no.
-    pub fn flag(&mut self, name: &str) -> Option<bool> {
+    /// Reads a boolean.
+    pub(crate) fn flag(&mut self, name: &str) -> Option<bool> {
         match self.fields.remove(name)? {
             Value::Bool(flag) => Some(flag),
             other => self.wrong(name, "true or false", &other),
         }
     }
 
-    /// One of a few words.
-    pub fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<T> {
+    /// Reads one of several words.
+    pub(crate) fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<T> {
         let text = self.text(name)?;
         let found = choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice);
         if found.is_none() {
@@ -92,30 +92,30 @@ impl<'p> Reader<'p> {
         found
     }
 
-    /// An object within, as a reader of its own.
-    pub fn object(&mut self, name: &str) -> Option<Reader<'_>> {
+    /// Reads a nested object: returns a reader for it.
+    pub(crate) fn object(&mut self, name: &str) -> Option<Reader<'_>> {
         let value = self.fields.remove(name)?;
         let path = self.path_of(name);
         Some(Reader::new(&path, value, self.problems))
     }
 
-    /// Whether a field is there and has not been read.
-    pub fn has(&self, name: &str) -> bool {
+    /// Whether a field exists and has not been read yet.
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.fields.contains_key(name)
     }
 
-    /// Passes over a field of which a problem has been noted.
-    pub fn skip(&mut self, name: &str) {
+    /// Skips a field whose problem has been added already.
+    pub(crate) fn skip(&mut self, name: &str) {
         self.fields.remove(name);
     }
 
-    /// The names of the fields that have not been read.
-    pub fn names(&self) -> Vec<String> {
+    /// The names of the fields that have not been read yet.
+    pub(crate) fn names(&self) -> Vec<String> {
         self.fields.keys().cloned().collect()
     }
 
-    /// Ends the reading: every field that is left is unknown.
-    pub fn finish(mut self) {
+    /// Ends reading and reports every remaining field as unknown.
+    pub(crate) fn finish(mut self) {
         for name in self.names() {
             self.problem(&name, "unknown field");
         }

@@ -1,17 +1,17 @@
-//! How the operator wants keys to be picked; [`crate::pool::select`] carries it out.
+//! How keys are chosen; [`crate::pool::select`] implements it.
 
-/// How keys are picked.
+/// How the next key is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Selection {
     /// In turn, over all workers.
     #[default]
     RoundRobin,
-    /// By chance.
+    /// At random.
     Random,
-    /// Of two by chance, the one that was used less (this minute, then this day): close to the
-    /// least used of all, at the cost of two reads whatever the size of the pool.
+    /// Of two random keys, the one that was used less in this minute, then in this day. This comes close to the least
+    /// used of all keys, and costs two reads for a pool of any size.
     LeastUsed,
-    /// Requests of one conversation get the same key while it is healthy, so that the provider's
-    /// prompt cache pays; others are served in turn.
+    /// Requests of one conversation get the same key while it can be used, so that the provider's prompt cache is
+    /// effective. Other requests use keys in turn.
     Sticky,
 }

@@ -1,4 +1,11 @@
-//! Providers as they are reached from here, and their keys from the configuration.
+//! Providers as they are configured: their URL, their keys, limits, weights and formats.
+//!
+//! An [`Upstream`] joins what the table of [`crate::provider`] says about a provider with what this configuration says.
+//! Every provider of the table has one, even without keys, because its keys may be in D1. A slug that is not in the
+//! table gets one if `provider_base_urls` gives it a URL; it counts as an OpenAI-compatible server.
+//!
+//! The fields are read in this order because each needs the one before: URLs create upstreams, keys must name an
+//! existing upstream, and `providers` refines them.
 
 use std::collections::BTreeMap;
 
@@ -9,33 +16,32 @@ use crate::quota::Quota;
 use crate::secret::Secret;
 use crate::translate;
 
-/// A provider as it is reached from here, and its keys from the configuration.
+/// A configured provider.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// Its name in paths, in compat models and in D1.
+    /// The name in paths, in compat models and in D1.
     pub slug: String,
-    /// What is known of it.
+    /// The entry of the table.
     pub provider: &'static Provider,
-    /// A base URL that stands in place of the table's. Such a provider is asked directly, with or
-    /// without AI Gateway: only we know where it is.
+    /// A base URL that replaces the one in the table. Requests to such a provider do not go through AI Gateway, which
+    /// does not know the URL.
     pub base_url: Option<Url>,
-    /// Keys from the configuration, in order, none twice.
+    /// The keys in the configuration, in order and without duplicates.
     pub keys: Vec<Secret>,
-    /// Configured limits of each key, for all models but those in `model_quotas`.
+    /// The configured limits of each key for all models that are not in `model_quotas`.
     pub quota: Quota,
-    /// Configured limits of each key for one model.
+    /// The configured limits of each key for one model.
     pub model_quotas: BTreeMap<String, Quota>,
-    /// Weights of keys by their shown ids; 1 if not named.
+    /// The weights of keys by their shown ids; a key that is not listed has weight 1.
     pub weights: BTreeMap<String, u32>,
-    /// How OpenAI-shaped requests reach it, if that is configured.
+    /// The configured format for OpenAI-shaped requests; `None` for the default.
     pub openai_format: Option<OpenAiFormat>,
-    /// Fields that are dropped from OpenAI-shaped requests before they are translated, by how the
-    /// model's name begins.
+    /// The fields that are removed from OpenAI-shaped requests before translation, by the prefix of the model's name.
     pub drop: BTreeMap<String, Vec<String>>,
 }
 
 impl Upstream {
-    /// A provider that is reached where the table says, without keys.
+    /// A provider at the URL of the table, without keys.
     pub fn new(slug: &str, provider: &'static Provider) -> Self {
         Upstream {
             slug: slug.to_owned(),
@@ -51,7 +57,7 @@ impl Upstream {
     }
 
     /// The API that OpenAI-shaped requests can be translated to.
-    pub fn native(&self) -> Option<translate::Target> {
+    pub(crate) fn native(&self) -> Option<translate::Target> {
         match self.provider.slug {
             "google-ai-studio" => Some(translate::Target::Gemini),
             "anthropic" => Some(translate::Target::Anthropic),
@@ -59,8 +65,8 @@ impl Upstream {
         }
     }
 
-    /// How an OpenAI-shaped request reaches it, through a gateway or straight.
-    pub fn openai_format(&self, through_gateway: bool) -> OpenAiFormat {
+    /// The format for an OpenAI-shaped request that is sent through AI Gateway or directly.
+    pub(crate) fn openai_format(&self, through_gateway: bool) -> OpenAiFormat {
         let on_compat = self.provider.openai.is_some_and(|openai| openai.on_compat);
         match self.openai_format {
             Some(OpenAiFormat::AiGateway) if !through_gateway => OpenAiFormat::Passthrough,
@@ -71,45 +77,45 @@ impl Upstream {
         }
     }
 
-    /// The fields that are dropped for a model.
-    pub fn dropped(&self, model: &str) -> Vec<String> {
+    /// The fields that are removed for a model.
+    pub(crate) fn dropped(&self, model: &str) -> Vec<String> {
         let lists = self.drop.iter().filter(|(prefix, _)| model.starts_with(prefix.as_str()));
         lists.flat_map(|(_, fields)| fields.iter().cloned()).collect()
     }
 
     /// The configured limits of a key for a model.
-    pub fn quota(&self, model: &str) -> Quota {
+    pub(crate) fn quota(&self, model: &str) -> Quota {
         self.model_quotas.get(model).map_or(self.quota, |quota| quota.or(self.quota))
     }
 }
 
-/// How an OpenAI-shaped request reaches a provider.
+/// The format in which an OpenAI-shaped request is sent to a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenAiFormat {
-    /// Translated to the provider's own API.
+    /// Translated to the provider's native API.
     Native,
-    /// As it is, to the provider's own OpenAI-style API.
+    /// Unchanged, to the provider's OpenAI-compatible API.
     Passthrough,
-    /// As it is, to AI Gateway's compat endpoint.
+    /// Unchanged, to AI Gateway's compat endpoint.
     AiGateway,
 }
 
-/// What the configuration says of all providers.
+/// All configured providers.
 pub(super) struct Upstreams {
-    /// By slug.
+    /// The providers by slug.
     pub(super) by_slug: BTreeMap<String, Upstream>,
-    /// Another place for AI Gateway.
+    /// A URL that replaces AI Gateway's default one.
     pub(super) ai_gateway_url: Option<Url>,
 }
 
-/// Reads base URLs, keys, and what is configured of each provider.
+/// Reads the base URLs, the keys and the settings of each provider.
 pub(super) fn read(reader: &mut Reader) -> Upstreams {
     let known =
         provider::PROVIDERS.iter().map(|provider| (provider.slug.to_owned(), Upstream::new(provider.slug, provider)));
     let mut upstreams = Upstreams { by_slug: known.collect(), ai_gateway_url: None };
     if let Some(text) = reader.text("provider_base_urls") {
         for entry in entries(&text) {
-            if let Err(problem) = place(&mut upstreams, entry) {
+            if let Err(problem) = set_base_url(&mut upstreams, entry) {
                 reader.problem("provider_base_urls", problem);
             }
         }
@@ -118,7 +124,7 @@ pub(super) fn read(reader: &mut Reader) -> Upstreams {
         match decoded(&text) {
             Ok(text) => {
                 for entry in entries(&text) {
-                    if let Err(problem) = take_keys(&mut upstreams.by_slug, entry) {
+                    if let Err(problem) = add_keys(&mut upstreams.by_slug, entry) {
                         reader.problem("provider_keys", problem);
                     }
                 }
@@ -135,7 +141,7 @@ fn entries(text: &str) -> impl Iterator<Item = &str> {
     text.split([';', '\n']).map(str::trim).filter(|entry| !entry.is_empty())
 }
 
-fn place(upstreams: &mut Upstreams, entry: &str) -> Result<(), String> {
+fn set_base_url(upstreams: &mut Upstreams, entry: &str) -> Result<(), String> {
     let (name, text) = entry.split_once('=').ok_or_else(|| format!("`{entry}` is not slug=url"))?;
     let (name, text) = (name.trim(), text.trim());
     let url = Url::parse(text).map_err(|problem| format!("{name}: {problem}"))?;
@@ -145,14 +151,14 @@ fn place(upstreams: &mut Upstreams, entry: &str) -> Result<(), String> {
     }
     let slug = slug_of(name);
     if !is_slug(slug) {
-        return Err(format!("`{slug}` is no slug: use a-z, 0-9 and -, and none of {RESERVED:?}"));
+        return Err(format!("`{slug}` is not a slug: use a-z, 0-9 and -, and none of {RESERVED:?}"));
     }
     let upstream = upstreams.by_slug.entry(slug.to_owned());
     upstream.or_insert_with(|| Upstream::new(slug, &provider::COMPATIBLE)).base_url = Some(url);
     Ok(())
 }
 
-/// First path segments below `/api/` that are not providers.
+/// The first path segments below `/api/` that do not name providers.
 const RESERVED: &[&str] = &["compat", AI_GATEWAY_SLUG];
 
 fn is_slug(text: &str) -> bool {
@@ -160,8 +166,8 @@ fn is_slug(text: &str) -> bool {
     !text.is_empty() && text.len() <= 64 && text.bytes().all(allowed) && !RESERVED.contains(&text)
 }
 
-fn take_keys(by_slug: &mut BTreeMap<String, Upstream>, entry: &str) -> Result<(), String> {
-    // The entry may be a key without a slug, so it is not quoted.
+fn add_keys(by_slug: &mut BTreeMap<String, Upstream>, entry: &str) -> Result<(), String> {
+    // The entry is not quoted, because it may be a key without a slug.
     let (name, list) = entry.split_once('=').ok_or("an entry is not slug=key,key")?;
     let name = name.trim();
     let slug = slug_of(name);
@@ -169,7 +175,9 @@ fn take_keys(by_slug: &mut BTreeMap<String, Upstream>, entry: &str) -> Result<()
         return Err("an entry does not begin with a provider's slug and =".to_owned());
     }
     let upstream = by_slug.get_mut(slug).ok_or_else(|| {
-        format!("`{slug}` is no known provider; give it a URL in provider_base_urls if it speaks OpenAI's API")
+        format!(
+            "`{slug}` is not a known provider; give it a URL in provider_base_urls if it has an OpenAI-compatible API"
+        )
     })?;
     for key in list.split(',').map(str::trim).filter(|key| !key.is_empty()) {
         let key = Secret::new(key);
@@ -183,13 +191,13 @@ fn take_keys(by_slug: &mut BTreeMap<String, Upstream>, entry: &str) -> Result<()
     Ok(())
 }
 
-/// `providers`: what is configured of each of them.
+/// Reads `providers`, the settings of each provider.
 fn read_providers(reader: &mut Reader, by_slug: &mut BTreeMap<String, Upstream>) {
     let Some(mut providers) = reader.object("providers") else { return };
     for name in providers.names() {
         let slug = slug_of(&name).to_owned();
         let Some(upstream) = by_slug.get_mut(&slug) else {
-            providers.problem(&name, "no known provider; give it a URL in provider_base_urls");
+            providers.problem(&name, "not a known provider; give it a URL in provider_base_urls");
             providers.skip(&name);
             continue;
         };
@@ -216,7 +224,7 @@ fn read_providers(reader: &mut Reader, by_slug: &mut BTreeMap<String, Upstream>)
             ],
         );
         if upstream.openai_format == Some(OpenAiFormat::Native) && upstream.native().is_none() {
-            fields.problem("openai_format", "this provider has no native API that is spoken here");
+            fields.problem("openai_format", "requests to this provider cannot be translated to a native API");
         }
         if let Some(mut drop) = fields.object("drop") {
             for prefix in drop.names() {

@@ -25,7 +25,7 @@ use crate::secret::Secret;
 use crate::time::Span;
 
 /// The largest body. It has room for the most keys if they have a common length.
-pub const MAX_BODY: usize = 512 << 10;
+pub(crate) const MAX_BODY: usize = 512 << 10;
 /// The most keys or ids in one edit.
 const MAX_ITEMS: usize = 1000;
 
@@ -46,7 +46,7 @@ pub enum Verb {
 
 impl Verb {
     /// The verb with this name in the path.
-    pub fn find(name: &str) -> Option<Verb> {
+    pub(crate) fn find(name: &str) -> Option<Verb> {
         let verbs = [Verb::Add, Verb::Delete, Verb::DeleteBlocked, Verb::Activate, Verb::Clear];
         verbs.into_iter().find(|verb| verb.name() == name)
     }
@@ -66,7 +66,7 @@ impl Verb {
 ///
 /// # Errors
 /// The reply to a request that cannot be an edit.
-pub fn check(config: &Config, headers: &Headers) -> Result<(), Reply> {
+pub(crate) fn check(config: &Config, headers: &Headers) -> Result<(), Reply> {
     if config.console != config::Console::Edit {
         return Err(Reply::new(Code::ConsoleReadOnly, "The configuration makes the console read-only (console)."));
     }
@@ -141,7 +141,7 @@ impl Task {
     }
 
     /// The answer to an edit with nothing to do.
-    pub fn nothing(&self) -> Rendered {
+    pub(crate) fn nothing(&self) -> Rendered {
         self.done(0)
     }
 
@@ -168,7 +168,7 @@ impl Task {
 }
 
 /// The reply to an edit that D1 has not acknowledged.
-pub fn failed(failure: Failure) -> Reply {
+pub(crate) fn failed(failure: Failure) -> Reply {
     let message = format!("{}; the pool is unchanged.", failure.advice());
     match failure {
         Failure::Unreachable | Failure::Server | Failure::RateLimited => {

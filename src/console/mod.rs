@@ -45,7 +45,7 @@ pub enum ConsoleRequest {
 
 impl ConsolePath {
     /// Recognises a path of the console.
-    pub fn find(path: &str) -> Option<ConsolePath> {
+    pub(crate) fn find(path: &str) -> Option<ConsolePath> {
         let rest = path.strip_prefix("/one-balance")?;
         match rest {
             "" => Some(ConsolePath::Bare),
@@ -61,7 +61,7 @@ impl ConsolePath {
     ///
     /// # Errors
     /// The inner result is the reply to a method that is not allowed.
-    pub fn open(self, method: &str) -> Option<Result<Rendered, Reply>> {
+    pub(crate) fn open(self, method: &str) -> Option<Result<Rendered, Reply>> {
         let answer = match self {
             ConsolePath::Bare => page::moved(),
             ConsolePath::File(file) => file.answer(),
@@ -74,7 +74,7 @@ impl ConsolePath {
     ///
     /// # Errors
     /// The reply to a request that is refused.
-    pub fn enter(
+    pub(crate) fn enter(
         self,
         config: &Config,
         definition: &Definition,

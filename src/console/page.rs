@@ -23,7 +23,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 
 impl File {
     /// The file with this name; the page itself has an empty name.
-    pub fn find(name: &str) -> Option<File> {
+    pub(crate) fn find(name: &str) -> Option<File> {
         match name {
             "" => Some(File::Html),
             "page.js" => Some(File::Js),
@@ -47,7 +47,7 @@ impl File {
 }
 
 /// The redirect from the address without a slash, relative to which the files would not be found.
-pub fn moved() -> Rendered {
+pub(crate) fn moved() -> Rendered {
     let mut answer = Rendered::new(308, "text/plain", "");
     answer.headers.push(("location", "/one-balance/".to_owned()));
     answer
@@ -55,7 +55,7 @@ pub fn moved() -> Rendered {
 
 /// The headers of every answer of the console: nosniff, no referrer, same origin, no-store. The files are small, and a
 /// cached one could be older than the module that answers its requests.
-pub fn guards() -> impl Iterator<Item = (&'static str, String)> {
+pub(crate) fn guards() -> impl Iterator<Item = (&'static str, String)> {
     [
         ("cache-control", "no-store"),
         ("x-content-type-options", "nosniff"),

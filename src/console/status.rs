@@ -22,7 +22,7 @@ use crate::time::{Span, Time};
 /// The number of keys in an answer if the query sets no limit.
 const LIMIT: usize = 50;
 /// The most keys in an answer.
-pub const MAX_LIMIT: usize = 200;
+pub(crate) const MAX_LIMIT: usize = 200;
 /// The most coolings that are listed for a key; those that end last are listed.
 const MAX_COOLINGS: usize = 8;
 

@@ -21,7 +21,7 @@ impl core::fmt::Debug for Statement {
 }
 
 /// The rows of a page. The answer with a thousand rows has about 400 KB.
-pub const PAGE_ROWS: usize = 1000;
+pub(crate) const PAGE_ROWS: usize = 1000;
 
 /// The columns that are read.
 const COLUMNS: &str = "id, key, provider, model_coolings, status, remark";
@@ -30,7 +30,7 @@ const THESE: &str = "id IN (SELECT value FROM json_each(?1))";
 
 /// Reads the page of keys after the row `after`, or the first page if it is empty. An empty list of providers means
 /// all providers.
-pub fn select(after: &str, providers: &[String]) -> Statement {
+pub(crate) fn select(after: &str, providers: &[String]) -> Statement {
     let mut params = vec![after.to_owned()];
     let mut only = String::new();
     if !providers.is_empty() {
@@ -43,7 +43,7 @@ pub fn select(after: &str, providers: &[String]) -> Statement {
 }
 
 /// Reads the rows of a provider's keys (a JSON array).
-pub fn select_keys(provider: &str, keys: &str) -> Statement {
+pub(crate) fn select_keys(provider: &str, keys: &str) -> Statement {
     let sql = format!("SELECT {COLUMNS} FROM keys WHERE provider = ?1 AND key IN (SELECT value FROM json_each(?2))");
     Statement { sql, params: vec![provider.to_owned(), keys.to_owned()] }
 }
@@ -51,7 +51,7 @@ pub fn select_keys(provider: &str, keys: &str) -> Statement {
 /// Inserts keys (a JSON array, which is one parameter for any number of keys) unless they exist, as the Worker does.
 /// Returns the ids of the new rows. SQLite makes the UUIDs, because its randomness is better than the filter's. An
 /// empty remark is stored as NULL.
-pub fn insert(provider: &str, keys: &str, remark: &str) -> Statement {
+pub(crate) fn insert(provider: &str, keys: &str, remark: &str) -> Statement {
     let hex = |bytes: u8| format!("lower(hex(randomblob({bytes})))");
     let sql = format!(
         "INSERT OR IGNORE INTO keys (id, key, provider, remark) \
@@ -66,21 +66,21 @@ pub fn insert(provider: &str, keys: &str, remark: &str) -> Statement {
 }
 
 /// Deletes rows (a JSON array of ids), or only those that are blocked. Returns the ids of the deleted rows.
-pub fn delete(rows: &str, only_blocked: bool) -> Statement {
+pub(crate) fn delete(rows: &str, only_blocked: bool) -> Statement {
     let only = if only_blocked { " AND status = 'blocked'" } else { "" };
     let sql = format!("DELETE FROM keys WHERE {THESE}{only} RETURNING id");
     Statement { sql, params: vec![rows.to_owned()] }
 }
 
 /// Activates rows (a JSON array of ids). Returns the ids of the rows.
-pub fn activate(rows: &str) -> Statement {
+pub(crate) fn activate(rows: &str) -> Statement {
     let sql = format!("UPDATE keys SET status = 'active' WHERE {THESE} RETURNING id");
     Statement { sql, params: vec![rows.to_owned()] }
 }
 
 /// Removes the cooling for a model, or all coolings, from rows (a JSON array of ids). Returns the ids of the rows. The
 /// totals of cooling seconds keep their values.
-pub fn clear(rows: &str, model: Option<&str>) -> Statement {
+pub(crate) fn clear(rows: &str, model: Option<&str>) -> Statement {
     let mut params = vec![rows.to_owned()];
     params.extend(model.map(str::to_owned));
     // A merge patch removes what it sets to null, whatever the name.
@@ -95,7 +95,7 @@ pub fn clear(rows: &str, model: Option<&str>) -> Statement {
 }
 
 /// Blocks a key that is still active.
-pub fn block(row: &str) -> Statement {
+pub(crate) fn block(row: &str) -> Statement {
     Statement {
         sql: "UPDATE keys SET status = 'blocked' WHERE id = ?1 AND status = 'active'".to_owned(),
         params: vec![row.to_owned()],
@@ -128,7 +128,7 @@ pub fn cool(row: &str, model: &str, from: u64, until: u64) -> Statement {
 }
 
 /// The body of a call with these statements.
-pub fn body(statements: &[Statement]) -> Vec<u8> {
+pub(crate) fn body(statements: &[Statement]) -> Vec<u8> {
     match statements {
         [one] => json!(one).to_string().into_bytes(),
         many => json!({ "batch": many }).to_string().into_bytes(),
@@ -156,7 +156,7 @@ pub enum Failure {
 
 impl Failure {
     /// All failures, in the order of their metrics.
-    pub const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Unreachable,
         Self::Token,
         Self::Database,
@@ -167,7 +167,7 @@ impl Failure {
     ];
 
     /// The name in logs and metrics.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Failure::Unreachable => "unreachable",
             Failure::Token => "token",
@@ -180,7 +180,7 @@ impl Failure {
     }
 
     /// What happened, and what a person can do about it.
-    pub fn advice(self) -> &'static str {
+    pub(crate) fn advice(self) -> &'static str {
         match self {
             Failure::Unreachable => "D1 gives no answer; check the d1 cluster and the network",
             Failure::Token => {
@@ -222,7 +222,7 @@ struct StatementResult {
 /// # Errors
 /// Why the call failed. The status decides, because one error code covers several causes; the only code that is used
 /// is that of a missing database.
-pub fn results(status: Option<u16>, body: &[u8]) -> Result<Vec<Vec<Value>>, Failure> {
+pub(crate) fn results(status: Option<u16>, body: &[u8]) -> Result<Vec<Vec<Value>>, Failure> {
     let envelope = serde_json::from_slice::<Envelope>(body);
     let no_database = envelope
         .as_ref()

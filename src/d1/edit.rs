@@ -58,7 +58,7 @@ pub fn create_state(store: &dyn Store) {
 
 /// Whether a read of D1 that began at `started` may not include an edit. A time in the far future was recorded
 /// before a clock stepped back, and is ignored.
-pub fn is_stale(host: &dyn Host, started: Time) -> bool {
+pub(crate) fn is_stale(host: &dyn Host, started: Time) -> bool {
     let edited: Option<Time> = host.get(EDITED).and_then(|(bytes, _)| store::decode(&bytes)).flatten();
     edited.is_some_and(|edited| started <= edited && edited <= host.now().plus(MINUTE))
 }
@@ -70,7 +70,7 @@ pub fn mark_edited(host: &dyn Host) {
 
 impl Edit {
     /// The statements to execute in D1.
-    pub fn statements(&self) -> Vec<Statement> {
+    pub(crate) fn statements(&self) -> Vec<Statement> {
         let ids = |rows: &Rows| Value::from_iter(rows.keys().map(String::as_str)).to_string();
         match self {
             Edit::Add { slug, keys, remark } => {

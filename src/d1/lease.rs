@@ -29,7 +29,7 @@ pub fn create_state(store: &dyn Store) {
 
 /// Takes or renews the lease for `worker`. Returns whether the worker holds it.
 #[must_use]
-pub fn hold(store: &dyn Store, worker: u64, now: Time) -> bool {
+pub(crate) fn hold(store: &dyn Store, worker: u64, now: Time) -> bool {
     let held = update(store, NAME, |bytes| {
         let held: Option<Held> = store::decode(bytes).flatten();
         // A lease that ends in the far future was taken before a clock stepped back.

@@ -10,7 +10,7 @@ use crate::pool::record::{Block, Pause, Reason, Record, SyncState, Trial};
 use crate::time::Time;
 
 /// Updates a record from its row, in a read that began at `started`.
-pub fn merge(record: &mut Record, blocked: bool, coolings: &BTreeMap<String, Time>, started: Time, now: Time) {
+pub(crate) fn merge(record: &mut Record, blocked: bool, coolings: &BTreeMap<String, Time>, started: Time, now: Time) {
     match record.blocked {
         None if blocked => record.blocked = Some(Block { since: now, sync: SyncState::Acknowledged(now) }),
         Some(block) if !blocked && block.sync.yields_to(started) => record.blocked = None,
@@ -68,20 +68,20 @@ mod tests {
         let (pending, old, new) =
             (SyncState::Pending(at(0)), SyncState::Acknowledged(at(10)), SyncState::Acknowledged(at(60)));
         for (sync, end, expected, why) in [
-            (pending, 0, 500, "not sent yet"),
+            (pending, 0, 500, "it has not been sent yet"),
             (old, 0, 0, "a person has cleared it"),
             (old, 300, 300, "a person has shortened it"),
-            (old, 90, 0, "and it is over"),
-            (old, 500, 500, "as we know it"),
-            (old, 900, 900, "somebody else found a longer one"),
-            (pending, 900, 900, "the longer one stands"),
+            (old, 90, 0, "a person has shortened it, and it has ended"),
+            (old, 500, 500, "D1 has what we have"),
+            (old, 900, 900, "another Envoy found a longer one"),
+            (pending, 900, 900, "the longer one is kept"),
             (new, 0, 500, "the read began before the acknowledgement"),
-            (SyncState::Local, 0, 500, "not D1's business"),
+            (SyncState::Local, 0, 500, "it is never sent to D1"),
         ] {
             assert_eq!(merged(cooled(500, sync), false, end, 50), at(expected), "{why}");
         }
-        assert_eq!(merged(Record::default(), false, 700, 50), at(700), "the Worker found out");
-        assert_eq!(merged(Record::default(), false, 90, 50), at(0), "over already");
+        assert_eq!(merged(Record::default(), false, 700, 50), at(700), "the Worker found it");
+        assert_eq!(merged(Record::default(), false, 90, 50), at(0), "it has ended already");
     }
 
     #[test]
@@ -92,7 +92,7 @@ mod tests {
             (blocked(SyncState::Pending(at(0))), false, NEVER, "a stale read never unblocks"),
             (blocked(SyncState::Acknowledged(at(60))), false, NEVER, "nor one that began before the acknowledgement"),
             (blocked(SyncState::Acknowledged(at(10))), false, at(0), "a person has re-activated it"),
-            (blocked(SyncState::Acknowledged(at(10))), true, NEVER, "as we know it"),
+            (blocked(SyncState::Acknowledged(at(10))), true, NEVER, "D1 has what we have"),
             (blocked(SyncState::Local), false, NEVER, "learned before it had a row"),
         ] {
             assert_eq!(merged(record, remote, 0, 50), expected, "{why}");
@@ -119,8 +119,8 @@ mod tests {
     #[test]
     fn a_block_from_before_the_row_is_handed_over() {
         for (remote, then, why) in [
-            (false, SyncState::Pending(at(100)), "D1 has to hear of it"),
-            (true, SyncState::Acknowledged(at(100)), "and whoever re-activates it there is obeyed"),
+            (false, SyncState::Pending(at(100)), "it has to be sent to D1"),
+            (true, SyncState::Acknowledged(at(100)), "a re-activation there takes effect"),
         ] {
             let mut record =
                 Record { blocked: Some(Block { since: at(0), sync: SyncState::Local }), ..Record::default() };

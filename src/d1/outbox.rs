@@ -10,7 +10,7 @@ use crate::pool::{KeyId, Pool};
 use crate::time::{Span, Time};
 
 /// Coolings wait this long so that several are sent together; blocks do not wait.
-pub const COALESCE: Span = Span::secs(3);
+pub(crate) const COALESCE: Span = Span::secs(3);
 /// The most statements per call.
 const BATCH: usize = 250;
 
@@ -42,7 +42,7 @@ pub struct Outbox {
 
 impl Outbox {
     /// Collects the pending changes of all keys that have a row.
-    pub fn collect(pool: &Pool, now: Time) -> Self {
+    pub(crate) fn collect(pool: &Pool, now: Time) -> Self {
         let mut outbox = Outbox::default();
         for (id, record) in pool.records().filter(|(id, _)| pool.roster().key(*id).is_some_and(|key| key.row.is_some()))
         {
@@ -65,17 +65,12 @@ impl Outbox {
     }
 
     /// The number of changes that wait.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Whether no change waits.
-    pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
     /// The changes of the next call, if it is time to send.
-    pub fn batch(mut self) -> Option<Vec<Item>> {
+    pub(crate) fn batch(mut self) -> Option<Vec<Item>> {
         // Blocks go first.
         self.items.sort_by_key(|item| matches!(item, Item::Cool { .. }));
         self.items.truncate(BATCH);
@@ -84,7 +79,7 @@ impl Outbox {
 }
 
 /// The statements that write the items. Keys that are no longer in D1 are left out.
-pub fn statements(items: &[Item], pool: &Pool) -> Vec<Statement> {
+pub(crate) fn statements(items: &[Item], pool: &Pool) -> Vec<Statement> {
     let row = |id: &KeyId| pool.roster().key(*id).and_then(|key| key.row.as_ref()).map(|row| row.id.as_str());
     let statement = |item: &Item| match item {
         Item::Block(id) => row(id).map(api::block),
@@ -97,7 +92,7 @@ pub fn statements(items: &[Item], pool: &Pool) -> Vec<Statement> {
 
 /// The statements that revert changes which an operator ended while they were on their way to D1, where they may
 /// have been executed after the operator's edit.
-pub fn undo(items: &[Item], pool: &Pool) -> Vec<Statement> {
+pub(crate) fn undo(items: &[Item], pool: &Pool) -> Vec<Statement> {
     let statement = |item: &Item| {
         let row = pool.roster().key(item.id())?.row.as_ref()?;
         let row = serde_json::json!([row.id]).to_string();
@@ -114,7 +109,7 @@ pub fn undo(items: &[Item], pool: &Pool) -> Vec<Statement> {
 }
 
 /// Marks a change as acknowledged, unless the record has changed again since it was sent.
-pub fn acknowledge(record: &mut Record, item: &Item, now: Time) {
+pub(crate) fn acknowledge(record: &mut Record, item: &Item, now: Time) {
     match item {
         Item::Block(_) => {
             if let Some(block) = &mut record.blocked {
@@ -134,7 +129,7 @@ pub fn acknowledge(record: &mut Record, item: &Item, now: Time) {
 
 impl Item {
     /// The id of the key that changes.
-    pub fn id(&self) -> KeyId {
+    pub(crate) fn id(&self) -> KeyId {
         match self {
             Item::Block(id) | Item::Cool { id, .. } => *id,
         }

@@ -42,12 +42,12 @@ pub struct Remote {
 
 impl Remote {
     /// The id of the key in the pool.
-    pub fn id(&self) -> KeyId {
+    pub(crate) fn id(&self) -> KeyId {
         KeyId::of(&self.slug, &self.key)
     }
 
     /// The entry for the pool's listing.
-    pub fn listed(&self) -> ListedKey {
+    pub(crate) fn listed(&self) -> ListedKey {
         (self.slug.clone(), self.key.clone(), self.row.clone())
     }
 

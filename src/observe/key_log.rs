@@ -39,12 +39,12 @@ impl Default for KeyLog {
 
 impl KeyLog {
     /// Writes a line about something expected.
-    pub fn info(&self, now: Time, line: fmt::Arguments) {
+    pub(crate) fn info(&self, now: Time, line: fmt::Arguments) {
         self.write(Level::Info, now, line);
     }
 
     /// Writes a line that an operator should act on.
-    pub fn warn(&self, now: Time, line: fmt::Arguments) {
+    pub(crate) fn warn(&self, now: Time, line: fmt::Arguments) {
         self.write(Level::Warn, now, line);
     }
 

@@ -21,7 +21,7 @@ use crate::reply::{Code, Stage};
 use crate::time::{Span, Time};
 
 /// The `provider` label of requests that were refused before their provider was known.
-pub const NO_PROVIDER: &str = "none";
+pub(crate) const NO_PROVIDER: &str = "none";
 
 /// How a request ended, as metrics and the access log name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub enum Ending {
 
 impl Ending {
     /// The value of the label.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Ending::Served => "served",
             Ending::CallerError => "caller_error",
@@ -156,7 +156,7 @@ impl OutcomeLabel {
 
 impl Outcome {
     /// The outcome without its details.
-    pub fn label(&self) -> OutcomeLabel {
+    pub(crate) fn label(&self) -> OutcomeLabel {
         match self {
             Outcome::Success { .. } => OutcomeLabel::Success,
             Outcome::Quota(_) => OutcomeLabel::Quota,
@@ -227,7 +227,7 @@ impl Counters {
     }
 
     /// Adds `count` to a provider's counter.
-    pub fn add(&self, provider: &str, counter: Counter, count: u64) {
+    pub(crate) fn add(&self, provider: &str, counter: Counter, count: u64) {
         let Ok(group) = self.providers.binary_search_by(|slug| slug.as_str().cmp(provider)) else {
             // A provider without keys.
             if let Counter::Request(ending) = counter {
@@ -239,7 +239,7 @@ impl Counters {
     }
 
     /// Counts a request that was refused before its provider was known.
-    pub fn refuse(&self, code: Code) {
+    pub(crate) fn refuse(&self, code: Code) {
         self.add_at(refusal_index(Ending::Own(code)), 1);
     }
 

@@ -10,7 +10,7 @@ use crate::config::D1;
 use crate::d1::{Answer, CALL_TIMEOUT, Call};
 use crate::http::headers::Headers;
 
-/// Sends a call to D1; its token. `None` if the host does not send it.
+/// Sends a call to D1 and returns its token; `None` if the host does not send it.
 pub fn dispatch(d1: &D1, call: &Call) -> Option<u32> {
     let authorization = format!("Bearer {}", d1.token.expose());
     let headers = vec![
@@ -25,7 +25,7 @@ pub fn dispatch(d1: &D1, call: &Call) -> Option<u32> {
     hostcalls::dispatch_http_call(&d1.cluster, headers, Some(&call.body), vec![], timeout).ok()
 }
 
-/// Reads the answer to a call to D1, in the callback that says that it is there.
+/// Reads the answer to a call to D1, in the callback that reports it.
 pub fn receive<T>(headers: usize, body_size: usize, then: impl FnOnce(&Answer) -> T) -> T {
     // A call that has failed has no headers at all.
     let map = if headers > 0 {

@@ -1,4 +1,13 @@
-//! proxy-wasm's callbacks for [`crate::filter::downstream`].
+//! The callbacks of the filter in the listener's chain, for [`crate::filter::downstream`].
+//!
+//! ```text
+//! request headers ─▶ request body … ─▶ (request trailers) ─▶ response headers ─▶ response body … ─▶ log ─▶ drop
+//!        └────────────┴─▶ call to D1 ─▶ its answer, while the stream is paused
+//! ```
+//!
+//! Envoy calls these in this order and for one stream at a time, and it may end a stream after any of them; `on_log` is
+//! called even then. Every callback first begins anew with [`host::begin_callback`], so that the clock is read at most
+//! once in each. All decisions and states are in the core's filter; this module only translates.
 
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types;
@@ -7,12 +16,12 @@ use super::host::{self, CurrentStream};
 use super::{IN_FLIGHT, action, balancer, d1};
 use crate::filter::downstream::Downstream;
 
-/// One stream.
+/// The context of one stream.
 pub struct DownstreamContext(Downstream);
 
 impl DownstreamContext {
-    pub fn new(number: u32) -> Self {
-        DownstreamContext(Downstream::new(number, balancer(), IN_FLIGHT.with(Clone::clone)))
+    pub fn new(context_id: u32) -> Self {
+        DownstreamContext(Downstream::new(context_id, balancer(), IN_FLIGHT.with(Clone::clone)))
     }
 }
 
@@ -55,7 +64,7 @@ impl HttpContext for DownstreamContext {
     }
 }
 
-/// The filter's own `Drop` gives the lease back, and may read the clock for that.
+/// Dropping the filter releases its lease, which may read the clock.
 impl Drop for DownstreamContext {
     fn drop(&mut self) {
         host::begin_callback();

@@ -1,4 +1,8 @@
-//! The border to the host: its calls in the core's words.
+//! Implements the core's view of a host ([`crate::host::Host`], [`crate::filter::Stream`]) for Envoy.
+//!
+//! [`super::abi`] binds the host's functions one by one, in the ABI's terms of maps, buffers and addresses, and contains
+//! all `unsafe` code. This module knows what they are used for: it chooses the map or buffer of a side, names the
+//! properties, and keeps the time of the callback under way and the state of the random numbers.
 
 use std::cell::Cell;
 use std::collections::hash_map::RandomState;
@@ -16,11 +20,12 @@ use crate::host::{Host, Store};
 use crate::http::headers::Headers;
 use crate::time::Time;
 
-/// The property that carries the id of the stream's exchange. One path element: two do not come back.
+/// The property with the id of the stream's exchange. Its path has one element, because Envoy does not return
+/// properties whose path has two.
 const EXCHANGE: &str = "one_balance.exchange";
 
 thread_local! {
-    /// The time of the callback under way, once somebody has read it.
+    /// The time of the callback under way; `None` until it is read.
     static NOW: Cell<Option<Time>> = const { Cell::new(None) };
     static RANDOM: Cell<u64> = Cell::new(seed());
 }
@@ -31,12 +36,12 @@ fn seed() -> u64 {
     RandomState::new().build_hasher().finish() | 1
 }
 
-/// Begins a callback: the clock is read anew. Each callback of each context calls this first.
+/// Begins a callback, for which the clock is read again. Every callback of every context calls this first.
 pub fn begin_callback() {
     NOW.set(None);
 }
 
-/// Envoy.
+/// The worker of Envoy that runs this VM.
 pub struct Envoy;
 
 impl Store for Envoy {
@@ -58,7 +63,7 @@ impl Host for Envoy {
         })
     }
 
-    /// xorshift64.
+    /// The next number of an xorshift64 generator.
     fn random(&self) -> u64 {
         let mut next = RANDOM.get();
         next ^= next << 13;
@@ -69,7 +74,7 @@ impl Host for Envoy {
     }
 }
 
-/// The stream of the callback under way: Envoy knows which one that is.
+/// The stream of the callback under way. Envoy's calls refer to it without an id.
 pub struct CurrentStream;
 
 impl Stream for CurrentStream {
@@ -126,7 +131,7 @@ fn buffer(side: Side) -> BufferType {
     }
 }
 
-/// The access log shows it as `%FILTER_STATE(wasm.{name}:PLAIN)%`.
+/// The property of an attribute, which the access log shows as `%FILTER_STATE(wasm.{name}:PLAIN)%`.
 fn property(attribute: Attribute) -> &'static str {
     match attribute {
         Attribute::Client => "one_balance.client",
@@ -143,7 +148,7 @@ pub fn headers(map: MapType) -> Headers {
     Headers::decode(abi::header_map(map).unwrap_or_default())
 }
 
-/// Up to `size` bytes of a buffer from its beginning.
+/// The first `size` bytes of a buffer, or all if it has fewer.
 pub fn body(buffer: BufferType, size: usize) -> Vec<u8> {
     abi::buffer(buffer, size).unwrap_or_default()
 }

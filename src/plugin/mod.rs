@@ -1,14 +1,14 @@
-//! The adapter to proxy-wasm: callbacks feed the core and carry out its answers.
+//! The adapter to proxy-wasm: it passes callbacks to the core and carries out the core's decisions.
 //!
-//! The filter sits twice in Envoy, from one module in one VM per worker: [`downstream`] in the
-//! listener's chain, and [`upstream`] in the clusters', once per attempt of Envoy's own retries. The
-//! plugin with `root_id: upstream` is the latter. Both share the VM's one balancer, which the
-//! downstream plugin's configuration makes; `vm_id` must be the same for both and differ from that of
-//! any other pool in the same Envoy.
+//! Envoy contains the filter twice, from one module in one VM per worker: [`downstream`] in the
+//! listener's filter chain, and [`upstream`] in the clusters' chains, once per attempt of Envoy's retries. The plugin
+//! with `root_id: upstream` is the upstream one. Both share the VM's balancer, which is created from the downstream
+//! plugin's configuration. `vm_id` must be the same for both, and differ from that of any other pool in the same
+//! Envoy.
 //!
-//! No callback runs within another, so no `RefCell` is borrowed twice: Envoy sends a local reply, and tells of a
-//! call that failed at once, after the callback that asked for it has returned. What would break that is a call
-//! through a cluster that has the filter itself.
+//! No callback runs inside another, so no `RefCell` is borrowed twice: Envoy sends a local reply, and reports a call
+//! that failed immediately, only after the callback that requested it has returned. A call through a cluster that
+//! contains this filter would break this.
 
 mod abi;
 mod d1;

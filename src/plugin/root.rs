@@ -1,4 +1,18 @@
-//! The root context: the configuration, and the clock that drives the sync with D1.
+//! The root context: it reads the configuration, creates the balancer, and drives metrics and the sync with D1.
+//!
+//! Who owns which balancer: every accepted configuration creates a balancer. The root that read the configuration keeps
+//! it ([`Root::balancer`]), and it becomes the VM's balancer ([`BALANCER`]), which new streams use. When Envoy reloads
+//! the configuration, it creates a new root in the same VM, whose balancer replaces the VM's one. The old root and its
+//! balancer live until their last stream has ended:
+//!
+//! ```text
+//! old root ──▶ old balancer ◀── streams that began before the reload
+//! new root ──▶ new balancer ◀── BALANCER ◀── new streams
+//! ```
+//!
+//! At each tick both roots report what their balancers have counted. Only the root whose balancer is the VM's one sets
+//! gauges and talks to D1 ([`Root::current`]), so that the old configuration cannot overwrite the new one's state. A
+//! configuration that is refused leaves the VM's balancer as it was.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -20,26 +34,26 @@ use crate::filter::SharedBalancer;
 use crate::host::Host;
 use crate::pool;
 
-/// How often metrics are told, and the sync looks what is to be done.
+/// How often metrics are reported, and the sync checks what is due.
 const TICK: Duration = Duration::from_millis(500);
 
-/// Where in Envoy a plugin sits.
+/// The filter chain that a plugin belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Placement {
     Downstream,
     Upstream,
 }
 
-/// A plugin's root.
+/// The root context of a plugin.
 pub struct Root {
     host: Rc<dyn Host>,
     placement: Placement,
     syncer: Option<Syncer>,
+    /// The configuration, if it has D1.
     d1: Option<Rc<Config>>,
-    /// The token of the call under way; an answer to another one is late and not wanted.
+    /// The token of the call under way. Answers to other calls are late and ignored.
     under_way: Option<u32>,
-    /// The balancer of this root's configuration. A root lives on for its old streams when a newer
-    /// configuration has come, and the VM's balancer is then another one.
+    /// The balancer of this root's configuration; `None` for the upstream plugin, or without a valid configuration.
     balancer: Option<SharedBalancer>,
     metrics: Metrics,
 }
@@ -61,7 +75,7 @@ impl Root {
         pool::create_state(&*self.host);
         d1::create_state(&*self.host);
         info!("configured: {}", config.summary());
-        config.doubts().for_each(|doubt| warn!("configuration: {doubt}"));
+        config.warnings().for_each(|warning| warn!("configuration: {warning}"));
         let config = Rc::new(config);
         if config.d1.is_some() {
             self.syncer = Some(Syncer::new(config.clone(), self.host.clone()));
@@ -75,12 +89,12 @@ impl Root {
         BALANCER.with(|slot| *slot.borrow_mut() = Some(balancer));
     }
 
-    /// The balancer, if this root's configuration is the one in force.
+    /// This root's balancer, if it is still the VM's balancer.
     fn current(&self) -> Option<SharedBalancer> {
         self.balancer.clone().filter(|own| balancer().is_some_and(|current| Rc::ptr_eq(own, &current)))
     }
 
-    /// Sends a call. One that cannot be sent is answered by its absence.
+    /// Sends a call. A call that cannot be sent counts as one without an answer.
     fn send(&mut self, call: Call) {
         let Some(d1) = self.d1.as_ref().and_then(|config| config.d1.as_ref()) else { return };
         match calls::dispatch(d1, &call) {
@@ -148,9 +162,9 @@ impl RootContext for Root {
         }
     }
 
-    fn create_http_context(&self, number: u32) -> Option<Box<dyn HttpContext>> {
+    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
         Some(match self.placement {
-            Placement::Downstream => Box::new(DownstreamContext::new(number)),
+            Placement::Downstream => Box::new(DownstreamContext::new(context_id)),
             Placement::Upstream => Box::new(UpstreamContext::new(balancer())),
         })
     }

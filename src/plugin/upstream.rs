@@ -1,4 +1,4 @@
-//! proxy-wasm's callbacks for [`crate::filter::upstream`].
+//! The callbacks of the filter in the clusters' chains, for [`crate::filter::upstream`].
 
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types;
@@ -8,7 +8,7 @@ use super::{IN_FLIGHT, action};
 use crate::filter::SharedBalancer;
 use crate::filter::upstream::Upstream;
 
-/// One attempt.
+/// The context of one attempt.
 pub struct UpstreamContext {
     filter: Upstream,
     balancer: Option<SharedBalancer>,
@@ -45,7 +45,7 @@ impl HttpContext for UpstreamContext {
     }
 }
 
-/// Envoy does not call `on_log` for upstream filters, and `on_done` would be one more call into the module.
+/// Envoy does not call `on_log` for upstream filters, and `on_done` would cost one more call into the module.
 impl Drop for UpstreamContext {
     fn drop(&mut self) {
         host::begin_callback();

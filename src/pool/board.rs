@@ -9,14 +9,14 @@
 use crate::host::store::{Store, create, update};
 
 /// The number of record pages. With 10,000 keys a page has about 40 records; a change re-reads one page.
-pub const RECORD_PAGES: usize = 256;
+pub(crate) const RECORD_PAGES: usize = 256;
 /// The index of the generation of [`super::providers`].
-pub const PROVIDERS_PAGE: usize = RECORD_PAGES;
+pub(crate) const PROVIDERS_PAGE: usize = RECORD_PAGES;
 /// The index of the generation of the list of keys from D1.
-pub const ROSTER_PAGE: usize = RECORD_PAGES + 1;
+pub(crate) const ROSTER_PAGE: usize = RECORD_PAGES + 1;
 const PAGES: usize = RECORD_PAGES + 2;
 /// The number of cursors. A model's cursor is chosen by hash; two models on one cursor still use all keys in turn.
-pub const CURSORS: usize = 64;
+pub(crate) const CURSORS: usize = 64;
 
 const NAME: &str = "one-balance/2/board";
 const VERSION: u8 = 2;
@@ -34,7 +34,7 @@ pub struct Board {
 
 impl Board {
     /// Creates the board if it does not exist.
-    pub fn create(store: &dyn Store) {
+    pub(crate) fn create(store: &dyn Store) {
         create(store, NAME, &Board::empty().bytes);
     }
 
@@ -55,36 +55,36 @@ impl Board {
     }
 
     /// The epoch and the generations, to be kept and compared with a later board.
-    pub fn generations(&self) -> &[u8] {
+    pub(crate) fn generations(&self) -> &[u8] {
         self.bytes.get(1..1 + 4 * CURSOR).unwrap_or_default()
     }
 
     /// Whether any page has changed since a board had the generations `seen`.
-    pub fn has_moved(&self, seen: &[u8]) -> bool {
+    pub(crate) fn has_moved(&self, seen: &[u8]) -> bool {
         seen.first_chunk::<4>() != self.generations().first_chunk::<4>()
     }
 
     /// The pages whose generations differ from those in `seen`.
-    pub fn changed<'a>(&'a self, seen: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+    pub(crate) fn changed<'a>(&'a self, seen: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
         let mut seen = seen.chunks_exact(4).skip(GENERATIONS);
         let now = self.generations().chunks_exact(4).skip(GENERATIONS);
         now.enumerate().filter_map(move |(page, now)| (seen.next() != Some(now)).then_some(page))
     }
 
     /// The turn at which the next search begins.
-    pub fn cursor(&self, cursor: usize) -> u32 {
+    pub(crate) fn cursor(&self, cursor: usize) -> u32 {
         read_u32(&self.bytes, CURSOR + cursor % CURSORS)
     }
 
     /// Moves a cursor. False if the board has changed since it was read.
     #[must_use]
-    pub fn move_cursor(mut self, store: &dyn Store, cursor: usize, to: u32) -> bool {
+    pub(crate) fn move_cursor(mut self, store: &dyn Store, cursor: usize, to: u32) -> bool {
         write_u32(&mut self.bytes, CURSOR + cursor % CURSORS, to);
         store.set(NAME, &self.bytes, self.cas)
     }
 
     /// Notifies all workers that pages have changed.
-    pub fn announce(store: &dyn Store, pages: &[usize]) {
+    pub(crate) fn announce(store: &dyn Store, pages: &[usize]) {
         update(store, NAME, |value| {
             let mut bytes = if is_board(value) { value.to_vec() } else { Board::empty().bytes };
             for index in pages.iter().map(|page| GENERATIONS + page).chain([EPOCH]) {

@@ -30,7 +30,14 @@ pub struct ModelKeys {
 
 impl KeysByModel {
     /// The entry of a model; it is built from the records if there is none.
-    pub fn get(&mut self, slug: &str, model: &str, roster: &Roster, pages: &[Page], now: Time) -> &mut ModelKeys {
+    pub(crate) fn get(
+        &mut self,
+        slug: &str,
+        model: &str,
+        roster: &Roster,
+        pages: &[Page],
+        now: Time,
+    ) -> &mut ModelKeys {
         match self.0.iter().rposition(|entry| entry.model == model && entry.slug == slug) {
             Some(index) if index + 1 == self.0.len() => {}
             Some(index) => {
@@ -61,13 +68,13 @@ impl KeysByModel {
     }
 
     /// The ready keys of a provider for each model that has an entry.
-    pub fn of<'a>(&'a mut self, slug: &'a str) -> impl Iterator<Item = (&'a str, &'a mut ReadyKeys)> {
+    pub(crate) fn of<'a>(&'a mut self, slug: &'a str) -> impl Iterator<Item = (&'a str, &'a mut ReadyKeys)> {
         let entries = self.0.iter_mut().filter(move |entry| entry.slug == slug);
         entries.map(|entry| (entry.model.as_str(), &mut entry.ready))
     }
 
     /// Removes all entries. Call it when the positions of the keys have changed.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 }

@@ -34,7 +34,7 @@ struct Denial {
 
 impl Denials {
     /// Records a refusal. What was proven stays so.
-    pub fn record(&mut self, model: &str, id: KeyId, now: Time) {
+    pub(crate) fn record(&mut self, model: &str, id: KeyId, now: Time) {
         self.0.retain(|denial| denial.at.plus(DAY) > now && denial.at <= now.plus(DAY));
         if let Some(denial) = self.0.iter_mut().find(|denial| denial.id == id && denial.model == model) {
             denial.at = now;
@@ -47,17 +47,17 @@ impl Denials {
     }
 
     /// Whether another key has served the model since this key was refused.
-    pub fn is_proven(&self, model: &str, id: KeyId) -> bool {
+    pub(crate) fn is_proven(&self, model: &str, id: KeyId) -> bool {
         self.0.iter().any(|denial| denial.proven && denial.id == id && denial.model == model)
     }
 
     /// Whether a success of this key with the model would change anything.
-    pub fn concerns(&self, model: &str, id: KeyId) -> bool {
+    pub(crate) fn concerns(&self, model: &str, id: KeyId) -> bool {
         self.0.iter().any(|denial| denial.model == model && (denial.id == id || !denial.proven))
     }
 
     /// A key has served the model in an attempt that was leased at this time.
-    pub fn served(&mut self, model: &str, id: KeyId, leased: Time) {
+    pub(crate) fn served(&mut self, model: &str, id: KeyId, leased: Time) {
         self.0.retain(|denial| !(denial.id == id && denial.model == model && denial.at <= leased));
         for denial in self.0.iter_mut().filter(|denial| denial.model == model && denial.at <= leased) {
             denial.proven |= denial.id != id;

@@ -26,7 +26,7 @@ pub struct KeyId(pub u64);
 
 impl KeyId {
     /// The id of a provider's key.
-    pub fn of(slug: &str, key: &Secret) -> Self {
+    pub(crate) fn of(slug: &str, key: &Secret) -> Self {
         let digest = Sha256::new().chain_update(slug).chain_update([0]).chain_update(key.expose()).finalize();
         KeyId(digest.iter().take(8).fold(0, |id, &byte| id << 8 | u64::from(byte)))
     }
@@ -70,7 +70,7 @@ pub struct Row {
 impl Key {
     /// The id in logs, metrics and answers: that of the key's row, which people can find in the Worker's
     /// pages; otherwise [`Key::id`].
-    pub fn shown_id(&self) -> String {
+    pub(crate) fn shown_id(&self) -> String {
         self.row.as_ref().map_or_else(|| self.id.hex(), |row| row.id.clone())
     }
 }
@@ -131,12 +131,12 @@ impl Roster {
     }
 
     /// The index of a provider's group, for [`Self::group`] of the same roster.
-    pub fn group_index(&self, slug: &str) -> Option<usize> {
+    pub(crate) fn group_index(&self, slug: &str) -> Option<usize> {
         self.groups.binary_search_by(|group| group.slug.as_str().cmp(slug)).ok()
     }
 
     /// The group at an index; an empty group for `None`.
-    pub fn group(&self, index: Option<usize>) -> &Group {
+    pub(crate) fn group(&self, index: Option<usize>) -> &Group {
         static EMPTY: Group = Group { slug: String::new(), keys: Vec::new(), ring: Ring::EMPTY };
         index.and_then(|index| self.groups.get(index)).unwrap_or(&EMPTY)
     }
@@ -147,18 +147,18 @@ impl Roster {
     }
 
     /// The slugs of the providers that have keys, with the keys.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &[Key])> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &[Key])> {
         self.groups.iter().map(|group| (group.slug.as_str(), group.keys.as_slice()))
     }
 
     /// The slug of a key's provider, and the key's position among that provider's keys.
-    pub fn position(&self, id: KeyId) -> Option<(&str, u32)> {
+    pub(crate) fn position(&self, id: KeyId) -> Option<(&str, u32)> {
         let (group, position) = *self.positions.get(&id)?;
         self.groups.get(group as usize).map(|group| (group.slug.as_str(), position))
     }
 
     /// Finds a key by its id.
-    pub fn key(&self, id: KeyId) -> Option<&Key> {
+    pub(crate) fn key(&self, id: KeyId) -> Option<&Key> {
         let (group, position) = *self.positions.get(&id)?;
         self.groups.get(group as usize)?.keys.get(position as usize)
     }

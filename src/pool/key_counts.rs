@@ -40,10 +40,10 @@ pub enum KeyState {
 
 impl KeyState {
     /// All states, in the order in which metrics and the status name them.
-    pub const ALL: [Self; 4] = [Self::Ready, Self::Cooling, Self::Resting, Self::Blocked];
+    pub(crate) const ALL: [Self; 4] = [Self::Ready, Self::Cooling, Self::Resting, Self::Blocked];
 
     /// The name in metrics and the status.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             KeyState::Ready => "ready",
             KeyState::Cooling => "cooling",
@@ -55,7 +55,7 @@ impl KeyState {
 
 impl Record {
     /// The state of the record's key.
-    pub fn state(&self, now: Time) -> KeyState {
+    pub(crate) fn state(&self, now: Time) -> KeyState {
         if self.blocked.is_some() {
             KeyState::Blocked
         } else if self.resting.is_some_and(|pause| pause.available_from() > now) {
@@ -70,7 +70,7 @@ impl Record {
 
 impl Pool {
     /// The counts of each provider that has keys, as of the last refresh.
-    pub fn key_counts(&self, now: Time) -> BTreeMap<&str, KeyCounts> {
+    pub(crate) fn key_counts(&self, now: Time) -> BTreeMap<&str, KeyCounts> {
         let mut records: BTreeMap<&str, Vec<&Record>> = BTreeMap::new();
         for (id, record) in self.records() {
             if let Some((slug, _)) = self.roster().position(id) {

@@ -80,7 +80,7 @@ impl Pool {
     ///
     /// # Errors
     /// The reason why there is no key.
-    pub fn lease(&mut self, request: LeaseRequest) -> Result<Lease, NoKey> {
+    pub(crate) fn lease(&mut self, request: LeaseRequest) -> Result<Lease, NoKey> {
         let now = self.host.now();
         let (mut races, mut rechecked) = (0, false);
         // Keys without room for a request of this size, which may have room for a smaller one.
@@ -123,7 +123,7 @@ impl Pool {
     ///
     /// # Errors
     /// The reason why there is no key.
-    pub fn has_another(&mut self, request: LeaseRequest) -> Result<(), NoKey> {
+    pub(crate) fn has_another(&mut self, request: LeaseRequest) -> Result<(), NoKey> {
         self.refresh();
         self.choose(0, request, &[]).map(|_| ())
     }

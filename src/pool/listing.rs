@@ -12,7 +12,7 @@ use crate::host::store;
 use crate::secret::Secret;
 
 /// The listing's name in shared data.
-pub const LISTING: &str = "one-balance/1/d1-keys";
+pub(crate) const LISTING: &str = "one-balance/1/d1-keys";
 
 /// A key of the listing: the provider's slug, the key and its row in D1.
 pub type ListedKey = (String, Secret, Row);
@@ -30,22 +30,22 @@ impl Listing {
     }
 
     /// Encodes it for shared data.
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         store::encode(self)
     }
 
     /// Decodes it; `None` if D1 has not been read yet.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         store::decode(bytes)
     }
 
     /// Returns the listed keys in D1's order.
-    pub fn into_keys(self) -> Vec<ListedKey> {
+    pub(crate) fn into_keys(self) -> Vec<ListedKey> {
         self.rows.into_iter().map(|(slug, key, row)| (slug, Secret::new(key), row)).collect()
     }
 
     /// Adds keys; they replace those with the same row ids.
-    pub fn add(&mut self, keys: impl Iterator<Item = ListedKey>) {
+    pub(crate) fn add(&mut self, keys: impl Iterator<Item = ListedKey>) {
         let added = Listing::new(keys).rows;
         let ids: BTreeSet<&str> = added.iter().map(|(_, _, row)| row.id.as_str()).collect();
         self.remove(|row| ids.contains(row));
@@ -55,7 +55,7 @@ impl Listing {
     }
 
     /// Removes the rows whose ids are `gone`.
-    pub fn remove(&mut self, gone: impl Fn(&str) -> bool) {
+    pub(crate) fn remove(&mut self, gone: impl Fn(&str) -> bool) {
         self.rows.retain(|(_, _, row)| !gone(&row.id));
     }
 }

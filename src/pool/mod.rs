@@ -104,12 +104,12 @@ impl Pool {
     }
 
     /// The state of a provider as a whole, as of the last refresh.
-    pub fn provider(&self, slug: &str) -> Option<&ProviderState> {
+    pub(crate) fn provider(&self, slug: &str) -> Option<&ProviderState> {
         self.providers.get(slug)
     }
 
     /// Whether D1's keys have been read.
-    pub fn is_loaded(&self) -> bool {
+    pub(crate) fn is_loaded(&self) -> bool {
         self.loaded
     }
 
@@ -119,7 +119,7 @@ impl Pool {
     }
 
     /// All records as of the last refresh.
-    pub fn records(&self) -> impl Iterator<Item = (KeyId, &Record)> {
+    pub(crate) fn records(&self) -> impl Iterator<Item = (KeyId, &Record)> {
         self.pages.iter().flatten().map(|(id, record)| (*id, record))
     }
 
@@ -132,7 +132,7 @@ impl Pool {
 
     /// Changes the records of many keys, page by page, and notifies all workers once. False if a page
     /// could not be written.
-    pub fn change_many(
+    pub(crate) fn change_many(
         &mut self,
         ids: impl Iterator<Item = KeyId>,
         mut change: impl FnMut(KeyId, &mut Record),
@@ -145,13 +145,17 @@ impl Pool {
     }
 
     /// Notifies all workers that the list of keys from D1 has changed.
-    pub fn announce_roster(&self) {
+    pub(crate) fn announce_roster(&self) {
         Board::announce(&*self.host, &[ROSTER_PAGE]);
     }
 
     /// Changes the state of a provider in shared data and notifies all workers. `None` if it could not be
     /// written.
-    pub fn change_provider<T>(&mut self, slug: &str, mut change: impl FnMut(&mut ProviderState) -> T) -> Option<T> {
+    pub(crate) fn change_provider<T>(
+        &mut self,
+        slug: &str,
+        mut change: impl FnMut(&mut ProviderState) -> T,
+    ) -> Option<T> {
         let result = update(&*self.host, providers::NAME, |bytes| {
             let mut providers = Providers::decode(bytes);
             let result = change(providers.get_mut(slug));
@@ -163,7 +167,12 @@ impl Pool {
 
     /// Changes the usage of a key for a model, unless `change` returns false. Returns what `change` returned;
     /// `None` if the usage could not be written.
-    pub fn change_usage(&self, id: KeyId, model: &str, change: &mut dyn FnMut(&mut Usage) -> bool) -> Option<bool> {
+    pub(crate) fn change_usage(
+        &self,
+        id: KeyId,
+        model: &str,
+        change: &mut dyn FnMut(&mut Usage) -> bool,
+    ) -> Option<bool> {
         usage_pages::change(&*self.host, id, model, self.host.now(), change)
     }
 

@@ -13,7 +13,7 @@ use crate::quota::{Dimension, Quota};
 use crate::time::{MINUTE, Span, Time};
 
 /// The value's name in shared data.
-pub const NAME: &str = "one-balance/2/providers";
+pub(crate) const NAME: &str = "one-balance/2/providers";
 
 /// The most models of a provider whose limits are remembered; the one stated longest ago is evicted.
 const MAX_MODELS: usize = 128;
@@ -74,22 +74,22 @@ impl Learned {
 
 impl Providers {
     /// Decodes the value; an unreadable value counts as empty.
-    pub fn decode(bytes: &[u8]) -> Self {
+    pub(crate) fn decode(bytes: &[u8]) -> Self {
         store::decode(bytes).unwrap_or_default()
     }
 
     /// Encodes the value.
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         store::encode(self)
     }
 
     /// The state of a provider; `None` if nothing is known about it.
-    pub fn get(&self, slug: &str) -> Option<&ProviderState> {
+    pub(crate) fn get(&self, slug: &str) -> Option<&ProviderState> {
         self.0.iter().find(|(name, _)| name == slug).map(|(_, state)| state)
     }
 
     /// The state of a provider, added if there is none. Slugs come from the configuration, so there are few.
-    pub fn get_mut(&mut self, slug: &str) -> &mut ProviderState {
+    pub(crate) fn get_mut(&mut self, slug: &str) -> &mut ProviderState {
         let new = || (slug.to_owned(), ProviderState::default());
         &mut find_or_push(&mut self.0, |(name, _)| name == slug, new).1
     }
@@ -97,13 +97,13 @@ impl Providers {
 
 impl ProviderState {
     /// The learned limits of a model.
-    pub fn learned(&self, model: &str) -> Quota {
+    pub(crate) fn learned(&self, model: &str) -> Quota {
         self.model(model).map(|learned| learned.quota).unwrap_or_default()
     }
 
     /// Learns a limit that an answer has stated. False if another limit is known: then this one belongs to the key
     /// alone, because the keys of a provider may belong to several tiers.
-    pub fn state_limit(&mut self, model: &str, dimension: Dimension, limit: u64, now: Time) -> bool {
+    pub(crate) fn state_limit(&mut self, model: &str, dimension: Dimension, limit: u64, now: Time) -> bool {
         if self.model(model).is_none() {
             make_room(&mut self.models, MAX_MODELS, |(_, learned)| learned.stated);
         }
@@ -122,7 +122,7 @@ impl ProviderState {
 
     /// Allows one request to exceed a model's learned limits, if the last such request was at least `wait` ago.
     #[must_use]
-    pub fn claim_limit_trial(&mut self, model: &str, wait: Span, now: Time) -> bool {
+    pub(crate) fn claim_limit_trial(&mut self, model: &str, wait: Span, now: Time) -> bool {
         match self.models.iter_mut().find(|(name, _)| name == model) {
             Some((_, learned)) if learned.is_trial_due(wait, now) => {
                 learned.tried = Some(now);
@@ -133,12 +133,12 @@ impl ProviderState {
     }
 
     /// Whether [`Self::claim_limit_trial`] would succeed.
-    pub fn limit_trial_due(&self, model: &str, wait: Span, now: Time) -> bool {
+    pub(crate) fn limit_trial_due(&self, model: &str, wait: Span, now: Time) -> bool {
         self.model(model).is_some_and(|learned| learned.is_trial_due(wait, now))
     }
 
     /// A request that exceeded the limits was served: the next one may do so at once.
-    pub fn limit_trial_succeeded(&mut self, model: &str) {
+    pub(crate) fn limit_trial_succeeded(&mut self, model: &str) {
         if let Some((_, learned)) = self.models.iter_mut().find(|(name, _)| name == model) {
             learned.tried = None;
         }
@@ -146,19 +146,19 @@ impl ProviderState {
 
     /// Until when no key is used for a model, if it rests. An end in the far future is from before a clock stepped
     /// back.
-    pub fn rests_until(&self, model: &str, now: Time) -> Option<Time> {
+    pub(crate) fn rests_until(&self, model: &str, now: Time) -> Option<Time> {
         let until = self.rests.iter().find(|(name, _)| name == model).map(|(_, until)| *until);
         until.filter(|until| *until > now && now.until(*until) <= LONGEST_REST)
     }
 
     /// Until when some model rests, for the status.
-    pub fn some_rest(&self, now: Time) -> Option<Time> {
+    pub(crate) fn some_rest(&self, now: Time) -> Option<Time> {
         self.rests.iter().filter_map(|(model, _)| self.rests_until(model, now)).max()
     }
 
     /// Records an unexplained 429. If it is one of so many that the model now rests, returns the keys that got
     /// one, because they are not at fault.
-    pub fn record_unexplained_429(&mut self, id: KeyId, model: &str, now: Time) -> Option<Vec<KeyId>> {
+    pub(crate) fn record_unexplained_429(&mut self, id: KeyId, model: &str, now: Time) -> Option<Vec<KeyId>> {
         self.unexplained
             .retain(|(other, name, time)| (*other != id || name != model) && time.plus(EGRESS_WINDOW) > now);
         self.unexplained.push((id, model.to_owned(), now));
@@ -178,21 +178,21 @@ impl ProviderState {
         Some(keys)
     }
 
-    /// Records a refused credential. False if so many were refused that the keys are not at fault.
-    pub fn record_refusal(&mut self, id: KeyId, now: Time) -> bool {
+    /// Records a refused credential. False if the provider, and not the key, is at fault.
+    pub(crate) fn record_refusal(&mut self, id: KeyId, now: Time) -> bool {
         push_recent(&mut self.refused, id, now, MINUTE);
         self.refused.len() <= REFUSED_KEYS
     }
 
     /// A key has served a model: what was recorded against the model and against all keys together is over.
-    pub fn succeeded(&mut self, model: &str) {
+    pub(crate) fn succeeded(&mut self, model: &str) {
         self.unexplained.retain(|(_, name, _)| name != model);
         self.rests.retain(|(name, _)| name != model);
         self.refused.clear();
     }
 
     /// Whether a success would change anything.
-    pub fn is_suspect(&self, model: &str) -> bool {
+    pub(crate) fn is_suspect(&self, model: &str) -> bool {
         !self.refused.is_empty()
             || self.unexplained.iter().any(|(_, name, _)| name == model)
             || self.rests.iter().any(|(name, _)| name == model)
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_stepped_back_rests_nobody() {
+    fn a_rest_from_before_a_clock_stepped_back_is_ignored() {
         let mut state = ProviderState::default();
         let late = Time::from_secs(10_000);
         (1..=4).for_each(|id| drop(state.record_unexplained_429(KeyId(id), "m", late)));

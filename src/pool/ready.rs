@@ -30,13 +30,8 @@ impl ReadyKeys {
         keys
     }
 
-    /// The number of keys, ready or not.
-    pub fn count(&self) -> u32 {
-        self.count
-    }
-
     /// Sets the time from which a key can be used.
-    pub fn set(&mut self, position: u32, from: Time, now: Time) {
+    pub(crate) fn set(&mut self, position: u32, from: Time, now: Time) {
         let ready = from <= now;
         self.mark(position, ready);
         if ready {
@@ -50,7 +45,7 @@ impl ReadyKeys {
     }
 
     /// Marks the waiting keys whose time has come as ready.
-    pub fn advance(&mut self, now: Time) {
+    pub(crate) fn advance(&mut self, now: Time) {
         while let Some(&Reverse((from, position))) = self.waiting.peek() {
             let current = self.from.get(&position) == Some(&from);
             if current && from > now {
@@ -82,7 +77,7 @@ impl ReadyKeys {
     }
 
     /// The waiting key that is ready first, and when; `None` if no key waits.
-    pub fn first_recovery(&mut self) -> Option<(Time, u32)> {
+    pub(crate) fn first_recovery(&mut self) -> Option<(Time, u32)> {
         while let Some(&Reverse((from, position))) = self.waiting.peek() {
             if self.from.get(&position) == Some(&from) {
                 return Some((from, position));
@@ -93,7 +88,7 @@ impl ReadyKeys {
     }
 
     /// Up to `most` waiting keys, among them the one that is ready first.
-    pub fn waiting(&self, most: usize) -> Vec<u32> {
+    pub(crate) fn waiting(&self, most: usize) -> Vec<u32> {
         let current = |(time, position): (Time, u32)| (self.from.get(&position) == Some(&time)).then_some(position);
         self.waiting.iter().filter_map(|Reverse(entry)| current(*entry)).take(most).collect()
     }

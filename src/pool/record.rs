@@ -22,9 +22,9 @@ use crate::time::{DAY, Span, Time};
 pub const NEVER: Time = Time(u64::MAX);
 /// How long a key is reserved for its trial request. If the request takes longer, other requests may use the key
 /// again.
-pub const TRIAL: Span = Span::secs(30);
+pub(crate) const TRIAL: Span = Span::secs(30);
 /// The most models that are remembered for a key; the one whose cooling ends first is evicted.
-pub const MAX_MODELS: usize = 64;
+pub(crate) const MAX_MODELS: usize = 64;
 
 /// The state of one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,7 +129,7 @@ pub enum Reason {
 impl Reason {
     /// The reasons that an answer can give, in the order of their metrics. [`Reason::Remote`] is not among them:
     /// the Envoy that learned it counts it.
-    pub const LEARNED: [Self; 8] = [
+    pub(crate) const LEARNED: [Self; 8] = [
         Self::Unstated,
         Self::RateLimit,
         Self::DailyQuota,
@@ -141,7 +141,7 @@ impl Reason {
     ];
 
     /// The name in logs, metrics and the status page.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Reason::Unstated => "unstated",
             Reason::RateLimit => "rate_limit",
@@ -180,14 +180,14 @@ pub enum SyncState {
 
 impl SyncState {
     /// Whether a read of D1 that began at `started` overrides it.
-    pub fn yields_to(self, started: Time) -> bool {
+    pub(crate) fn yields_to(self, started: Time) -> bool {
         matches!(self, SyncState::Acknowledged(since) if since < started)
     }
 }
 
 impl Pause {
     /// The first moment at which this pause no longer prevents the key's use.
-    pub fn available_from(&self) -> Time {
+    pub(crate) fn available_from(&self) -> Time {
         match self.trial {
             Trial::Out(until) => self.until.max(until),
             Trial::Believed | Trial::Needed => self.until,
@@ -218,7 +218,7 @@ impl Record {
 
     /// The first moment at which the key can be used for the model: the epoch if nothing prevents it, and [`NEVER`]
     /// if the key is blocked.
-    pub fn available_from(&self, model: &str) -> Time {
+    pub(crate) fn available_from(&self, model: &str) -> Time {
         if self.blocked.is_some() {
             return NEVER;
         }
@@ -226,7 +226,7 @@ impl Record {
     }
 
     /// Whether the next request for the model has to be a trial.
-    pub fn needs_trial(&self, model: &str) -> bool {
+    pub(crate) fn needs_trial(&self, model: &str) -> bool {
         self.pauses(model).any(Pause::needs_trial)
     }
 
@@ -241,7 +241,7 @@ impl Record {
 
     /// Reserves the key for a trial request. False if the key cannot be used now, because another worker was faster.
     #[must_use]
-    pub fn claim_trial(&mut self, model: &str, now: Time) -> bool {
+    pub(crate) fn claim_trial(&mut self, model: &str, now: Time) -> bool {
         if self.available_from(model) > now {
             return false;
         }
@@ -252,7 +252,7 @@ impl Record {
     }
 
     /// Ends a trial that revealed nothing about the key, so that another request can try it.
-    pub fn release_trial(&mut self, model: &str) {
+    pub(crate) fn release_trial(&mut self, model: &str) {
         for pause in self.pauses_mut(model) {
             if let Trial::Out(_) = pause.trial {
                 pause.trial = Trial::Needed;
@@ -262,7 +262,7 @@ impl Record {
 
     /// An attempt that began at `leased` has succeeded. This ends what was learned before the attempt began; later
     /// 429s and pauses stay.
-    pub fn succeeded(&mut self, model: &str, leased: Time) {
+    pub(crate) fn succeeded(&mut self, model: &str, leased: Time) {
         self.resting = self.resting.filter(|rest| rest.from > leased);
         self.refusal = self.refusal.filter(|refusal| refusal.at > leased);
         self.models.retain(|state| {
@@ -279,12 +279,12 @@ impl Record {
     }
 
     /// Rests the key for all models, until the later of the old and the new end.
-    pub fn rest(&mut self, pause: Pause) {
+    pub(crate) fn rest(&mut self, pause: Pause) {
         self.resting = Some(longer(self.resting, pause));
     }
 
     /// Removes everything that ended more than a day ago; true if nothing is left.
-    pub fn expire(&mut self, now: Time) -> bool {
+    pub(crate) fn expire(&mut self, now: Time) -> bool {
         let over = |end: Time| end.plus(DAY) < now;
         self.models.retain(|state| {
             let end = state.cooling.map(|cooling| cooling.until).max(state.last_429);

@@ -12,33 +12,33 @@ use crate::host::store;
 pub type Page = Vec<(KeyId, Record)>;
 
 /// The index of the page that holds a key's record.
-pub fn of(id: KeyId) -> usize {
+pub(crate) fn of(id: KeyId) -> usize {
     (id.0 % RECORD_PAGES as u64) as usize
 }
 
 /// The page's name in shared data.
-pub fn name(page: usize) -> String {
+pub(crate) fn name(page: usize) -> String {
     format!("one-balance/2/records/{page}")
 }
 
 /// Decodes a page.
-pub fn decode(bytes: &[u8]) -> Page {
+pub(crate) fn decode(bytes: &[u8]) -> Page {
     store::decode(bytes).unwrap_or_default()
 }
 
 /// Encodes a page.
-pub fn encode(page: &Page) -> Vec<u8> {
+pub(crate) fn encode(page: &Page) -> Vec<u8> {
     store::encode(page)
 }
 
 /// The record of a key; `None` if the page has none.
-pub fn find(page: &Page, id: KeyId) -> Option<&Record> {
+pub(crate) fn find(page: &Page, id: KeyId) -> Option<&Record> {
     let index = page.binary_search_by_key(&id, |(other, _)| *other).ok()?;
     page.get(index).map(|(_, record)| record)
 }
 
 /// Stores a record, or removes it if nothing is left in it.
-pub fn put(page: &mut Page, id: KeyId, record: Record) {
+pub(crate) fn put(page: &mut Page, id: KeyId, record: Record) {
     let empty = record == Record::default();
     match page.binary_search_by_key(&id, |(other, _)| *other) {
         Ok(index) if empty => drop(page.remove(index)),
@@ -53,7 +53,7 @@ pub fn put(page: &mut Page, id: KeyId, record: Record) {
 }
 
 /// The ids whose records differ between two versions of a page.
-pub fn differences<'a>(old: &'a Page, new: &'a Page) -> impl Iterator<Item = KeyId> + 'a {
+pub(crate) fn differences<'a>(old: &'a Page, new: &'a Page) -> impl Iterator<Item = KeyId> + 'a {
     let gone = old.iter().filter(|(id, _)| find(new, *id).is_none());
     let changed = new.iter().filter(|(id, record)| find(old, *id) != Some(record));
     gone.chain(changed).map(|(id, _)| *id)

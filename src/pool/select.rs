@@ -20,7 +20,7 @@ pub enum Start {
 
 impl Start {
     /// The start of a search among `turns` turns.
-    pub fn of(selection: Selection, conversation: Option<u64>, random: u64, turns: u32) -> Self {
+    pub(crate) fn of(selection: Selection, conversation: Option<u64>, random: u64, turns: u32) -> Self {
         let turn = |value: u64| u32::try_from(value.checked_rem(u64::from(turns)).unwrap_or_default()).unwrap_or(0);
         match selection {
             Selection::RoundRobin => Start::Cursor,
@@ -41,7 +41,7 @@ pub struct Ring {
 
 impl Ring {
     /// A ring without keys.
-    pub const EMPTY: Ring = Ring { ends: Vec::new(), count: 0 };
+    pub(crate) const EMPTY: Ring = Ring { ends: Vec::new(), count: 0 };
 
     /// A ring of keys with these weights.
     pub fn new(weights: &[u32]) -> Self {
@@ -57,12 +57,12 @@ impl Ring {
     }
 
     /// The number of turns.
-    pub fn turns(&self) -> u32 {
+    pub(crate) fn turns(&self) -> u32 {
         self.ends.last().copied().unwrap_or(self.count)
     }
 
     /// The position of the key whose turn it is.
-    pub fn position(&self, turn: u32) -> u32 {
+    pub(crate) fn position(&self, turn: u32) -> u32 {
         if self.ends.is_empty() {
             return turn;
         }
@@ -72,7 +72,7 @@ impl Ring {
 
     /// The turn after `turn` if the key found is the one whose turn it is; otherwise the turn after the first
     /// turn of the key found.
-    pub fn after(&self, turn: u32, found: u32) -> u32 {
+    pub(crate) fn after(&self, turn: u32, found: u32) -> u32 {
         if self.position(turn) == found {
             return turn + 1;
         }

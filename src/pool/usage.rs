@@ -29,9 +29,9 @@ pub struct Usage {
 }
 
 /// The number of numbers in a usage besides its slots.
-pub const NUMBERS: usize = 7;
+pub(crate) const NUMBERS: usize = 7;
 /// The size of a slot in bytes.
-pub const SLOT_BYTES: usize = size_of::<Packed>();
+pub(crate) const SLOT_BYTES: usize = size_of::<Packed>();
 
 /// A slot as two little-endian numbers: the first holds its end and, in the low bits, its requests; the second its
 /// tokens. Slots are sorted by their first numbers.
@@ -76,24 +76,24 @@ impl Usage {
     }
 
     /// Everything except the slots. Here 0 means no limit, so that each number has a fixed length.
-    pub fn numbers(&self) -> [u64; NUMBERS] {
+    pub(crate) fn numbers(&self) -> [u64; NUMBERS] {
         let [rpm, rpd, tpm, tpd] =
             [self.stated.rpm, self.stated.rpd, self.stated.tpm, self.stated.tpd].map(Option::unwrap_or_default);
         [self.day_ends.0, self.day_requests, self.day_tokens, rpm, rpd, tpm, tpd]
     }
 
     /// The bytes of the slots, [`SLOT_BYTES`] each.
-    pub fn slots(&self) -> &[u8] {
+    pub(crate) fn slots(&self) -> &[u8] {
         self.slots.as_flattened().as_flattened()
     }
 
     /// The limits that this key's own answers have stated.
-    pub fn stated(&self) -> Quota {
+    pub(crate) fn stated(&self) -> Quota {
         self.stated
     }
 
     /// Learns a limit that an answer of this key has stated. False if it was known, or is 0.
-    pub fn state_limit(&mut self, dimension: Dimension, limit: u64) -> bool {
+    pub(crate) fn state_limit(&mut self, dimension: Dimension, limit: u64) -> bool {
         let is_new = limit > 0 && self.stated.get(dimension) != Some(limit);
         if is_new {
             self.stated.set(dimension, limit);
@@ -105,7 +105,7 @@ impl Usage {
     ///
     /// # Errors
     /// If it does not fit: the time at which it will, and the dimension that is full.
-    pub fn room(&self, quota: Quota, minute: Minute, tokens: u64, now: Time) -> Result<(), (Time, Dimension)> {
+    pub(crate) fn room(&self, quota: Quota, minute: Minute, tokens: u64, now: Time) -> Result<(), (Time, Dimension)> {
         let full = Dimension::ALL.into_iter().filter_map(|dimension| {
             let limit = quota.get(dimension)?;
             self.full_until(dimension, limit, minute, tokens, now).map(|until| (until, dimension))
@@ -142,7 +142,7 @@ impl Usage {
     }
 
     /// Counts a request of about `tokens` tokens that is leased now. The running day ends at `day_ends`.
-    pub fn add(&mut self, minute: Minute, day_ends: Time, tokens: u64, now: Time) {
+    pub(crate) fn add(&mut self, minute: Minute, day_ends: Time, tokens: u64, now: Time) {
         self.slots.drain(..self.expired(minute, now));
         self.slots.truncate(self.position(far_future(now)));
         // The day must not stay the same forever because a clock stepped back.
@@ -168,7 +168,7 @@ impl Usage {
     }
 
     /// Replaces the estimated tokens of a request by those that it used.
-    pub fn correct(&mut self, minute: Minute, expected: u64, tokens: u64, leased: Time, now: Time) {
+    pub(crate) fn correct(&mut self, minute: Minute, expected: u64, tokens: u64, leased: Time, now: Time) {
         let corrected = |count: u64| count.saturating_sub(expected).saturating_add(tokens);
         self.recount(minute, leased, now, |slot| Slot { tokens: corrected(slot.tokens), ..slot });
         if self.is_of_this_day(leased) {
@@ -177,7 +177,7 @@ impl Usage {
     }
 
     /// Removes a request from the counts, because it was not served.
-    pub fn give_back(&mut self, minute: Minute, tokens: u64, leased: Time, now: Time) {
+    pub(crate) fn give_back(&mut self, minute: Minute, tokens: u64, leased: Time, now: Time) {
         self.recount(minute, leased, now, |slot| Slot {
             requests: slot.requests.saturating_sub(1),
             tokens: slot.tokens.saturating_sub(tokens),
@@ -211,13 +211,13 @@ impl Usage {
     }
 
     /// The requests of this minute and of this day, to compare how much keys are used.
-    pub fn load(&self, now: Time) -> (u64, u64) {
+    pub(crate) fn load(&self, now: Time) -> (u64, u64) {
         let minute = self.live(Minute::Rolling, now).fold(0u64, |used, slot| used.saturating_add(slot.requests));
         (minute, self.requests_today(now))
     }
 
     /// Whether nothing in it is worth keeping.
-    pub fn is_over(&self, now: Time) -> bool {
+    pub(crate) fn is_over(&self, now: Time) -> bool {
         if self.day_requests == 0 && self.day_tokens == 0 && self.stated.is_empty() {
             return true;
         }

@@ -29,7 +29,7 @@ const VERSION: u8 = 2;
 const HEAD: usize = 8 * (1 + NUMBERS);
 
 /// Creates the pages that do not exist.
-pub fn create_pages(store: &dyn Store) {
+pub(crate) fn create_pages(store: &dyn Store) {
     (0..PAGES).for_each(|page| create(store, &name(page), &[VERSION]));
 }
 

@@ -1,10 +1,10 @@
-//! The providers: one entry each, and every fact that sets one apart from the others.
+//! The providers: a table with one entry each, which holds every fact that distinguishes it from the others.
 //!
-//! Adding a provider is adding an entry to [`PROVIDERS`]. Slugs are Cloudflare AI Gateway's, which
-//! the D1 column `keys.provider` also holds. An unknown slug that has a base URL of its own in the
-//! configuration is taken for an OpenAI-compatible server: [`COMPATIBLE`].
+//! To add a provider, add an entry to [`PROVIDERS`]. Slugs are those of Cloudflare AI Gateway, which the D1 column
+//! `keys.provider` also uses. A slug that is not in the table, but has a base URL in the configuration, is treated as
+//! an OpenAI-compatible server: [`COMPATIBLE`].
 //!
-//! Facts come from the providers' public documentation as of November 2026.
+//! The facts come from the providers' public documentation as of November 2026.
 
 pub mod endpoints;
 
@@ -12,61 +12,61 @@ use crate::quota::Minute;
 use crate::time::DailyReset;
 use endpoints::Endpoints;
 
-/// What the code must know of a provider.
+/// The facts about a provider.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Provider {
-    /// Its name in paths, in compat models, in D1 and on AI Gateway.
+    /// The name in paths, in compat models, in D1 and on AI Gateway.
     pub slug: &'static str,
-    /// Other names for the same pool.
+    /// Other names for the same provider.
     pub aliases: &'static [&'static str],
-    /// Where and how its key is sent.
+    /// The header that carries the key.
     pub auth: Auth,
-    /// Versions of its API that take the key elsewhere.
+    /// Older versions of the API that expect the key in another header.
     pub older: Option<Older>,
-    /// The dialect of its native API, which is also the shape of its errors.
+    /// The dialect of the native API, which also determines the shape of errors.
     pub api: Api,
-    /// Where the slug stands for when a request goes straight to the provider.
+    /// The base URL of requests that are sent directly to the provider.
     pub base: Base,
-    /// Its OpenAI-style API, if it has one.
+    /// The OpenAI-compatible API; `None` if there is none.
     pub openai: Option<OpenAi>,
-    /// Headers that it demands, with the value to send where the client gives none.
+    /// Required headers, with the value to send if the client sends none.
     pub headers: &'static [(&'static str, &'static str)],
-    /// Where a native request names its model: the first place that has one counts.
+    /// Where a native request names its model; the first place with a name counts.
     pub model: &'static [ModelPlace],
     /// The endpoints that can be judged for an AUTH_KEY that is restricted to some models.
     pub endpoints: Endpoints,
     /// What clients may put before a model's name, which is the same model then.
     pub model_prefix: &'static str,
-    /// When its daily quotas start anew.
+    /// When the daily quotas are reset.
     pub daily_reset: DailyReset,
-    /// How its minute quotas run.
+    /// When a minute of the quotas begins.
     pub minute: Minute,
 }
 
-/// A header and how the key stands in it.
+/// The header that carries a key, and its form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Auth {
     /// `authorization: Bearer KEY`.
     Bearer,
-    /// The header named here holds the bare key.
+    /// This header, with the bare key as its value.
     Header(&'static str),
 }
 
-/// Where a key stands for older versions of an API; the request names the version, a date.
+/// The header that carries the key in older versions of an API. The request names its version, which is a date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Older {
     /// The header with the version.
     pub header: &'static str,
-    /// The query parameter with it, which goes before the header.
+    /// The query parameter with the version, which takes precedence over the header.
     pub query: &'static str,
     /// The last of these versions.
     pub until: &'static str,
-    /// Where and how the key is sent for them.
+    /// The header that carries the key in these versions.
     pub auth: Auth,
 }
 
 impl Older {
-    /// Whether this is one of these versions. What is no date is none: the provider refuses it as that.
+    /// Whether a version is one of these. Anything but a date is not; the provider rejects it.
     pub fn includes(&self, version: &str) -> bool {
         let shaped =
             version.len() == self.until.len() && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
@@ -86,7 +86,7 @@ pub enum Api {
     Anthropic,
 }
 
-/// The URL that `/api/{slug}` stands for.
+/// The URL that `/api/{slug}` is replaced by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
     /// Always the same.
@@ -94,7 +94,7 @@ pub enum Base {
     /// The leading path segments fill the `{}` of the URL in order; `skip` names a literal segment
     /// before them.
     Segments {
-        /// A literal first segment that AI Gateway's path has and the provider's has not.
+        /// A literal first segment that only AI Gateway's path has.
         skip: Option<&'static str>,
         /// The URL; each `{}` takes one segment, which must be a DNS label (it may become a host).
         url: &'static str,
@@ -103,17 +103,17 @@ pub enum Base {
     VertexLocation,
 }
 
-/// A provider's OpenAI-style API.
+/// A provider's OpenAI-compatible API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenAi {
-    /// What stands between the base URL and `chat/completions` or `embeddings`.
+    /// The path between the base URL and `chat/completions` or `embeddings`.
     pub prefix: &'static str,
-    /// Query that the endpoint demands, with its `?`; else empty.
+    /// The query that the endpoint requires, with its `?`; empty if it requires none.
     pub query: &'static str,
-    /// How its key is sent there.
+    /// The header that carries the key.
     pub auth: Auth,
-    /// Native paths (behind the slug, with a slash) that begin like this are this API, too: they
-    /// take its key header and answer in OpenAI's shape. Matters only where the native API differs.
+    /// The prefix of native paths (after the slug, with a slash) that belong to this API, too: they use its key header, and
+    /// their answers have OpenAI's shape. It matters only if the native API differs.
     pub scope: &'static str,
     /// Whether AI Gateway's compat endpoint serves it.
     pub on_compat: bool,
@@ -125,7 +125,7 @@ impl Provider {
         self.aliases.first().copied().unwrap_or(self.slug)
     }
 
-    /// The one name of a model, under which its keys cool and rights are given.
+    /// The canonical name of a model, which coolings and rights refer to.
     pub fn bare_model<'a>(&self, name: &'a str) -> &'a str {
         name.strip_prefix(self.model_prefix).unwrap_or(name)
     }
@@ -137,14 +137,14 @@ impl OpenAi {
     }
 }
 
-/// A place where a native request may name its model.
+/// Where a native request may name its model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModelPlace {
     /// The segment after the one named here, up to a `:verb`.
     PathAfter(&'static str),
     /// This many segments after the one named here, joined by `/` (`models/{owner}/{name}`).
     PathSegmentsAfter(&'static str, usize),
-    /// The path segment of this number, counted from 0 behind the slug.
+    /// The path segment at this index, counted from 0 after the slug.
     PathSegment(usize),
     /// This top-level field of a JSON body, or this field of a multipart form.
     Body(&'static str),
@@ -187,10 +187,10 @@ pub static PROVIDERS: &[Provider] = &[
         api: Api::Gemini,
         openai: Some(OpenAi { scope: "/v1beta/openai/", ..OpenAi::at("/v1beta/openai/") }),
         model: &[PathAfter("models"), PathAfter("tunedModels"), Body("model"), Query("model")],
-        // Its own bodies and its list of models say `models/gemini-…`.
+        // The provider's bodies and its list of models say `models/gemini-…`.
         model_prefix: "models/",
         daily_reset: MidnightPacific,
-        // The delays that its 429s state end at the full minute.
+        // The delays that 429s state end at the full minute.
         minute: Minute::Calendar,
         endpoints: endpoints::GEMINI,
         ..openai("google-ai-studio", "https://generativelanguage.googleapis.com")
@@ -247,7 +247,7 @@ pub static PROVIDERS: &[Provider] = &[
         ..openai("replicate", "https://api.replicate.com/v1")
     },
     Provider {
-        // Sent in the wrong place, a key would be refused, and blocked, for no fault of its own.
+        // A valid key in the wrong header would be refused, and then blocked.
         older: Some(Older {
             header: "cartesia-version",
             query: "cartesia_version",
@@ -285,14 +285,14 @@ pub static PROVIDERS: &[Provider] = &[
     },
 ];
 
-/// Every header in which a key may stand, the client's or a provider's.
+/// Every header that may carry a key of the client or of a provider.
 pub const CREDENTIAL_HEADERS: &[&str] = &["authorization", "x-api-key", "x-goog-api-key", "api-key", "xi-api-key"];
 
-/// Every query parameter in which a key may stand. Google's `access_token` and `oauth_token` stand there beside the
-/// key: with a wrong one the answer is a 401, and a good key would be blocked for it.
+/// Every query parameter that may carry a key. Google also reads `access_token` and `oauth_token`: a wrong one causes a
+/// 401, for which a valid key would be blocked.
 pub const CREDENTIAL_PARAMETERS: &[&str] = &["key", "api_key", "api-key", "xi-api-key", "access_token", "oauth_token"];
 
-/// The provider of this slug or alias.
+/// Finds a provider by slug or alias.
 pub fn find(name: &str) -> Option<&'static Provider> {
     PROVIDERS.iter().find(|provider| provider.slug == name || provider.aliases.contains(&name))
 }

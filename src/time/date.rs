@@ -1,10 +1,10 @@
-//! Dates as providers write them, and as the log does.
+//! Dates in the formats that providers and the log use.
 //!
-//! jiff reads and writes all of these, but its parsers and their errors are a tenth of the module,
-//! so it is kept for what nobody should write by hand: the time zone.
+//! jiff reads and writes all of these, but its parsers and their errors would be a tenth of the module. So it is used only
+//! for time zones, which should not be written by hand.
 //!
-//! Days and dates are converted by counting from 1 March of year 0, so that the leap day is a year's
-//! last one: a year then has `365 y + y/4 - y/100 + y/400` days before it, and a month
+//! Days and dates are converted by counting from 1 March of year 0, so that the leap day is the last
+//! one of a year: a year then has `365 y + y/4 - y/100 + y/400` days before it, and a month
 //! `(153 m + 2) / 5`.
 
 use core::fmt;
@@ -14,12 +14,12 @@ use crate::time::{DAY, Time};
 
 /// Days from 1 March of year 0 to 1 January 1970.
 const EPOCH: u64 = 719_468;
-/// The last day that has four digits for its year.
+/// The last day whose year has four digits.
 const LAST_DAY: u64 = 2_932_896;
 
-/// A point in time that is written as RFC 3339 (`2026-11-24T08:00:00.5+01:00`) or as an HTTP date.
-/// `None` if it is neither, or lies before 1970.
-pub fn parse(text: &str) -> Option<Time> {
+/// Parses RFC 3339 (`2026-11-24T08:00:00.5+01:00`) or an HTTP date. `None` if the text is neither, or the time is
+/// before 1970.
+pub(crate) fn parse(text: &str) -> Option<Time> {
     rfc3339(text.as_bytes()).or_else(|| {
         let since = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
         Some(Time(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
@@ -32,11 +32,8 @@ impl fmt::Display for Time {
     }
 }
 
-/// Writes RFC 3339 in UTC, to the second; Unix seconds beyond the year 9999.
-///
-/// # Errors
-/// The formatter's.
-pub fn write(time: Time, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// Writes RFC 3339 in UTC with full seconds; beyond the year 9999, Unix seconds.
+fn write(time: Time, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let (days, secs) = (time.0 / DAY.0, time.0 % DAY.0 / 1000);
     if days > LAST_DAY {
         return write!(f, "{}", time.as_secs());
@@ -48,7 +45,7 @@ pub fn write(time: Time, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 /// The date of a day since 1970.
 fn date_of(days: u64) -> (u64, u64, u64) {
     let days = days + EPOCH;
-    // 146,097 days in 400 years; the leap days are taken out before dividing by 365.
+    // 400 years have 146,097 days; the leap days are subtracted before dividing by 365.
     let of_era = days % 146_097;
     let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
@@ -58,7 +55,7 @@ fn date_of(days: u64) -> (u64, u64, u64) {
     (days / 146_097 * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
-/// The day since 1970 of a date; `None` if there is no such day.
+/// The days from 1970 to a date; `None` if the date does not exist.
 fn day_of(year: u64, month: u64, day: u64) -> Option<u64> {
     if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;
@@ -66,7 +63,7 @@ fn day_of(year: u64, month: u64, day: u64) -> Option<u64> {
     let (year, from_march) = if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
     let before = 365 * year + year / 4 - year / 100 + year / 400 + (153 * from_march + 2) / 5;
     let days = (before + day - 1).checked_sub(EPOCH)?;
-    // 30 February would be a day in March.
+    // 30 February would become a day in March.
     (date_of(days).1 == month).then_some(days)
 }
 
@@ -93,33 +90,33 @@ fn rfc3339(text: &[u8]) -> Option<Time> {
         }
         _ => return None,
     };
-    // A leap second is the minute's last one, as in Unix time.
+    // A leap second counts as the last second of its minute, as in Unix time.
     let secs = day_of(year, month, day)? * 86_400 + hour * 3600 + minute * 60 + second.min(59);
     Some(Time(secs.checked_add_signed(-offset)? * 1000 + millis))
 }
 
-/// So many digits.
+/// Reads exactly `digits` ASCII digits.
 fn number(rest: &mut &[u8], digits: usize) -> Option<u64> {
     let (text, after) = rest.split_at_checked(digits)?;
     *rest = after;
     text.iter().try_fold(0, |number, byte| byte.is_ascii_digit().then(|| number * 10 + u64::from(byte - b'0')))
 }
 
-/// One of these characters.
+/// Reads one of the characters in `marks`.
 fn mark<'r, 't>(rest: &'r mut &'t [u8], marks: &[u8]) -> Option<&'r mut &'t [u8]> {
     let (mark, after) = rest.split_first()?;
     *rest = after;
     marks.contains(mark).then_some(rest)
 }
 
-/// A fraction of a second in milliseconds, rounded down; 0 if there is none.
+/// Reads a fraction of a second as milliseconds, rounded down; 0 if there is none.
 fn fraction(rest: &mut &[u8]) -> Option<u64> {
     let Some(digits) = rest.strip_prefix(b".") else { return Some(0) };
     let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (digits, after) = digits.split_at_checked(count)?;
     *rest = after;
-    let place = |place: usize| digits.get(place).map_or(0, |digit| u64::from(digit - b'0'));
-    (1..=9).contains(&count).then(|| place(0) * 100 + place(1) * 10 + place(2))
+    let digit = |index: usize| digits.get(index).map_or(0, |digit| u64::from(digit - b'0'));
+    (1..=9).contains(&count).then(|| digit(0) * 100 + digit(1) * 10 + digit(2))
 }
 
 #[cfg(test)]
@@ -129,7 +126,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_no_date() {
+    fn texts_that_are_not_dates() {
         for text in [
             "",
             "2026-11-24",
@@ -156,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn forms() {
+    fn formats_of_dates() {
         let eight = Some(Time::from_secs(1_795_507_200));
         for text in [
             "2026-11-24T08:00:00Z",
@@ -174,7 +171,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn as_jiff_has_it(secs in 0i64..253_402_300_800, millis in 0u64..1000) {
+        fn agrees_with_jiff(secs in 0i64..253_402_300_800, millis in 0u64..1000) {
             let stamp = Timestamp::from_second(secs).unwrap();
             let time = Time(secs as u64 * 1000 + millis);
             prop_assert_eq!(time.to_string(), stamp.to_string());
@@ -183,7 +180,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text(text in "[0-9TZ:. +-]{0,40}|\\PC{0,40}") {
+        fn parsed_text_agrees_with_jiff(text in "[0-9TZ:. +-]{0,40}|\\PC{0,40}") {
             if let Some(time) = rfc3339(text.as_bytes()) {
                 prop_assert_eq!(text.parse::<Timestamp>().unwrap().as_millisecond() as u64, time.0);
             }

@@ -1,8 +1,7 @@
 //! Points in time and the ends of quota days.
 //!
-//! The core never reads a clock: each function that needs the time takes it as an argument, so that
-//! tests and the simulation can be at any moment. The wall clock of a host can step, and providers
-//! send nonsense, so all arithmetic here saturates.
+//! Nothing here reads a clock; the host provides the time ([`crate::host::Host::now`]), so that tests and the simulation
+//! can set it. The clock of a host can step, and providers send implausible times, so all arithmetic saturates.
 
 pub mod date;
 
@@ -28,14 +27,14 @@ impl Span {
         Span(secs.saturating_mul(1000))
     }
 
-    /// The span in seconds, rounded up: a client that waits this long has waited long enough.
+    /// The span in seconds, rounded up, so that a client that waits this long has waited long enough.
     pub const fn as_secs_up(self) -> u64 {
         self.0.div_ceil(1000)
     }
 
     /// A span of a floating number of seconds; `None` unless it is finite and not negative.
-    pub fn from_secs_f64(secs: f64) -> Option<Self> {
-        // The cast saturates, which is what a ridiculously large number deserves.
+    pub(crate) fn from_secs_f64(secs: f64) -> Option<Self> {
+        // The cast saturates for very large numbers.
         (secs.is_finite() && secs >= 0.0).then_some(Span((secs * 1000.0).round() as u64))
     }
 }
@@ -51,38 +50,38 @@ impl Time {
         self.0 / 1000
     }
 
-    /// Unix seconds, rounded up: the first full second at which this moment has come.
+    /// Unix seconds, rounded up: the first full second that is not before this moment.
     pub const fn as_secs_up(self) -> u64 {
         self.0.div_ceil(1000)
     }
 
-    /// This moment and `span` more.
+    /// The moment `span` after this one.
     pub const fn plus(self, span: Span) -> Self {
         Time(self.0.saturating_add(span.0))
     }
 
-    /// How long it is from here to `later`; zero if that is past.
+    /// The span from this moment to `later`; zero if `later` is earlier.
     pub const fn until(self, later: Time) -> Span {
         Span(later.0.saturating_sub(self.0))
     }
 }
 
-/// When a provider's daily quotas start anew.
+/// When a provider's daily quotas are reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DailyReset {
     /// Midnight in America/Los_Angeles (Google).
     MidnightPacific,
     /// Midnight UTC (OpenRouter).
     MidnightUtc,
-    /// Not known: 24 hours after the quota was seen to be spent.
+    /// Unknown: 24 hours after the quota was found to be spent.
     After24Hours,
 }
 
 impl DailyReset {
     /// The first reset after `now`.
     ///
-    /// A Pacific day has 23 or 25 hours at the daylight-saving switches; the zone's rules are
-    /// embedded at build time, so no zone database is needed at run time.
+    /// A Pacific day has 23 or 25 hours when daylight saving time begins or ends. The zone's rules are embedded at build
+    /// time, so no zone database is needed at run time.
     pub fn next(self, now: Time) -> Time {
         match self {
             DailyReset::MidnightPacific => next_midnight(now, &jiff::tz::get!("America/Los_Angeles")),
@@ -92,25 +91,35 @@ impl DailyReset {
     }
 }
 
-/// Remembers when the running Pacific day ends: a lease needs to know, and asking the zone's rules costs
-/// more than all the rest of it.
+/// Caches the end of the running Pacific day. Every lease needs it, and computing it from the zone's rules costs more
+/// than the rest of the lease.
 #[derive(Debug, Default)]
 pub struct Days {
-    /// At all times from then on, up to its end, the running day is this one.
+    pacific: Option<Day>,
+}
+
+/// A period that is known to lie within one day.
+#[derive(Clone, Copy, Debug)]
+struct Day {
+    /// When the end was computed.
     since: Time,
     ends: Time,
 }
 
 impl Days {
-    /// The first reset after `now`, as [`DailyReset::next`] says.
-    pub fn end(&mut self, reset: DailyReset, now: Time) -> Time {
+    /// The first reset after `now`, like [`DailyReset::next`].
+    pub(crate) fn end(&mut self, reset: DailyReset, now: Time) -> Time {
         if reset != DailyReset::MidnightPacific {
             return reset.next(now);
         }
-        if now < self.since || now >= self.ends {
-            *self = Days { since: now, ends: reset.next(now) };
+        match self.pacific {
+            Some(day) if day.since <= now && now < day.ends => day.ends,
+            _ => {
+                let ends = reset.next(now);
+                self.pacific = Some(Day { since: now, ends });
+                ends
+            }
         }
-        self.ends
     }
 }
 
@@ -122,7 +131,7 @@ fn next_midnight(now: Time, zone: &TimeZone) -> Time {
         .and_then(|stamp| stamp.to_zoned_datetime(zone.clone()).tomorrow().ok())
         .and_then(|day| day.start_of_day().ok())
         .and_then(|start| u64::try_from(start.timestamp().as_millisecond()).ok());
-    // Only a clock beyond the year 9999 gets here.
+    // The default is only needed beyond the year 9999.
     midnight.map_or_else(|| now.plus(DAY), Time)
 }
 
@@ -172,9 +181,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whichever way the clock steps.
+        /// The cache is right whichever way the clock steps.
         #[test]
-        fn days_are_remembered(times in proptest::collection::vec(0u64..253_402_300_800_000, 1..20), steps: [i32; 20]) {
+        fn cached_days_are_right(times in proptest::collection::vec(0u64..253_402_300_800_000, 1..20), steps: [i32; 20]) {
             let mut days = Days::default();
             for (time, step) in times.into_iter().zip(steps) {
                 for now in [time, time.saturating_add_signed(step.into())].map(Time) {

@@ -218,7 +218,7 @@ def test_an_edit_under_way(browser, page, simulator, d1):
     browser.click("#sure-no")
     browser.click("#clear")
     browser.click("#clear")
-    browser.until(lambda: browser.text("#news") == "D1 is asked…")
+    browser.until(lambda: browser.text("#news") == "Waiting for D1…")
     browser.choose("remark two")
     browser.until(lambda: "cleared" in browser.text("#news"))
     assert len(edits()) == before + 1, "two clicks are one edit"

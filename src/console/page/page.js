@@ -1,9 +1,9 @@
-// The page of one-balance: signs in, shows the pool and keeps it fresh, and sends edits.
+// The page of one-balance: it signs in, shows the pool, refreshes it, and sends edits.
 //
-// All text from outside goes into the document as text, never as markup. The AUTH_KEY is in this
-// tab's session storage and in one header, and nowhere else; keys that are added are in the form's
-// field until they are sent. A row lives as long as its key is shown, so that a refresh takes neither
-// the focus nor the choice away.
+// All external text is inserted into the document as text, never as markup. The AUTH_KEY is only in this
+// tab's session storage and in one header; keys that are added are only in the form's field until they
+// are sent. A row is kept as long as its key is shown, so that a refresh preserves the focus and the
+// selection.
 "use strict";
 
 const SLOT = "one-balance-auth-key";
@@ -15,13 +15,13 @@ const view = { provider: "", state: "", search: "", sort: "", offset: 0 };
 const chosen = new Set();
 const rows = new Map();
 let pool = null;
-let ahead = 0; // of this clock, in ms, the server's
-let turn = 0; // of the last refresh that was asked for
+let ahead = 0; // the server's clock minus this one, in ms
+let turn = 0; // the number of the last refresh that was started
 let timer = 0;
-let lost = ""; // why the last refresh has failed
-let busy = false; // with an edit
+let lost = ""; // why the last refresh failed
+let busy = false; // whether an edit is under way
 
-// ---- Talking to the filter
+// ---- Requests to the filter
 
 async function call(path, body) {
   const options = {
@@ -49,7 +49,7 @@ async function call(path, body) {
 
 async function refresh() {
   clearTimeout(timer);
-  // A delayed one may come after the sign-out.
+  // A delayed refresh may run after the user has signed out.
   if (!sessionStorage.getItem(SLOT)) return;
   const mine = ++turn;
   const query = Object.entries({ ...view, limit: PAGE }).map(([name, value]) => `${name}=${encodeURIComponent(value)}`);
@@ -67,14 +67,14 @@ async function refresh() {
       view.offset = Math.max(0, Math.floor((pool.keys.found - 1) / PAGE) * PAGE);
       return refresh();
     }
-    // What an edit has come to stays.
+    // The result of an edit stays visible.
     if (lost && $("problem").textContent === lost) problem("");
     lost = "";
     show();
   } catch (error) {
     if (mine !== turn) return;
     if (error.status === 401 || error.status === 403) return leave(error.message);
-    // The provider that was shown is gone from the configuration.
+    // The provider that was shown is no longer in the configuration.
     if (error.status === 404 && view.provider) view.provider = "";
     lost = error.message;
     problem(lost);
@@ -82,26 +82,26 @@ async function refresh() {
   if (sessionStorage.getItem(SLOT) && !document.hidden) timer = setTimeout(refresh, REFRESH);
 }
 
-// Why it failed; nothing if it did not. One at a time: D1 may take seconds, and a second click is none
-// for a second edit.
+// Sends an edit and returns why it failed; nothing if it succeeded. Only one edit runs at a time: D1 may take
+// seconds, and a second click does not mean a second edit.
 async function edit(verb, body, done) {
-  if (busy) return "The edit before this one is under way.";
+  if (busy) return "The previous edit is still under way.";
   busy = true;
   problem("");
-  $("news").textContent = "D1 is asked…";
+  $("news").textContent = "Waiting for D1…";
   let wrong = "";
   let news = "";
   try {
     const { changed, unchanged, unknown } = await call(`keys/${verb}`, body);
     const rest = [unchanged && `${unchanged} unchanged`, unknown && `${unknown} not in D1`].filter(Boolean);
     news = `${[`${changed} ${changed === 1 ? "key" : "keys"} ${done}`, ...rest].join(", ")}.`;
-    // What was chosen meanwhile stays so.
+    // What was chosen meanwhile remains chosen.
     for (const id of body.ids ?? []) chosen.delete(id);
   } catch (error) {
     wrong = error.message;
   }
   busy = false;
-  // Signed out meanwhile.
+  // The user has signed out meanwhile.
   if (!sessionStorage.getItem(SLOT)) return wrong;
   $("news").textContent = news;
   if (wrong) problem(wrong);
@@ -163,8 +163,8 @@ function show() {
   $("empty").hidden = pool.providers.length > 0;
   $("read-only").hidden = pool.editable;
   $("read-only").textContent = pool.d1
-    ? "Read-only: the configuration says so (console)."
-    : "Read-only: without D1 the keys stand in the configuration.";
+    ? "Read-only, because of the configuration (console)."
+    : "Read-only: without D1 the keys are in the configuration.";
   showKeys();
   showChosen();
   tick();
@@ -227,7 +227,7 @@ function showKeys() {
     return row;
   });
   const body = $("keys");
-  // Moving a row that is in its place would take the focus from it.
+  // Moving a row that is already in order would take the focus from it.
   shown.forEach((row, index) => {
     if (body.children[index] !== row) body.insertBefore(row, body.children[index] ?? null);
   });
@@ -242,7 +242,7 @@ function showKeys() {
   enable($("next"), offset + list.length < found, $("previous"));
 }
 
-// A button that is switched off loses the focus; it goes to the other then.
+// A button that is disabled loses the focus; the other one gets it.
 function enable(button, on, other) {
   const focused = document.activeElement === button;
   button.disabled = !on;
@@ -270,7 +270,7 @@ function newRow(key) {
 }
 
 function fill(row, key) {
-  // Only what has changed is made anew, for the focus may be on it.
+  // Only what has changed is created again, because the focus may be on the rest.
   const now = JSON.stringify([key, pool.editable]);
   if (row.dataset.shown === now) return;
   row.dataset.shown = now;
