@@ -128,7 +128,8 @@ impl Client {
             let message = format!("The model's name is longer than {MAX_MODEL_BYTES} bytes.");
             return Err(Reply::new(Code::InvalidModel, message));
         }
-        let mut edits = edits::edits(&self.headers, to.target, body.as_ref().map(|body| body.size));
+        let mut edits =
+            edits::edits(to.upstream.provider, &self.headers, to.target, body.as_ref().map(|body| body.size));
         let absent = to.upstream.provider.headers.iter().filter(|(name, _)| !self.headers.has(name));
         edits.extend(absent.map(|&(name, value)| Edit::Set(name, value.into())));
         if let Some(token) = to.gateway.and_then(|gateway| gateway.config.token.as_ref()) {
