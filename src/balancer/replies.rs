@@ -84,14 +84,26 @@ pub fn gateway_refused(slug: &str, evidence: &impl core::fmt::Display) -> Reply 
     Reply::new(Code::GatewayRefused, message)
 }
 
-/// The provider's error has the key in it.
+/// The provider's answer has the key in it. A client would take a success or a redirect for what was asked for,
+/// so they become an error.
 #[must_use]
 pub fn withheld(slug: &str, status: u16) -> Reply {
-    Reply::with_status(
-        status,
-        Code::ProviderErrorWithheld,
-        format!("{slug} answered {status} with the pool's key in its text."),
-    )
+    let message = format!("{slug} answered {status} with the pool's key in its text, so that its answer is withheld.");
+    Reply::with_status(error_status(status), Code::ProviderErrorWithheld, message)
+}
+
+/// The provider's error is compressed, although we ask for none that is, so nobody can look for the key in it.
+#[must_use]
+pub fn withheld_encoded(slug: &str, status: u16) -> Reply {
+    let message = format!(
+        "{slug} answered {status} with a compressed text. It cannot be searched for the pool's key, so that it is withheld."
+    );
+    Reply::with_status(error_status(status), Code::ProviderErrorWithheld, message)
+}
+
+/// The status of an answer that is withheld.
+fn error_status(status: u16) -> u16 {
+    if status >= 400 { status } else { Code::ProviderErrorWithheld.status() }
 }
 
 /// Envoy let an error through that was to be retried.
