@@ -409,3 +409,29 @@ fn nothing_of_a_provider_runs_under_the_consoles_origin() {
         }
     }
 }
+
+#[test]
+fn an_error_that_breaks_off_is_judged_by_its_headers() {
+    for (status, next) in [("429", "k2"), ("500", "k1")] {
+        let mut worker = Worker::new("openai=k1,k2");
+        worker.request(CHAT, BODY);
+        let (mut upstream, _) = worker.attempt();
+        worker.stream.put(Side::Response, &[(":status", status), ("retry-after", "30")], "{");
+        assert_eq!(upstream.response_headers(&worker.stream, false), Action::Pause);
+        assert_eq!(upstream.response_body(&worker.stream, 1, false), Action::Pause);
+        upstream.ended(&worker.stream);
+        let (_, action) = worker.attempt();
+        assert_eq!(action, Action::Continue);
+        assert_eq!(worker.stream.header(Side::Request, "authorization").as_deref(), Some("Bearer k2"), "{status}");
+        // Another request: whether the key that broke off is leased shows what was learned.
+        let stream = FakeStream::default();
+        let mut other = Downstream::new(2, Some(worker.balancer.clone()), worker.in_flight.clone());
+        stream.put(Side::Request, &[(":method", "POST"), (":path", CHAT), ("authorization", "Bearer a")], BODY);
+        other.request_headers(&stream, false);
+        other.request_body(&stream, BODY.len(), true);
+        let id = stream.exchange.borrow().unwrap();
+        let shared = worker.in_flight.borrow().get(id);
+        Upstream::default().request_headers(&stream, Some(worker.balancer.clone()), shared);
+        assert_eq!(stream.header(Side::Request, "authorization"), Some(format!("Bearer {next}")), "{status}");
+    }
+}

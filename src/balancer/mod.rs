@@ -40,6 +40,8 @@ const MAX_DOUBTFUL_KEYS: u8 = 3;
 /// How often a request is tried again because the provider stumbled or had no room: more would only add to its
 /// load.
 const MAX_STUMBLES: u8 = 3;
+/// How many attempts may take long and come to no answer. The provider may bill each of them.
+const MAX_SLOW_ATTEMPTS: u8 = 2;
 /// The response header by which Envoy's router knows that it has to retry; it never reaches a client.
 pub const RETRY_HEADER: &str = "x-one-balance-retry";
 /// How many keys were tried, on every answer that the upstream filter has seen.
@@ -111,6 +113,11 @@ impl Balancer {
         let unanswered = progress.unanswered();
         if let Some(leased) = unanswered {
             self.lesson(outgoing, progress, leased).unanswered();
+            progress.count_slow(leased, self.host.now());
+        }
+        if progress.slow >= MAX_SLOW_ATTEMPTS {
+            let reply = replies::timeout(outgoing, progress);
+            return Err(self.refused(outgoing, progress, reply));
         }
         self.next_key(outgoing, progress).map_err(|reply| {
             // Keys that are left would not have answered either, as far as this request can know.
@@ -197,6 +204,25 @@ impl Balancer {
             (Next::Deliver(_), Some(reply)) => Next::Replace(reply),
             (next, _) => next,
         }
+    }
+
+    /// Upstream: an error broke off or came to a halt before its body was complete, and Envoy tries the next key.
+    /// What its headers say is learned.
+    pub fn broke_off(&mut self, exchange: &mut Exchange, headers: &Headers) {
+        let Exchange { outgoing, progress } = exchange;
+        let Some(leased) = progress.unanswered() else { return };
+        let now = self.host.now();
+        let verdict = answer::classify(&Answer {
+            provider: outgoing.upstream.provider,
+            through_ai_gateway: outgoing.through_ai_gateway,
+            status: headers.status().unwrap_or(UNREADABLE_STATUS),
+            headers,
+            body: &[],
+            now,
+        });
+        self.lesson(outgoing, progress, leased).learn(&verdict);
+        progress.count_slow(leased, now);
+        progress.phase = Phase::Retrying(leased);
     }
 
     /// Upstream: the answer is sent to the client, with this ending if that differs from what was decided.

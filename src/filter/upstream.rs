@@ -156,8 +156,13 @@ impl Upstream {
 
     /// The attempt is over, perhaps because the client has left before the end of the answer.
     pub fn ended(&mut self, stream: &dyn Stream) {
-        if let State::Flowing(watcher, _) = &self.state {
-            self.count(stream, watcher);
+        match (&self.state, &self.request) {
+            (State::Flowing(watcher, _), _) => self.count(stream, watcher),
+            // The provider has closed the connection, or Envoy's time for an attempt is over.
+            (State::Reading(head), Some((balancer, exchange))) if head.is_error() => {
+                balancer.borrow_mut().broke_off(&mut exchange.borrow_mut(), &head.headers);
+            }
+            _ => {}
         }
     }
 
