@@ -245,3 +245,193 @@ fn a_translated_stream_is_translated_piece_by_piece() {
         assert!(text.contains(r#""content":"Hi""#) && text.ends_with("data: [DONE]\n\n"), "{at}: {text}");
     }
 }
+
+/// A provider's key that is long enough to be looked for.
+const LONG_KEY: &str = "own/secret-key-001";
+
+/// Sends a request and answers its first attempt; returns whether the answer goes on to the client.
+fn exchange(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (Worker, Upstream, Action) {
+    let mut worker = Worker::new(&format!("openai={LONG_KEY};elevenlabs={LONG_KEY};google-ai-studio={LONG_KEY}"));
+    worker.stream.put(Side::Request, &[(":method", method), (":path", path), ("authorization", "Bearer a")], "");
+    assert_eq!(worker.downstream.request_headers(&worker.stream, true), Action::Continue);
+    let (mut upstream, action) = worker.attempt();
+    assert_eq!(action, Action::Continue);
+    worker.stream.put(Side::Response, headers, body);
+    let mut action = upstream.response_headers(&worker.stream, body.is_empty());
+    if !body.is_empty() {
+        action = upstream.response_body(&worker.stream, body.len(), true);
+    }
+    (worker, upstream, action)
+}
+
+const MODELS: &str = "/api/openai/v1/models";
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+#[test]
+fn a_header_with_the_key_is_dropped() {
+    for (name, value) in [
+        ("www-authenticate", "Bearer error_description=\"bad key own/secret-key-001\""),
+        ("x-debug", "own%2Fsecret-key-001"),
+        ("location", "http://internal/?key=own/secret-key-001"),
+    ] {
+        let headers = [(":status", "400"), JSON, (name, value), ("x-kept", "own/secret-key-002")];
+        let (worker, ..) = exchange("GET", MODELS, &headers, "{}");
+        assert_eq!(worker.stream.header(Side::Response, name), None, "{name}");
+        assert_eq!(worker.stream.header(Side::Response, "x-kept").as_deref(), Some("own/secret-key-002"));
+        assert_eq!(worker.stream.text(Side::Response), "{}");
+    }
+}
+
+#[test]
+fn a_redirect_with_the_key_becomes_an_error() {
+    for (location, replaced) in [("http://x/?key=own/secret-key-001", true), ("https://cdn/file", false)] {
+        for body in ["", "moved"] {
+            let headers = [(":status", "307"), ("content-type", "text/plain"), ("location", location)];
+            let (worker, ..) = exchange("GET", MODELS, &headers, body);
+            assert_eq!(worker.stream.header(Side::Response, "location").is_none(), replaced, "{location} {body}");
+            let ours = worker.stream.replied.take().map(|(status, _, body)| (status.to_string(), body));
+            let status = worker.stream.header(Side::Response, ":status").unwrap();
+            let (status, text) = ours.unwrap_or((status, worker.stream.text(Side::Response)));
+            assert_eq!(text.contains("provider_error_withheld"), replaced, "{text}");
+            assert_eq!(status, if replaced { "502" } else { "307" });
+        }
+    }
+}
+
+#[test]
+fn a_key_in_an_error_is_found_in_escapes_and_an_encoded_error_is_withheld() {
+    let plain = [(":status", "400"), JSON];
+    let gzip = [(":status", "400"), JSON, ("content-encoding", "gzip")];
+    for (headers, body, withheld) in [
+        (plain.as_slice(), r#"{"error":{"message":"you sent own\/secret\u002dkey-001"}}"#, true),
+        (plain.as_slice(), r#"{"error":{"message":"you sent own\/secret\u002dkey-002"}}"#, false),
+        (gzip.as_slice(), "?", true),
+        (gzip.as_slice(), "", false),
+    ] {
+        let (worker, ..) = exchange("GET", MODELS, headers, body);
+        let text = worker.stream.text(Side::Response);
+        assert_eq!(text.contains("provider_error_withheld"), withheld, "{text}");
+        assert_eq!(text == body, !withheld, "byte for byte");
+        if withheld {
+            assert_eq!(worker.stream.header(Side::Response, "content-encoding"), None);
+            assert_eq!(worker.stream.header(Side::Response, ":status").as_deref(), Some("400"));
+        }
+    }
+}
+
+#[test]
+fn a_small_json_success_of_a_get_is_looked_at() {
+    let path = "/api/elevenlabs/v1/workspace";
+    let with_key = r#"{"xi_api_key":"own\/secret-key-001"}"#;
+    let length = |length| ("content-length", length);
+    for (method, headers, body, withheld) in [
+        ("GET", vec![JSON], with_key, true),
+        ("GET", vec![JSON, length("40")], with_key, true),
+        ("GET", vec![JSON], r#"{"name":"own"}"#, false),
+        // These pass as they come.
+        ("GET", vec![JSON, length("65537")], with_key, false),
+        ("GET", vec![("content-type", "text/event-stream")], with_key, false),
+    ] {
+        let mut all = vec![(":status", "200")];
+        all.extend(headers);
+        let (worker, _, action) = exchange(method, path, &all, body);
+        assert_eq!(action, Action::Continue);
+        let text = worker.stream.text(Side::Response);
+        assert_eq!(text.contains("provider_error_withheld"), withheld, "{all:?} {text}");
+        assert_eq!(text == body, !withheld);
+        let status = worker.stream.header(Side::Response, ":status");
+        assert_eq!(status.as_deref(), Some(if withheld { "502" } else { "200" }));
+    }
+}
+
+#[test]
+fn what_a_client_does_not_get_of_an_answer() {
+    let dropped = [
+        "x-envoy-ratelimited",
+        "x-envoy-overloaded",
+        "strict-transport-security",
+        "alt-svc",
+        "access-control-allow-origin",
+        "refresh",
+        "clear-site-data",
+        "service-worker-allowed",
+        "set-cookie",
+        "x-one-balance-anything",
+    ];
+    for status in ["200", "404", "302"] {
+        let mut headers = vec![(":status", status), JSON, ("x-request-id", "kept"), ("retry-after", "1")];
+        headers.extend(dropped.map(|name| (name, "x")));
+        let (worker, ..) = exchange("GET", MODELS, &headers, "{}");
+        for name in dropped {
+            assert_eq!(worker.stream.header(Side::Response, name), None, "{status} {name}");
+        }
+        for name in ["x-request-id", "retry-after", "content-type", "x-one-balance-attempts"] {
+            assert!(worker.stream.header(Side::Response, name).is_some(), "{status} {name}");
+        }
+    }
+}
+
+#[test]
+fn the_router_sees_no_header_that_ends_its_retries() {
+    let mut worker = Worker::new("openai=k1,k2");
+    worker.request(CHAT, BODY);
+    let (mut upstream, _) = worker.attempt();
+    worker.stream.put(Side::Response, &[(":status", "429"), ("x-envoy-ratelimited", "true")], "{}");
+    upstream.response_headers(&worker.stream, false);
+    upstream.response_body(&worker.stream, 2, true);
+    assert_eq!(worker.stream.header(Side::Response, RETRY_HEADER).as_deref(), Some("1"));
+    assert_eq!(worker.stream.header(Side::Response, "x-envoy-ratelimited"), None);
+}
+
+#[test]
+fn nothing_of_a_provider_runs_under_the_consoles_origin() {
+    for (kind, sandboxed) in [
+        (Some("text/html; charset=utf-8"), true),
+        (Some("image/svg+xml"), true),
+        (Some("application/xml"), true),
+        (Some("application/json, text/html"), true),
+        (Some(""), true),
+        (None, true),
+        (Some("application/json; charset=utf-8"), false),
+        (Some("text/event-stream"), false),
+        (Some("audio/mpeg"), false),
+        (Some("image/png"), false),
+    ] {
+        for status in ["200", "404"] {
+            let mut headers = vec![(":status", status)];
+            headers.extend(kind.map(|kind| ("content-type", kind)));
+            let (worker, ..) = exchange("GET", MODELS, &headers, "<script>");
+            let policy = worker.stream.header(Side::Response, "content-security-policy");
+            assert_eq!(policy.as_deref() == Some("sandbox"), sandboxed, "{status} {kind:?}");
+            let sniffing = worker.stream.header(Side::Response, "x-content-type-options");
+            assert_eq!(sniffing.as_deref() == Some("nosniff"), sandboxed, "{status} {kind:?}");
+            assert_eq!(worker.stream.text(Side::Response), "<script>");
+        }
+    }
+}
+
+#[test]
+fn an_error_that_breaks_off_is_judged_by_its_headers() {
+    for (status, next) in [("429", "k2"), ("500", "k1")] {
+        let mut worker = Worker::new("openai=k1,k2");
+        worker.request(CHAT, BODY);
+        let (mut upstream, _) = worker.attempt();
+        worker.stream.put(Side::Response, &[(":status", status), ("retry-after", "30")], "{");
+        assert_eq!(upstream.response_headers(&worker.stream, false), Action::Pause);
+        assert_eq!(upstream.response_body(&worker.stream, 1, false), Action::Pause);
+        upstream.ended(&worker.stream);
+        let (_, action) = worker.attempt();
+        assert_eq!(action, Action::Continue);
+        assert_eq!(worker.stream.header(Side::Request, "authorization").as_deref(), Some("Bearer k2"), "{status}");
+        // Another request: whether the key that broke off is leased shows what was learned.
+        let stream = FakeStream::default();
+        let mut other = Downstream::new(2, Some(worker.balancer.clone()), worker.in_flight.clone());
+        stream.put(Side::Request, &[(":method", "POST"), (":path", CHAT), ("authorization", "Bearer a")], BODY);
+        other.request_headers(&stream, false);
+        other.request_body(&stream, BODY.len(), true);
+        let id = stream.exchange.borrow().unwrap();
+        let shared = worker.in_flight.borrow().get(id);
+        Upstream::default().request_headers(&stream, Some(worker.balancer.clone()), shared);
+        assert_eq!(stream.header(Side::Request, "authorization"), Some(format!("Bearer {next}")), "{status}");
+    }
+}

@@ -870,3 +870,128 @@ fn debug_holds_no_secret() {
     assert!(shown.contains("authorization") && !shown.contains("cf-token") && !shown.contains("open\""), "{shown}");
     assert!(!shown.contains("Bearer "), "{shown}");
 }
+
+/// What is left of a request's headers, and its path, after the downstream filter.
+fn sent(path: &str, headers: &[(&'static str, &'static str)]) -> BTreeMap<String, String> {
+    let mut all = vec![OPEN];
+    all.extend(headers);
+    let forward = forward(&config(&[]), "GET", path, &all, "").unwrap();
+    let mut left: BTreeMap<String, String> =
+        all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    for edit in &forward.edits {
+        match edit {
+            Edit::Remove(name) => left.remove(&**name),
+            Edit::Set(name, value) => left.insert((*name).to_owned(), value.to_string()),
+        };
+    }
+    left
+}
+
+#[test]
+fn no_provider_sees_a_trace_an_address_or_another_method() {
+    for name in [
+        "traceparent",
+        "tracestate",
+        "baggage",
+        "b3",
+        "x-b3-traceid",
+        "x-amzn-trace-id",
+        "x-cloud-trace-context",
+        "x-datadog-trace-id",
+        "uber-trace-id",
+        "sentry-trace",
+        "x-original-forwarded-for",
+        "x-forwarded",
+        "x-forwarded-host",
+        "client-ip",
+        "fastly-client-ip",
+        "x-http-method-override",
+    ] {
+        for slug in ["openai", "google-ai-studio", "anthropic"] {
+            let left = sent(&format!("/api/{slug}/v1/models"), &[(name, "x"), ("x-custom", "kept")]);
+            assert_eq!(left.get(name), None, "{slug} {name}");
+            assert_eq!(left["x-custom"], "kept");
+        }
+    }
+}
+
+#[test]
+fn a_client_chooses_no_project_and_no_account() {
+    let google = "/api/google-ai-studio/v1beta/models";
+    let bedrock = "/api/aws-bedrock/bedrock-runtime/us-east-1/model/m/converse";
+    for (path, name, removed) in [
+        (google, "x-goog-user-project", true),
+        (google, "x-goog-quota-user", true),
+        (google, "x-goog-iam-authority-selector", true),
+        (google, "x-goog-api-client", false),
+        ("/api/openai/models", "x-goog-user-project", false),
+        ("/api/azure-openai/res/dep/models", "ocp-apim-subscription-key", true),
+        ("/api/huggingface/models", "x-hf-bill-to", true),
+        (bedrock, "x-amz-security-token", true),
+        // It chooses a guardrail, which is the request's matter.
+        (bedrock, "x-amzn-bedrock-guardrailidentifier", false),
+    ] {
+        assert_eq!(!sent(path, &[(name, "x")]).contains_key(name), removed, "{path} {name}");
+    }
+    for (path, expected) in [
+        ("/api/google-ai-studio/v1beta/models?$userProject=evil&pageSize=5", "/v1beta/models?pageSize=5"),
+        ("/api/google-ai-studio/v1beta/models?%24userProject=evil&userProject=e", "/v1beta/models"),
+        ("/api/google-ai-studio/v1beta/models?$httpMethod=DELETE&alt=json", "/v1beta/models?alt=json"),
+        (
+            "/api/aws-bedrock/bedrock-runtime/us-east-1/model/m/converse?X-Amz-Credential=x&x-amz-date=y&a=b",
+            "/model/m/converse?a=b",
+        ),
+        ("/api/openai/models?userProject=x", "/v1/models?userProject=x"),
+    ] {
+        assert_eq!(sent(path, &[])[":path"], expected, "{path}");
+    }
+}
+
+#[test]
+fn no_websocket_protocol_chooses_an_organization() {
+    for (protocols, left) in [
+        ("realtime, openai-organization.org-1, openai-project.proj_1", Some("realtime")),
+        ("openai-project.proj_1", None),
+        ("realtime, openai-beta.realtime-v1", Some("realtime, openai-beta.realtime-v1")),
+    ] {
+        let left_of = sent("/api/openai/realtime?model=m", &[UPGRADE, ("sec-websocket-protocol", protocols)]);
+        assert_eq!(left_of.get("sec-websocket-protocol").map(String::as_str), left, "{protocols}");
+    }
+}
+
+#[test]
+fn no_request_is_sent_where_credentials_are_made() {
+    let config = config(&[("PROVIDER_BASE_URLS", "mine=http://h/base/v1")]);
+    for (method, path, refused) in [
+        ("GET", "/api/elevenlabs/v1/user", true),
+        ("GET", "/api/elevenlabs/v1//user/", true),
+        ("GET", "/api/elevenlabs/v1/%75ser", true),
+        ("GET", "/api/elevenlabs/v1/user/subscription", false),
+        ("GET", "/api/elevenlabs/v1/voices", false),
+        ("POST", "/api/elevenlabs/v1/single-use-token/realtime_scribe", true),
+        ("POST", "/api/elevenlabs/v1/service-accounts/x/api-keys", true),
+        ("POST", "/api/openai/realtime/client_secrets", true),
+        ("POST", "/api/openai/v1/realtime/sessions", true),
+        ("GET", "/api/openai/v1/organization/admin_api_keys", true),
+        ("GET", "/api/openai/v1/models", false),
+        ("GET", "/api/openai/v1/files", false),
+        ("POST", "/api/mine/base/v1/realtime/client_secrets", true),
+        ("POST", "/api/mine/realtime/client_secrets", true),
+        ("GET", "/api/mine/realtime", false),
+        ("POST", "/api/cartesia/access-token", true),
+        ("GET", "/api/openrouter/keys", true),
+        ("GET", "/api/openrouter/api/v1/keys/x", true),
+        ("POST", "/api/openrouter/v1/auth/keys", true),
+        ("GET", "/api/openrouter/key", false),
+        ("GET", "/api/anthropic/v1/organizations/me", true),
+        ("GET", "/api/anthropic/v1/models", false),
+        ("POST", "/api/google-ai-studio/v1alpha/auth_tokens", true),
+        ("GET", "/api/google-ai-studio/v1beta/models", false),
+        ("POST", "/api/perplexity-ai/generate_auth_token", true),
+        ("GET", "/api/replicate/webhooks/default/secret", true),
+    ] {
+        let outcome = outcome(&config, method, path, &[OPEN], "");
+        assert_eq!(outcome == "403 credential_endpoint", refused, "{method} {path}: {outcome}");
+        assert!(refused || outcome.starts_with("http"), "{method} {path}: {outcome}");
+    }
+}

@@ -627,3 +627,26 @@ fn a_late_failure_takes_no_count_of_others() {
         "2100 and 1250 are more than 2500"
     );
 }
+
+/// A provider may bill each attempt that it has worked on, so a slow answer is asked for twice at most.
+#[test]
+fn a_slow_answer_is_asked_for_twice() {
+    for (seconds, attempts, code) in [(600, 2, "provider_timeout"), (10, 4, "provider_unreachable")] {
+        let mut world = world("", "openai=k1,k2,k3,k4");
+        let mut sent = world.ask(0, "openai", "m").unwrap();
+        let reply = loop {
+            world.wait(seconds);
+            if let Err(reply) = world.attempt(&mut sent) {
+                break reply;
+            }
+        };
+        assert_eq!((sent.exchange.progress.tried.len(), reply.code.as_str()), (attempts, code));
+        assert!(reply.message.contains(&format!("{attempts} attempts")), "{}", reply.message);
+    }
+    // One slow attempt is made up for by the next key.
+    let mut world = world("", "openai=k1,k2");
+    let mut sent = world.ask(0, "openai", "m").unwrap();
+    world.wait(600);
+    world.attempt(&mut sent).unwrap();
+    assert_eq!(world.answer(&mut sent, 200, &[], "{}"), Next::Deliver(Vec::new()));
+}

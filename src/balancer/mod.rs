@@ -19,8 +19,6 @@ pub mod replies;
 use std::borrow::Cow;
 use std::rc::Rc;
 
-use memchr::memmem;
-
 use crate::answer::stream::Usage;
 use crate::answer::{self, Answer, Outcome, Verdict};
 use crate::config::{Config, WhenAllCooling};
@@ -42,10 +40,10 @@ const MAX_DOUBTFUL_KEYS: u8 = 3;
 /// How often a request is tried again because the provider stumbled or had no room: more would only add to its
 /// load.
 const MAX_STUMBLES: u8 = 3;
+/// How many attempts may take long and come to no answer. The provider may bill each of them.
+const MAX_SLOW_ATTEMPTS: u8 = 2;
 /// The response header by which Envoy's router knows that it has to retry; it never reaches a client.
 pub const RETRY_HEADER: &str = "x-one-balance-retry";
-/// Shorter keys could appear in an error text by accident.
-const MIN_SEARCHABLE_KEY_LEN: usize = 12;
 /// How many keys were tried, on every answer that the upstream filter has seen.
 pub const ATTEMPTS_HEADER: &str = "x-one-balance-attempts";
 /// The id of the key that answered.
@@ -115,6 +113,11 @@ impl Balancer {
         let unanswered = progress.unanswered();
         if let Some(leased) = unanswered {
             self.lesson(outgoing, progress, leased).unanswered();
+            progress.count_slow(leased, self.host.now());
+        }
+        if progress.slow >= MAX_SLOW_ATTEMPTS {
+            let reply = replies::timeout(outgoing, progress);
+            return Err(self.refused(outgoing, progress, reply));
         }
         self.next_key(outgoing, progress).map_err(|reply| {
             // Keys that are left would not have answered either, as far as this request can know.
@@ -152,8 +155,7 @@ impl Balancer {
         Ok(Attempt { edits: [Edit::Set(name, value), proto, count] })
     }
 
-    /// Upstream: learns from an answer and decides what becomes of it. `body` is an error's, as far as it
-    /// was read.
+    /// Upstream: learns from an answer and decides what becomes of it. `body` is there as far as it was read.
     pub fn answered(&mut self, exchange: &mut Exchange, headers: &Headers, body: &[u8]) -> Next {
         let Exchange { outgoing, progress } = exchange;
         // Without an attempt there is no answer.
@@ -164,7 +166,7 @@ impl Balancer {
             through_ai_gateway: outgoing.through_ai_gateway,
             status,
             headers,
-            body: if headers.is_encoded() { &[] } else { body },
+            body: if status < 400 || headers.is_encoded() { &[] } else { body },
             now: self.host.now(),
         });
         let step = self.lesson(outgoing, progress, leased).learn(&verdict);
@@ -198,12 +200,29 @@ impl Balancer {
             (_, Outcome::Caller) => Ending::CallerError,
             _ => Ending::Failed,
         });
-        match next {
-            Next::Deliver(_) if self.shows_key(leased, body) => {
-                Next::Replace(replies::withheld(outgoing.slug(), status))
-            }
-            next => next,
+        match (next, self.withheld(exchange, status, headers, body)) {
+            (Next::Deliver(_), Some(reply)) => Next::Replace(reply),
+            (next, _) => next,
         }
+    }
+
+    /// Upstream: an error broke off or came to a halt before its body was complete, and Envoy tries the next key.
+    /// What its headers say is learned.
+    pub fn broke_off(&mut self, exchange: &mut Exchange, headers: &Headers) {
+        let Exchange { outgoing, progress } = exchange;
+        let Some(leased) = progress.unanswered() else { return };
+        let now = self.host.now();
+        let verdict = answer::classify(&Answer {
+            provider: outgoing.upstream.provider,
+            through_ai_gateway: outgoing.through_ai_gateway,
+            status: headers.status().unwrap_or(UNREADABLE_STATUS),
+            headers,
+            body: &[],
+            now,
+        });
+        self.lesson(outgoing, progress, leased).learn(&verdict);
+        progress.count_slow(leased, now);
+        progress.phase = Phase::Retrying(leased);
     }
 
     /// Upstream: the answer is sent to the client, with this ending if that differs from what was decided.
@@ -217,13 +236,23 @@ impl Balancer {
         }
     }
 
-    /// Whether an error contains the key that was sent, as some servers quote what they were sent.
-    fn shows_key(&self, leased: Leased, error: &[u8]) -> bool {
-        if error.is_empty() {
-            return false;
+    /// Whether a provider's text contains the key that was sent, as some servers quote what they were sent.
+    pub fn shows_key(&self, exchange: &Exchange, text: &[u8]) -> bool {
+        let key = exchange.progress.leased().and_then(|leased| self.pool.roster().key(leased.lease.id));
+        key.is_some_and(|key| key.secret.shows_in(text))
+    }
+
+    /// What takes the place of an answer that shows the key where it cannot be removed, or that may show it
+    /// where nobody can look.
+    fn withheld(&self, exchange: &Exchange, status: u16, headers: &Headers, body: &[u8]) -> Option<Reply> {
+        let slug = exchange.outgoing.slug();
+        if status >= 400 && !body.is_empty() && headers.is_encoded() {
+            return Some(replies::withheld_encoded(slug, status));
         }
-        let key = self.pool.roster().key(leased.lease.id).map_or("", |key| key.secret.expose()).as_bytes();
-        key.len() >= MIN_SEARCHABLE_KEY_LEN && memmem::find(error, key).is_some()
+        // A redirect that has lost its `location` leads nowhere.
+        let redirect =
+            headers.all("location").any(|location| (300..400).contains(&status) && self.shows_key(exchange, location));
+        (redirect || self.shows_key(exchange, body)).then(|| replies::withheld(slug, status))
     }
 
     /// Upstream: an error that came inside an answer after its start, which cannot be retried.

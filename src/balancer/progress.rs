@@ -7,7 +7,7 @@
 //! ```text
 //! Admitted ──attempt──▶ Attempting ──answered──▶ Over (delivered, replaced)
 //!     │                  │    ▲  └────answered─▶ Retrying ──attempt──▶ Attempting
-//!     │                  └────┘ attempt: the last one came to no answer
+//!     │                  └────┘ attempt: the last one came to no answer (broke off: as answered)
 //!     └──▶ Over (no key, or Envoy answered)
 //! ```
 
@@ -18,7 +18,11 @@ use crate::answer::Evidence;
 use crate::observe::metrics::Ending;
 use crate::pool::{KeyId, Lease};
 use crate::request::forward::Outgoing;
-use crate::time::Time;
+use crate::time::{Span, Time};
+
+/// From this time on an attempt without an answer is taken for one that the provider has worked on, and may bill.
+/// Envoy gives up connecting after 10 seconds.
+const SLOW_ATTEMPT: Span = Span::secs(30);
 
 /// A key that was leased for an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +74,8 @@ pub struct Progress {
     pub guesses: u8,
     /// Keys that refused this request in a way that it may have caused.
     pub refused: Vec<Refused>,
+    /// How many attempts took long and came to no answer.
+    pub slow: u8,
 }
 
 impl Progress {
@@ -83,6 +89,15 @@ impl Progress {
             stumbles: 0,
             guesses: 0,
             refused: Vec::new(),
+            slow: 0,
+        }
+    }
+
+    /// Counts an attempt that came to no whole answer, if it took so long that the provider may have worked on
+    /// it. A connection that is refused or cannot be opened takes less.
+    pub fn count_slow(&mut self, leased: Leased, now: Time) {
+        if leased.at.until(now) >= SLOW_ATTEMPT {
+            self.slow = self.slow.saturating_add(1);
         }
     }
 

@@ -41,6 +41,16 @@ pub fn unreachable(outgoing: &Outgoing, progress: &Progress) -> Reply {
     Reply::new(Code::ProviderUnreachable, message)
 }
 
+/// The provider has had the time of its attempts. More of them would be worked on, and billed, in vain.
+#[must_use]
+pub fn timeout(outgoing: &Outgoing, progress: &Progress) -> Reply {
+    let (slug, count) = (outgoing.slug(), progress.tried.len());
+    let message = format!(
+        "{slug} gave no answer in time in {count} attempts, each of which it may bill; ask for a stream, or for less."
+    );
+    Reply::new(Code::ProviderTimeout, message)
+}
+
 /// Envoy has answered by itself, without or after attempts.
 #[must_use]
 pub fn by_envoy(headers: &Headers, exchange: Option<&Exchange>) -> Reply {
@@ -54,10 +64,7 @@ pub fn by_envoy(headers: &Headers, exchange: Option<&Exchange>) -> Reply {
             retry_after: number("x-ratelimit-reset").map(Span::secs),
             ..Reply::new(Code::ClientRateLimited, "This AUTH_KEY has used up its requests for now.")
         },
-        (504, Some(Exchange { outgoing, .. })) => {
-            let message = format!("{} gave no answer in time.", outgoing.slug());
-            Reply::new(Code::ProviderTimeout, message)
-        }
+        (504, Some(Exchange { outgoing, progress })) => timeout(outgoing, progress),
         // No other 500 is Envoy's after an attempt.
         (500, Some(Exchange { outgoing, progress })) if progress.unanswered().is_some() => {
             let message = format!("{}'s answer is larger than what Envoy buffers of one.", outgoing.slug());
@@ -84,14 +91,26 @@ pub fn gateway_refused(slug: &str, evidence: &impl core::fmt::Display) -> Reply 
     Reply::new(Code::GatewayRefused, message)
 }
 
-/// The provider's error has the key in it.
+/// The provider's answer has the key in it. A client would take a success or a redirect for what was asked for,
+/// so they become an error.
 #[must_use]
 pub fn withheld(slug: &str, status: u16) -> Reply {
-    Reply::with_status(
-        status,
-        Code::ProviderErrorWithheld,
-        format!("{slug} answered {status} with the pool's key in its text."),
-    )
+    let message = format!("{slug} answered {status} with the pool's key in its text, so that its answer is withheld.");
+    Reply::with_status(error_status(status), Code::ProviderErrorWithheld, message)
+}
+
+/// The provider's error is compressed, although we ask for none that is, so nobody can look for the key in it.
+#[must_use]
+pub fn withheld_encoded(slug: &str, status: u16) -> Reply {
+    let message = format!(
+        "{slug} answered {status} with a compressed text. It cannot be searched for the pool's key, so that it is withheld."
+    );
+    Reply::with_status(error_status(status), Code::ProviderErrorWithheld, message)
+}
+
+/// The status of an answer that is withheld.
+fn error_status(status: u16) -> u16 {
+    if status >= 400 { status } else { Code::ProviderErrorWithheld.status() }
 }
 
 /// Envoy let an error through that was to be retried.

@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::console::{self, Editing};
-use super::{Action, Attribute, SharedBalancer, Side, Stream};
+use super::{Action, Attribute, SharedBalancer, Side, Stream, passed_down};
 use crate::balancer::RETRY_HEADER;
 use crate::balancer::progress::{Exchange, ExchangeId, InFlight, SharedExchange};
 use crate::console::{ConsoleRequest, edit};
@@ -142,7 +142,7 @@ impl Downstream {
             }
             // A client can read it as it is: a redirect, or a 200 in place of a WebSocket.
             Some(exchange) if headers.status().is_some_and(|status| status < 400) => {
-                stream.remove_header(Side::Response, "set-cookie");
+                passed_down::remove_headers(stream, &headers, |value| balancer.shows_key(exchange, value));
                 balancer.passed_by_envoy(exchange);
             }
             // The upstream filter has not seen it: Envoy made it.

@@ -8,6 +8,7 @@
 
 pub mod console;
 pub mod downstream;
+pub mod passed_down;
 pub mod upstream;
 
 use std::cell::RefCell;

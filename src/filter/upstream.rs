@@ -1,12 +1,12 @@
 //! The upstream filter: one for each attempt. Which key is sent, and what did the answer say.
 //!
 //! ```text
-//! Waiting ─ headers ─┬─ error, or to be translated whole ─▶ Reading ─ body ─┬─▶ Passing (as it came)
+//! Waiting ─ headers ─┬─ error, a GET's JSON, or to be translated whole ─▶ Reading ─ body ─┬─▶ Passing (as it came)
 //!                    │                                                      └─▶ Replacing (ours)
 //!                    └─ else ─▶ Flowing: each piece is watched, and translated if need be
 //! ```
 
-use super::{Action, Attribute, SharedBalancer, Side, Stream};
+use super::{Action, Attribute, SharedBalancer, Side, Stream, passed_down};
 use crate::answer::BODY_LIMIT;
 use crate::answer::stream::Watcher;
 use crate::balancer::progress::SharedExchange;
@@ -64,6 +64,13 @@ impl Head {
 
     fn is_error(&self) -> bool {
         self.status >= 400
+    }
+
+    /// Whether a successful answer is JSON that is not known to be too large to be looked at.
+    fn is_small_json(&self) -> bool {
+        let json = || self.headers.text("content-type").is_some_and(|kind| kind.starts_with("application/json"));
+        let length = || self.headers.text("content-length").and_then(|length| length.parse::<usize>().ok());
+        self.succeeded() && !self.headers.is_encoded() && json() && length().is_none_or(|length| length <= BODY_LIMIT)
     }
 
     /// Whether a stream follows that can be read.
@@ -149,8 +156,13 @@ impl Upstream {
 
     /// The attempt is over, perhaps because the client has left before the end of the answer.
     pub fn ended(&mut self, stream: &dyn Stream) {
-        if let State::Flowing(watcher, _) = &self.state {
-            self.count(stream, watcher);
+        match (&self.state, &self.request) {
+            (State::Flowing(watcher, _), _) => self.count(stream, watcher),
+            // The provider has closed the connection, or Envoy's time for an attempt is over.
+            (State::Reading(head), Some((balancer, exchange))) if head.is_error() => {
+                balancer.borrow_mut().broke_off(&mut exchange.borrow_mut(), &head.headers);
+            }
+            _ => {}
         }
     }
 
@@ -172,7 +184,12 @@ impl Upstream {
             return Some(BODY_LIMIT);
         }
         let exchange = self.request.as_ref().map(|(_, exchange)| exchange.borrow());
-        let shape = exchange.as_ref().and_then(|exchange| exchange.outgoing.shape.as_ref());
+        let outgoing = exchange.as_ref().map(|exchange| &exchange.outgoing);
+        // It may be the account's own data, with the key in it.
+        if outgoing.is_some_and(|outgoing| outgoing.is_get) && head.is_small_json() {
+            return Some(BODY_LIMIT);
+        }
+        let shape = outgoing.and_then(|outgoing| outgoing.shape.as_ref());
         let whole = shape.is_some_and(|shape| shape.kind != Kind::ChatStream);
         (head.succeeded() && whole).then_some(MAX_ANSWER)
     }
@@ -180,14 +197,10 @@ impl Upstream {
     /// The answer is known as far as it has to be: decides what becomes of it. `body` is empty if it flows.
     fn answered(&mut self, stream: &dyn Stream, head: &Head, body: &[u8]) {
         let Some((balancer, exchange)) = self.request.clone() else { return };
-        let error = if head.is_error() { body.get(..body.len().min(BODY_LIMIT)).unwrap_or_default() } else { &[] };
-        let next = balancer.borrow_mut().answered(&mut exchange.borrow_mut(), &head.headers, error);
-        // The second is ours to set: a provider's would make the router try the next key.
-        for dropped in ["set-cookie", RETRY_HEADER] {
-            if head.headers.has(dropped) {
-                stream.remove_header(Side::Response, dropped);
-            }
-        }
+        let read = body.get(..body.len().min(BODY_LIMIT)).unwrap_or_default();
+        let next = balancer.borrow_mut().answered(&mut exchange.borrow_mut(), &head.headers, read);
+        let shows_key = |value: &[u8]| balancer.borrow().shows_key(&exchange.borrow(), value);
+        passed_down::remove_headers(stream, &head.headers, shows_key);
         let mut headers = balancer.borrow().answer_headers(&exchange.borrow().progress);
         let (state, instead) = match next {
             Next::Retry => {
@@ -200,6 +213,9 @@ impl Upstream {
             Next::Deliver(more) => {
                 headers.extend(more);
                 let shape = exchange.borrow().outgoing.shape.clone();
+                if shape.is_none() && !head.ended {
+                    passed_down::disarm(stream, &head.headers);
+                }
                 self.deliver(stream, head, body, shape)
             }
             Next::Replace(reply) => {
@@ -238,8 +254,14 @@ impl Upstream {
     ) -> (State, Option<Ending>) {
         let watcher = || Box::new(Watcher::new(&head.headers));
         let Some(shape) = shape else {
-            let watched = head.succeeded().then(|| State::Flowing(watcher(), None));
-            return (watched.unwrap_or(State::Passing), None);
+            if !head.succeeded() {
+                return (State::Passing, None);
+            }
+            let mut watcher = watcher();
+            if !body.is_empty() {
+                self.watch(&mut watcher, body);
+            }
+            return (State::Flowing(watcher, None), None);
         };
         let json = |body| {
             stream.set_header(Side::Response, "content-type", "application/json");

@@ -41,6 +41,51 @@ pub struct Provider {
     pub daily_reset: DailyReset,
     /// When a minute of the quotas begins.
     pub minute: Minute,
+    /// What a client must not choose: see [`Choices`].
+    pub choices: Choices,
+    /// Where its API hands out or makes credentials. No request is sent there, because whoever has such a
+    /// credential can use the account without this gateway.
+    pub credential_paths: &'static [CredentialPath],
+}
+
+/// The headers and query parameters by which a request chooses the project, the organisation or the account
+/// that pays, or another method than its own. They are the account's matter and not the client's, so they are
+/// removed: a foreign project makes the provider refuse a good key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choices {
+    /// Names of headers.
+    pub headers: &'static [&'static str],
+    /// How the names of more headers begin.
+    pub header_prefixes: &'static [&'static str],
+    /// Names of query parameters, in lower case. Their case does not matter.
+    pub parameters: &'static [&'static str],
+    /// How the names of more query parameters begin, in lower case.
+    pub parameter_prefixes: &'static [&'static str],
+}
+
+/// A path behind the base URL without the version, as `auth/keys`. A segment `{}` is any segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialPath {
+    /// This path only.
+    At(&'static str),
+    /// This path and everything below it.
+    Below(&'static str),
+}
+
+impl CredentialPath {
+    /// Whether a path, in segments that are decoded, is this one.
+    #[must_use]
+    pub fn matches<S: AsRef<str>>(self, path: &[S]) -> bool {
+        let (pattern, below) = match self {
+            CredentialPath::At(pattern) => (pattern, false),
+            CredentialPath::Below(pattern) => (pattern, true),
+        };
+        let mut path = path.iter();
+        let begins = pattern.split('/').all(|wanted| {
+            path.next().is_some_and(|segment| wanted == "{}" || wanted.eq_ignore_ascii_case(segment.as_ref()))
+        });
+        begins && (below || path.next().is_none())
+    }
 }
 
 /// The header that carries a key, and its form.
@@ -153,11 +198,32 @@ pub enum ModelPlace {
 }
 
 use Auth::{Bearer, Header};
+use CredentialPath::{At, Below};
 use DailyReset::{After24Hours, MidnightPacific, MidnightUtc};
 use ModelPlace::{Body, PathAfter, PathSegment, PathSegmentsAfter, Query};
 
 /// Where OpenAI's own API and its followers name the model.
 const OPENAI_MODEL: &[ModelPlace] = &[Body("model"), Query("model")];
+
+const NO_CHOICES: Choices = Choices { headers: &[], header_prefixes: &[], parameters: &[], parameter_prefixes: &[] };
+
+/// Google's system parameters, which it documents for all of its APIs.
+const GOOGLE_CHOICES: Choices = Choices {
+    headers: &["x-goog-user-project", "x-goog-quota-user"],
+    header_prefixes: &["x-goog-iam-"],
+    parameters: &["$userproject", "userproject", "$quotauser", "quotauser", "$httpmethod", "httpmethod"],
+    ..NO_CHOICES
+};
+
+/// Where OpenAI's own API and its followers make short-lived keys for browsers, and keys for administrators.
+const OPENAI_CREDENTIALS: &[CredentialPath] = &[
+    Below("organization"),
+    At("realtime/client_secrets"),
+    At("realtime/sessions"),
+    At("realtime/transcription_sessions"),
+    At("realtime/translations/client_secrets"),
+    Below("chatkit/sessions"),
+];
 
 /// A server that speaks OpenAI's API at a URL from the configuration.
 pub const COMPATIBLE: Provider = Provider {
@@ -174,6 +240,8 @@ pub const COMPATIBLE: Provider = Provider {
     model_prefix: "",
     daily_reset: After24Hours,
     minute: Minute::Rolling,
+    choices: NO_CHOICES,
+    credential_paths: OPENAI_CREDENTIALS,
 };
 
 const fn openai(slug: &'static str, url: &'static str) -> Provider {
@@ -193,6 +261,8 @@ pub static PROVIDERS: &[Provider] = &[
         // The delays that 429s state end at the full minute.
         minute: Minute::Calendar,
         endpoints: endpoints::GEMINI,
+        choices: GOOGLE_CHOICES,
+        credential_paths: &[Below("auth_tokens"), Below("authTokens")],
         ..openai("google-ai-studio", "https://generativelanguage.googleapis.com")
     },
     Provider { endpoints: endpoints::OPENAI, ..openai("openai", "https://api.openai.com/v1") },
@@ -203,6 +273,7 @@ pub static PROVIDERS: &[Provider] = &[
         headers: &[("anthropic-version", "2023-06-01")],
         model: &[Body("model")],
         endpoints: endpoints::ANTHROPIC,
+        credential_paths: &[Below("organizations")],
         ..openai("anthropic", "https://api.anthropic.com")
     },
     Provider {
@@ -211,12 +282,14 @@ pub static PROVIDERS: &[Provider] = &[
         openai: Some(OpenAi { query: "?api-version=2024-10-21", auth: Header("api-key"), ..OpenAi::at("/") }),
         model: &[PathSegment(1)],
         endpoints: endpoints::AZURE,
+        choices: Choices { headers: &["ocp-apim-subscription-key"], parameters: &["subscription-key"], ..NO_CHOICES },
         ..openai("azure-openai", "")
     },
     Provider {
         openai: Some(OpenAi { on_compat: false, ..OpenAi::at("/") }),
         daily_reset: MidnightUtc,
         endpoints: endpoints::OPENROUTER,
+        credential_paths: &[Below("keys"), Below("auth/keys")],
         ..openai("openrouter", "https://openrouter.ai/api/v1")
     },
     Provider { endpoints: endpoints::FOLLOWER, ..openai("groq", "https://api.groq.com/openai/v1") },
@@ -237,13 +310,20 @@ pub static PROVIDERS: &[Provider] = &[
     Provider {
         aliases: &["perplexity"],
         endpoints: endpoints::FOLLOWER,
+        credential_paths: &[At("generate_auth_token"), At("revoke_auth_token")],
         ..openai("perplexity-ai", "https://api.perplexity.ai")
     },
-    Provider { endpoints: endpoints::FOLLOWER, ..openai("huggingface", "https://router.huggingface.co/v1") },
+    Provider {
+        endpoints: endpoints::FOLLOWER,
+        choices: Choices { headers: &["x-hf-bill-to"], ..NO_CHOICES },
+        ..openai("huggingface", "https://router.huggingface.co/v1")
+    },
     Provider {
         openai: None,
         model: &[PathSegmentsAfter("models", 2), PathSegmentsAfter("deployments", 2), Body("version")],
         endpoints: endpoints::REPLICATE,
+        // It signs the calls that Replicate makes to the account's own servers.
+        credential_paths: &[At("webhooks/default/secret")],
         ..openai("replicate", "https://api.replicate.com/v1")
     },
     Provider {
@@ -258,6 +338,7 @@ pub static PROVIDERS: &[Provider] = &[
         headers: &[("cartesia-version", "2025-04-16")],
         model: &[Body("model_id")],
         endpoints: endpoints::CARTESIA,
+        credential_paths: &[Below("access-token")],
         ..openai("cartesia", "https://api.cartesia.ai")
     },
     Provider {
@@ -266,6 +347,15 @@ pub static PROVIDERS: &[Provider] = &[
         openai: None,
         model: &[Body("model_id"), Query("model_id")],
         endpoints: endpoints::ELEVENLABS,
+        // `GET /v1/user` has the key itself in its answer, as `xi_api_key`.
+        credential_paths: &[
+            At("user"),
+            Below("single-use-token"),
+            Below("service-accounts"),
+            At("convai/conversation/get-signed-url"),
+            At("convai/conversation/get_signed_url"),
+            At("convai/conversation/token"),
+        ],
         ..openai("elevenlabs", "https://api.elevenlabs.io")
     },
     Provider {
@@ -274,6 +364,7 @@ pub static PROVIDERS: &[Provider] = &[
         openai: None,
         model: &[PathAfter("models"), Body("model")],
         endpoints: endpoints::VERTEX,
+        choices: GOOGLE_CHOICES,
         ..openai("google-vertex-ai", "")
     },
     Provider {
@@ -281,6 +372,7 @@ pub static PROVIDERS: &[Provider] = &[
         openai: None,
         model: &[PathAfter("model"), Body("model")],
         endpoints: endpoints::BEDROCK,
+        choices: Choices { header_prefixes: &["x-amz-"], parameter_prefixes: &["x-amz-"], ..NO_CHOICES },
         ..openai("aws-bedrock", "")
     },
 ];
@@ -310,6 +402,33 @@ mod tests {
         assert_eq!(names.len(), count);
         assert_eq!(find("perplexity"), find("perplexity-ai"));
         assert_eq!(find("compat"), None, "a path segment that is not a provider");
+    }
+
+    #[test]
+    fn credential_paths() {
+        for (pattern, path, matches) in [
+            (At("user"), "user", true),
+            (At("user"), "USER", true),
+            (At("user"), "user/subscription", false),
+            (At("user"), "", false),
+            (Below("auth/keys"), "auth/keys", true),
+            (Below("auth/keys"), "auth/keys/code", true),
+            (Below("auth/keys"), "auth/key", false),
+            (Below("a/{}/b"), "a/x/b/c", true),
+            (Below("a/{}/b"), "a/b", false),
+        ] {
+            let path: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+            assert_eq!(pattern.matches(&path), matches, "{pattern:?} {path:?}");
+        }
+    }
+
+    #[test]
+    fn choices_are_in_lower_case() {
+        let all = PROVIDERS.iter().map(|provider| provider.choices);
+        let names = all.flat_map(|all| [all.headers, all.header_prefixes, all.parameters, all.parameter_prefixes]);
+        for name in names.flatten() {
+            assert_eq!(*name, name.to_ascii_lowercase());
+        }
     }
 
     #[test]

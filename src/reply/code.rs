@@ -58,6 +58,8 @@ codes! {
     ProviderNotAllowed = "provider_not_allowed", 403, ClientDecides, Refusal;
     /// The AUTH_KEY may not use this model.
     ModelNotAllowed = "model_not_allowed", 403, ClientDecides, Refusal;
+    /// The provider's API hands out or makes credentials at this path.
+    CredentialEndpoint = "credential_endpoint", 403, ClientDecides, Refusal;
     /// The console takes AUTH_KEYs without restrictions only.
     RestrictedAuthKey = "restricted_auth_key", 403, ClientDecides, Refusal;
     /// The path leads nowhere.

@@ -60,3 +60,13 @@ pub fn unknown_provider(name: &str) -> Reply {
     let message = format!("`{shown}` is no provider that is known here; see PROVIDER_BASE_URLS to add one.");
     Reply::new(Code::UnknownProvider, message)
 }
+
+/// The answer at a path where a provider hands out or makes credentials.
+#[must_use]
+pub fn credential_endpoint(slug: &str) -> Reply {
+    let message = format!(
+        "{slug} hands out or makes credentials of the pool's account at this path. Whoever has one can use the \
+         account without this gateway, so no request is sent there."
+    );
+    Reply::new(Code::CredentialEndpoint, message)
+}

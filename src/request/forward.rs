@@ -38,6 +38,8 @@ pub struct Outgoing {
     pub definition: usize,
     /// How the key is sent. It depends on which of the provider's APIs is called.
     pub auth: Auth,
+    /// The request is a GET, whose answer tells what the account has, and not what a model says.
+    pub is_get: bool,
     /// The request goes through Cloudflare AI Gateway.
     pub through_ai_gateway: bool,
     /// What requests of one conversation share, where `sticky` selection needs it.
@@ -56,6 +58,7 @@ impl Outgoing {
             upstream,
             model,
             client_api: Api::default(),
+            is_get: false,
             definition: 0,
             through_ai_gateway: false,
             conversation: None,
@@ -128,7 +131,8 @@ impl Client {
             let message = format!("The model's name is longer than {MAX_MODEL_BYTES} bytes.");
             return Err(Reply::new(Code::InvalidModel, message));
         }
-        let mut edits = edits::edits(&self.headers, to.target, body.as_ref().map(|body| body.size));
+        let mut edits =
+            edits::edits(to.upstream.provider, &self.headers, to.target, body.as_ref().map(|body| body.size));
         let absent = to.upstream.provider.headers.iter().filter(|(name, _)| !self.headers.has(name));
         edits.extend(absent.map(|&(name, value)| Edit::Set(name, value.into())));
         if let Some(token) = to.gateway.and_then(|gateway| gateway.config.token.as_ref()) {
@@ -137,6 +141,7 @@ impl Client {
         let outgoing = Outgoing {
             client_api: self.api,
             auth: to.auth,
+            is_get: self.headers.get(":method") == Some(b"GET"),
             through_ai_gateway: to.gateway.is_some(),
             definition: self.definition,
             ..Outgoing::new(to.upstream.clone(), model)

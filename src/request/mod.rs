@@ -158,6 +158,9 @@ impl Admitted<'_> {
                 check_method(self.method, PASSED_ON)?;
                 let upstream = config.upstream(name).ok_or_else(|| refusals::unknown_provider(name))?;
                 check_provider(self.definition, &upstream.slug)?;
+                if target::leads_to_credentials(upstream, rest) {
+                    return Err(refusals::credential_endpoint(&upstream.slug));
+                }
                 Ok(Kind::Native(Native::new(upstream, rest, self.query)))
             }
             Route::Health | Route::Models | Route::Console(_) => Err(refusals::unknown_path()),

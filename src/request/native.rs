@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::edits;
 use super::forward::{Client, Destination, Forward, Gateway};
 use super::model;
 use super::restricted::{self, check_native};
@@ -10,7 +11,7 @@ use crate::auth::Definition;
 use crate::config::{Config, Upstream};
 use crate::http::headers::Headers;
 use crate::http::url;
-use crate::provider::{Auth, CREDENTIAL_PARAMETERS, Provider};
+use crate::provider::{Auth, Provider};
 use crate::reply::{Code, Reply, refusals};
 
 /// A request to a provider's own API.
@@ -37,7 +38,7 @@ impl Native {
         Native {
             upstream: upstream.clone(),
             rest: rest.to_owned(),
-            query: url::without_parameters(query, CREDENTIAL_PARAMETERS),
+            query: edits::query(upstream.provider, query),
             model: model::in_path(upstream.provider, rest),
         }
     }

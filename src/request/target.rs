@@ -1,7 +1,7 @@
 //! Where a request goes: scheme, authority and path of the provider's side.
 
 use crate::config::{AiGateway, Upstream};
-use crate::http::url::Url;
+use crate::http::url::{Url, percent_decode};
 use crate::provider::Base;
 use crate::request::route::Endpoint;
 
@@ -103,6 +103,22 @@ fn without_repeated_version<'a>(base: &str, rest: &'a str) -> &'a str {
     let behind = |prefix: &str| rest.strip_prefix(prefix).filter(|rest| rest.starts_with('/'));
     let last = base.rfind('/').and_then(|at| base.get(at..)).filter(|last| is_version(last));
     last.and_then(|last| behind(base).or_else(|| behind(last))).unwrap_or(rest)
+}
+
+/// Whether the provider's API hands out or makes credentials at the path behind the slug.
+#[must_use]
+pub fn leads_to_credentials(upstream: &Upstream, rest: &str) -> bool {
+    let base = match (&upstream.base_url, upstream.provider.base) {
+        (Some(url), _) => url.path.as_str(),
+        (None, Base::Fixed(text)) => text.splitn(4, '/').nth(3).unwrap_or_default(),
+        (None, Base::Segments { .. } | Base::VertexLocation) => "",
+    };
+    let segments: Vec<_> = rest.split('/').filter(|segment| !segment.is_empty()).map(percent_decode).collect();
+    // The version, or all of the base's path, may stand there once more.
+    let is_base = |segment: &str| is_version(&["/", segment].concat()) || base.split('/').any(|part| part == segment);
+    let repeated = segments.iter().take_while(|segment| is_base(segment)).count();
+    let mut paths = (0..=repeated).filter_map(|start| segments.get(start..));
+    paths.any(|path| upstream.provider.credential_paths.iter().any(|pattern| pattern.matches(path)))
 }
 
 fn is_version(segment: &str) -> bool {

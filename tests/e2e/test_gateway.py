@@ -76,8 +76,11 @@ def test_in_step_with_envoy_yaml(patched):
     assert theirs["clusters"] == ours["clusters"]
     theirs, ours = (manager_of(part["listeners"][0]) for part in (theirs, ours))
     assert theirs["http_filters"] == ours["http_filters"]
-    for name in ("normalize_path", "skip_xff_append", "stream_idle_timeout", "upgrade_configs", "access_log"):
+    limits = ["stream_idle_timeout", "request_headers_timeout", "request_timeout"]
+    for name in ["normalize_path", "skip_xff_append", "upgrade_configs", "access_log", *limits]:
         assert theirs[name] == ours[name]
+    theirs_common, ours_common = (manager["common_http_protocol_options"] for manager in (theirs, ours))
+    assert theirs_common["idle_timeout"] == ours_common["idle_timeout"]
     theirs, ours = (part["route_config"]["virtual_hosts"][0] for part in (theirs, ours))
     for name in ("request_body_buffer_limit", "retry_policy"):
         assert theirs[name] == ours[name]

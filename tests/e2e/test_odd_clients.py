@@ -94,6 +94,8 @@ def test_a_client_commands_neither_envoy_nor_the_filter(shared, pool):
         (None, False, lambda request: Answer(400, body=request.header("authorization")), 400, "1"),
         (None, False, Answer(429, headers=GZIP, body=gzip.compress(SMALL)), 200, "2"),
         (None, False, Answer(429, body=SMALL, cut_after=9), 200, "2"),
+        (None, False, Answer(400, headers=GZIP, body=gzip.compress(SMALL)), 400, "1"),
+        (None, False, Answer(429, headers=[("x-envoy-ratelimited", "true")], body=SMALL), 200, "2"),
         ("anthropic", False, Answer(200, body="{"), 502, "1"),
         ("anthropic", False, Answer(200, body=b"{}", cut_after=1), 200, "2"),
         ("anthropic", True, Answer(200, chunks=[b"data: {"]), 200, "1"),
@@ -131,3 +133,66 @@ def test_a_client_that_goes_away_does_not_take_the_key_with_it(start, simulator,
     eventually(leaves_in_time)
     # Else the key would be that request's for 30 s.
     eventually(lambda: client.chat(f"openai/{model}").status_code == 200, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "status"), [("www-authenticate", 400), ("x-debug", 200), ("location", 307), ("location", 200)]
+)
+def test_the_key_in_a_header(shared, pool, name, status):
+    def provider(request):
+        key = request.header("authorization").removeprefix("Bearer ")
+        return Answer(status, headers=[(name, f"http://internal/?key={key}"), ("x-kept", "1")], body={})
+
+    shared.simulator.script(provider, model=pool.model)
+    answer = shared.client.chat(pool.compat_model)
+    assert name not in answer.headers
+    assert answer.status_code == (502 if status == 307 else status)
+    assert ("provider_error_withheld" in answer.text) == (status == 307)
+    assert not [key for key in pool.keys if key.secret in f"{answer.headers} {answer.text}"]
+
+
+def test_an_error_that_breaks_off_cools_its_key(shared, pool):
+    """The next request does not try the key again, although the 429's text never came."""
+    shared.simulator.script(Answer(429, headers=[("retry-after", "60")], body=SMALL, cut_after=9), model=pool.model)
+    first = [shared.client.chat(pool.compat_model) for _ in range(len(pool.keys) + 1)]
+    assert [answer.status_code for answer in first] == [200] * len(first)
+    assert [answer.headers["x-one-balance-attempts"] for answer in first] == ["2", *["1"] * len(pool.keys)]
+    cooled = shared.simulator.wait_for(1, model=pool.model)[0].header("authorization")
+    later = shared.simulator.wait_for(len(first) + 1, model=pool.model)[1:]
+    assert cooled not in {request.header("authorization") for request in later}
+
+
+@pytest.mark.parametrize(
+    ("kind", "sandboxed"), [("text/html", True), ("image/svg+xml", True), ("application/json", False)]
+)
+def test_no_page_of_a_provider_runs_under_the_consoles_origin(shared, pool, kind, sandboxed):
+    page = Answer(200, headers=[("content-type", kind), ("strict-transport-security", "max-age=1")], body=b"<script>")
+    shared.simulator.script(page, model=pool.model)
+    answer = shared.client.chat(pool.compat_model)
+    assert (answer.status_code, answer.content) == (200, b"<script>")
+    assert (answer.headers.get("content-security-policy") == "sandbox") == sandboxed
+    assert (answer.headers.get("x-content-type-options") == "nosniff") == sandboxed
+    assert "strict-transport-security" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("limit", "sent"),
+    [
+        ("request_headers_timeout", b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-slow: 1\r\n"),
+        ("request_timeout", None),
+    ],
+)
+def test_a_request_that_does_not_come_is_ended(start, simulator, model, limit, sent):
+    simulator.key("openai")
+
+    def shorten(bootstrap):
+        manager = bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+        assert manager[limit], "the shipped configuration has it"
+        manager[limit] = "0.5s"
+
+    balancer = start(edit=shorten)
+    sent = sent or head("POST", "/v1/chat/completions", balancer.auth_key, b"content-length: 100") + b"{"
+    assert balancer.client.raw(sent).status == 408
+    # A slow answer is not a slow request.
+    simulator.script(Answer(200, body={}, delay=1), model=model)
+    assert balancer.client.chat(f"openai/{model}").status_code == 200

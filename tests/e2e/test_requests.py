@@ -87,6 +87,7 @@ def test_each_spelling_of_the_credential_and_no_trace_of_it(shared, spelling, mo
     else:
         auth = spelling
     private = ["cookie", "origin", "referer", "x-forwarded-for", "forwarded", "cf-connecting-ip", "x-real-ip", "via"]
+    private += ["traceparent", "x-b3-traceid", "client-ip", "x-original-forwarded-for", "x-http-method-override"]
     headers += [(name, f"private {key}") for name in private]
     answer = shared.client.post(path, auth=auth, headers=headers, json=chat_body(model))
     assert answer.status_code == 200, answer.text
