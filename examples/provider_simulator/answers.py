@@ -213,6 +213,14 @@ def invalid(slug: str, api: str) -> Answer:
     return _openai(401, "invalid_request_error", "invalid_api_key", "Incorrect API key provided.")
 
 
+def revoked(slug: str, api: str) -> Answer:
+    if slug == "google-ai-studio":
+        return _google(api, 400, "INVALID_ARGUMENT", "API key expired. Please renew the API key.", [])
+    if api == "anthropic":
+        return _anthropic(403, "permission_error", "This organization has been disabled.")
+    return _openai(401, "invalid_request_error", "account_deactivated", "The account was deactivated.")
+
+
 def google_two_credentials(api: str) -> Answer:
     message = "Multiple authentication credentials received. Please pass only one."
     return _google(api, 400, "INVALID_ARGUMENT", message, [])

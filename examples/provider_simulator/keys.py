@@ -14,6 +14,8 @@ class Behaviour(enum.Enum):
     MINUTE_SPENT = "minute quota spent"
     DAILY_SPENT = "daily quota spent"
     INVALID = "invalid"
+    REVOKED = "revoked"
+    """Dead in words that no request can cause."""
 
 
 @dataclass

@@ -255,6 +255,8 @@ class Simulator:
         key = request.key
         if key is None or key.behaviour is Behaviour.INVALID:
             return answers.invalid(request.slug, request.api)
+        if key.behaviour is Behaviour.REVOKED:
+            return answers.revoked(request.slug, request.api)
         if key.behaviour is not Behaviour.GOOD:
             return answers.spent_for_good(key.behaviour, request.slug, request.api, request.model)
         spent = key.take(request.model, max(1, int(len(request.body) * TOKENS_PER_BYTE)))

@@ -191,7 +191,13 @@ impl Balancer {
             progress.phase = Phase::Retrying(leased);
             return Next::Retry;
         }
-        let next = self.final_answer(outgoing, progress, status, &verdict, step, another);
+        let next = match verdict.outcome {
+            // A bare 401 would send the client looking for the fault at its AUTH_KEY.
+            Outcome::Forbidden if status == 401 && body.is_empty() => {
+                Next::Replace(replies::keys_refused(outgoing.slug(), status))
+            }
+            _ => self.final_answer(outgoing, progress, status, &verdict, step, another),
+        };
         progress.end(match (&next, verdict.outcome) {
             (Next::Replace(reply), _) => Ending::Own(reply.code),
             (_, Outcome::Success { .. }) => Ending::Served,

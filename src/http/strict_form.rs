@@ -209,7 +209,9 @@ mod tests {
             let _ = parts(&body, "b");
             let whole = format!("--b\r\n{MODEL}\r\n\r\nw\r\n--b\r\n{MODEL}\r\n\r\nv\r\n--b--\r\n");
             let cut = &whole.as_bytes()[..cut.min(whole.len())];
-            prop_assert_eq!(parts(cut, "b").is_ok(), cut.len() >= whole.len() - 2);
+            // The last line break may be missing, but not half of it.
+            let is_whole = [whole.len(), whole.len() - 2].contains(&cut.len());
+            prop_assert_eq!(parts(cut, "b").is_ok(), is_whole);
         }
     }
 }

@@ -13,7 +13,8 @@ import pytest
 from harness import eventually
 from provider_simulator import Answer, Behaviour
 
-BAD_KEY = {"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}}
+# One answer suffices for a block if no request can have caused it.
+BAD_KEY = {"error": {"message": "The account was deactivated", "code": "account_deactivated"}}
 # What the Worker asks D1 and does with the answer, in its own words: the keys of a provider, and
 # whether one of them is cooling for a model.
 WORKERS_QUERY = """

@@ -30,7 +30,7 @@ def scrape(tmp_path):
 
 
 def test_each_question_has_its_answer(start, scrape, simulator, d1, model):
-    dead = simulator.key("openai", Behaviour.INVALID, label="dead")
+    dead = simulator.key("openai", Behaviour.REVOKED, label="dead")
     good = simulator.key("openai", label="good")
     spent = [simulator.key(GOOGLE, Behaviour.DAILY_SPENT) for _ in range(2)]
     for key in (dead, good, *spent):

@@ -32,7 +32,7 @@ def access_log(balancer: Balancer) -> list[dict[str, Any]]:
 
 def test_a_day_of_a_pool(start, simulator, model):
     """Every family, after requests that need each of them."""
-    invalid = simulator.key(GOOGLE, Behaviour.INVALID)
+    invalid = simulator.key(GOOGLE, Behaviour.REVOKED)
     simulator.key(GOOGLE, Behaviour.DAILY_SPENT)
     simulator.key(GOOGLE)
     simulator.key("openai")

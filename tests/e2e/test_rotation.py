@@ -176,7 +176,7 @@ def test_ten_in_parallel_share_the_keys_evenly(start, simulator, model):
 
 def test_what_one_worker_learns_the_other_uses(start, simulator, model):
     bad, *_ = [simulator.key("openai") for _ in range(3)]
-    bad.behaviour = Behaviour.INVALID
+    bad.behaviour = Behaviour.REVOKED
     balancer = start()
     while not simulator.requests or simulator.requests[-1].key is not bad:
         balancer.client.chat(f"openai/{model}")
@@ -235,7 +235,7 @@ def test_try_earliest(start, simulator, model):
 
 
 def test_all_keys_blocked(start, simulator, model):
-    keys = [simulator.key("google-ai-studio", Behaviour.INVALID) for _ in range(2)]
+    keys = [simulator.key("google-ai-studio", Behaviour.REVOKED) for _ in range(2)]
     client = start().client
     answer = client.gemini(model)
     assert answer.json()["error"]["details"][0]["reason"] == "PROVIDER_KEYS_REFUSED"
