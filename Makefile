@@ -34,8 +34,9 @@ test-native: ## unit, property and golden tests
 test-core: $(STAMPS)/targets ## the core compiles without WASI, as for a Cloudflare Worker
 	cargo build --quiet --lib --target wasm32-unknown-unknown
 
+# More processes than cores, because many of these tests wait for timers.
 test-e2e: $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/envoys $(WRANGLER) browser prometheus $(MODULE) ## real Envoy, simulated providers, a real D1 (ARGS: pytest's)
-	$(PY) -m pytest -c tests/pytest.ini --numprocesses 2 --dist loadscope $(ARGS)
+	$(PY) -m pytest -c tests/pytest.ini --numprocesses 4 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-fuzz: FUZZ_SECONDS = 5
 test-fuzz: fuzz ## a short look for inputs that break the translation

@@ -71,6 +71,7 @@ def loaded(start, simulator, d1):
     return balancer
 
 
+@pytest.mark.waits
 def test_keys_come_and_go_while_traffic_flows(loaded, simulator, d1, model):
     with Traffic(loaded, f"openai/{model}") as traffic:
         three = simulator.key("openai", label="three")
@@ -145,6 +146,7 @@ def test_a_person_clears_a_cooldown(loaded, simulator, d1, model):
     eventually(lambda: "one" in serves(loaded, model))
 
 
+@pytest.mark.waits
 def test_two_envoys_are_one_pool(loaded, start, simulator, d1, model):
     other = start(env={"PROVIDER_KEYS": None}, d1=d1)
     eventually(lambda: serves(other, "warm-up") == {"one", "two"})
@@ -185,6 +187,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("fault", FAULTS)
 def test_d1_away(loaded, simulator, d1, model, fault):
     details = dict(FAULTS[fault])
@@ -214,6 +217,7 @@ def test_a_wrong_token_is_one_clear_line(start, simulator, d1, model):
     assert balancer.client.chat(f"openai/{model}").status_code == 200, "the configuration's keys serve"
 
 
+@pytest.mark.waits
 def test_gauges(loaded, d1):
     def gauges():
         return {name.split("one_balance.d1.")[1]: value for name, value in loaded.stats(r"one_balance\.d1\.").items()}
@@ -227,6 +231,7 @@ def test_gauges(loaded, d1):
     assert gauges()["errors.class.server"] == 3
 
 
+@pytest.mark.waits
 def test_a_first_start_with_d1_away(start, simulator, d1, model):
     key = simulator.key("openai", label="row")
     d1.insert("openai", key.secret)
@@ -249,6 +254,7 @@ def test_both_sources_make_one_pool(start, simulator, d1, model):
     assert all(shown.count(ident) == 3 for ident in shown), "one key, one turn"
 
 
+@pytest.mark.waits
 def test_a_thousand_cooldowns_in_few_calls(start, simulator, d1, model):
     keys = [simulator.key("openai") for _ in range(50)]
     d1.insert_all([{"id": f"row-{number}", "provider": "openai", "key": key.secret} for number, key in enumerate(keys)])
@@ -262,6 +268,7 @@ def test_a_thousand_cooldowns_in_few_calls(start, simulator, d1, model):
     assert len(writes) <= 20, f"{len(writes)} calls"
 
 
+@pytest.mark.waits
 def test_one_worker_talks_and_not_much(loaded, d1):
     before = len(d1.calls())
     time.sleep(5)
