@@ -26,10 +26,27 @@ run: $(STAMPS)/run $(MODULE) ## start Envoy with one-balance (PORT, ADMIN_PORT);
 
 build: $(MODULE) ## build the release module
 
-test: lint test-native test-core test-fuzz simulate validate reproducible test-e2e ## everything that CI checks
+# Two lists side by side, one for each core, because a release build ends in one long thread. They seldom need
+# the same folder of Cargo's, which it locks, and everything is installed before they begin. The end-to-end
+# tests follow alone, because some of them measure time.
+test: setup ## everything that CI checks
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync test-debug test-release
+	@$(MAKE) --no-print-directory test-e2e
 
+test-debug:
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory test-native
+	@$(MAKE) --no-print-directory test-core
+
+test-release:
+	@$(MAKE) --no-print-directory validate
+	@$(MAKE) --no-print-directory simulate
+	@$(MAKE) --no-print-directory reproducible
+	@$(MAKE) --no-print-directory test-fuzz
+
+# Without make's flags, in which the compiler of documentation tests finds a jobserver that is closed to it.
 test-native: ## unit, property and golden tests
-	cargo test --quiet
+	MAKEFLAGS= cargo test --quiet
 
 test-core: $(STAMPS)/targets ## the core compiles without WASI, as for a Cloudflare Worker
 	cargo build --quiet --lib --target wasm32-unknown-unknown
@@ -44,7 +61,8 @@ test-fuzz: fuzz ## a short look for inputs that break the translation
 fuzz: $(STAMPS)/targets | $(PY) ## a long one (FUZZ_SECONDS for each target, two at once)
 	@cd tests/fuzz && cargo build --quiet --release
 	@$(PY) tests/fuzz/seeds.py target/fuzz/seeds
-	@$(MAKE) --no-print-directory --jobs 2 FUZZ_SECONDS=$(FUZZ_SECONDS) $(FUZZ_TARGETS:%=fuzz-%)
+	@$(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,--jobs 2) FUZZ_SECONDS=$(FUZZ_SECONDS) \
+		$(FUZZ_TARGETS:%=fuzz-%)
 
 # What libFuzzer learned stays in target/fuzz/corpus, so that the next run goes on from there.
 fuzz-%:
@@ -120,7 +138,7 @@ reproducible: $(MODULE) ## the same sources give the same module, wherever they 
 verify: | $(PY) ## ask a running deployment: make verify URL=https://... AUTH_KEY=... [MODEL=provider/model]
 	@$(PY) envoy/verify.py
 
-setup: $(STAMPS)/run $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/envoys $(STAMPS)/targets browser prometheus ## install everything that the other targets need
+setup: $(STAMPS)/run $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/envoys $(STAMPS)/targets $(WRANGLER) $(BINARYEN) browser prometheus ## install everything that `make test` needs
 
 clean: ## remove what was built and installed
 	rm -rf target .venv .cache tests/d1/node_modules tests/sdk/node_modules tests/manifests/node_modules envoy/d1/node_modules envoy/release/node_modules
@@ -148,5 +166,6 @@ $(MODULE): $(BUILT) $(BINARYEN) Makefile
 
 FORCE:
 
-.PHONY: help run build test test-native test-core test-e2e test-fuzz fuzz validate lint format simulate bench \
-	bench-core d1-create d1-migrate d1-import d1-list d1-delete-blocked envoys dist reproducible verify setup clean FORCE
+.PHONY: help run build test test-debug test-release test-native test-core test-e2e test-fuzz fuzz validate lint \
+	format simulate bench bench-core d1-create d1-migrate d1-import d1-list d1-delete-blocked envoys dist reproducible \
+	verify setup clean FORCE
