@@ -1,5 +1,6 @@
 """The pool and a real D1: what one learns, the others obey; and nothing is lost while it is away."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import threading
 import time
 import uuid
+from pathlib import Path
 
 import harness
 import pytest
@@ -317,6 +319,32 @@ def test_keys_by_hand(tmp_path, d1_server):
     assert d1("import", str(tmp_path / "nowhere"))[0] == 1
     file.write_bytes(b"openai sk-\xff\n")
     assert d1("import", str(file)) == (1, f"{file} is not UTF-8\n")
+
+
+def test_runs_by_hand_at_the_same_time_keep_to_their_databases(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("d1", harness.ROOT / "envoy" / "d1" / "d1.py")
+    by_hand = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(by_hand)
+    monkeypatch.setattr(by_hand, "STATE", tmp_path)
+    named = []
+    waiting = ["second"]
+
+    def wrangler(command, **_):
+        """Reads its configuration after another run has begun and ended."""
+        if waiting:
+            run(waiting.pop())
+        config = json.loads(Path(command[command.index("--config") + 1]).read_text())
+        named.append(config["d1_databases"][0]["database_id"])
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    def run(database):
+        monkeypatch.setenv("D1_DATABASE_ID", database)
+        by_hand.wrangler("d1", "list")
+
+    monkeypatch.setattr(by_hand.subprocess, "run", wrangler)
+    run("first")
+    assert named == ["second", "first"]
+    assert list(tmp_path.iterdir()) == [], "no configuration is left behind"
 
 
 def test_d1_by_hand_without_a_token():
