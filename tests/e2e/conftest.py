@@ -14,6 +14,19 @@ from harness_d1 import D1, missing
 from harness_sdks import FAMILIES, Target
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What `--dist loadgroup` needs: tests that share an Envoy go to one process, each of the others to any.
+
+    Tests that mostly wait begin first, so that the others run meanwhile and nothing is left for the end.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("waits") is None)
+    for item in items:
+        definitions = item._fixtureinfo.name2fixturedefs.values()
+        if any(definition[-1].scope == "module" for definition in definitions):
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+
+
 @pytest.fixture(autouse=True)
 def unharmed() -> Iterator[None]:
     """After each test, the Envoys that live on are whole, and no secret got out of them."""

@@ -174,6 +174,7 @@ def test_all_blocked_go_but_those_that_somebody_has_freed(loaded, simulator, d1,
     eventually(lambda: serves(loaded, model) == {"one", "three"})
 
 
+@pytest.mark.waits
 def test_the_operator_wins_over_what_waits_to_be_written(loaded, simulator, d1, model):
     """D1 is away while a key is blocked and another cools; the edits come before the outbox does."""
     d1.fault("status", times=1, status=429, retry_after=8)

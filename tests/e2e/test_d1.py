@@ -1,5 +1,6 @@
 """The pool and a real D1: what one learns, the others obey; and nothing is lost while it is away."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import threading
 import time
 import uuid
+from pathlib import Path
 
 import harness
 import pytest
@@ -72,6 +74,7 @@ def loaded(start, simulator, d1):
     return balancer
 
 
+@pytest.mark.waits
 def test_keys_come_and_go_while_traffic_flows(loaded, simulator, d1, model):
     with Traffic(loaded, f"openai/{model}") as traffic:
         three = simulator.key("openai", label="three")
@@ -146,6 +149,7 @@ def test_a_person_clears_a_cooldown(loaded, simulator, d1, model):
     eventually(lambda: "one" in serves(loaded, model))
 
 
+@pytest.mark.waits
 def test_two_envoys_are_one_pool(loaded, start, simulator, d1, model):
     other = start(env={"PROVIDER_KEYS": None}, d1=d1)
     eventually(lambda: serves(other, "warm-up") == {"one", "two"})
@@ -186,6 +190,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("fault", FAULTS)
 def test_d1_away(loaded, simulator, d1, model, fault):
     details = dict(FAULTS[fault])
@@ -215,6 +220,7 @@ def test_a_wrong_token_is_one_clear_line(start, simulator, d1, model):
     assert balancer.client.chat(f"openai/{model}").status_code == 200, "the configuration's keys serve"
 
 
+@pytest.mark.waits
 def test_gauges(loaded, d1):
     def gauges():
         return {name.split("one_balance.d1.")[1]: value for name, value in loaded.stats(r"one_balance\.d1\.").items()}
@@ -228,6 +234,7 @@ def test_gauges(loaded, d1):
     assert gauges()["errors.class.server"] == 3
 
 
+@pytest.mark.waits
 def test_a_first_start_with_d1_away(start, simulator, d1, model):
     key = simulator.key("openai", label="row")
     d1.insert("openai", key.secret)
@@ -250,6 +257,7 @@ def test_both_sources_make_one_pool(start, simulator, d1, model):
     assert all(shown.count(ident) == 3 for ident in shown), "one key, one turn"
 
 
+@pytest.mark.waits
 def test_a_thousand_cooldowns_in_few_calls(start, simulator, d1, model):
     keys = [simulator.key("openai") for _ in range(50)]
     d1.insert_all([{"id": f"row-{number}", "provider": "openai", "key": key.secret} for number, key in enumerate(keys)])
@@ -263,6 +271,7 @@ def test_a_thousand_cooldowns_in_few_calls(start, simulator, d1, model):
     assert len(writes) <= 20, f"{len(writes)} calls"
 
 
+@pytest.mark.waits
 def test_one_worker_talks_and_not_much(loaded, d1):
     before = len(d1.calls())
     time.sleep(5)
@@ -311,6 +320,32 @@ def test_keys_by_hand(tmp_path, d1_server):
     assert d1("import", str(tmp_path / "nowhere"))[0] == 1
     file.write_bytes(b"openai sk-\xff\n")
     assert d1("import", str(file)) == (1, f"{file} is not UTF-8\n")
+
+
+def test_runs_by_hand_at_the_same_time_keep_to_their_databases(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("d1", harness.ROOT / "envoy" / "d1" / "d1.py")
+    by_hand = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(by_hand)
+    monkeypatch.setattr(by_hand, "STATE", tmp_path)
+    named = []
+    waiting = ["second"]
+
+    def wrangler(command, **_):
+        """Reads its configuration after another run has begun and ended."""
+        if waiting:
+            run(waiting.pop())
+        config = json.loads(Path(command[command.index("--config") + 1]).read_text())
+        named.append(config["d1_databases"][0]["database_id"])
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    def run(database):
+        monkeypatch.setenv("D1_DATABASE_ID", database)
+        by_hand.wrangler("d1", "list")
+
+    monkeypatch.setattr(by_hand.subprocess, "run", wrangler)
+    run("first")
+    assert named == ["second", "first"]
+    assert list(tmp_path.iterdir()) == [], "no configuration is left behind"
 
 
 def test_d1_by_hand_without_a_token():

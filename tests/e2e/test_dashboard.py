@@ -29,6 +29,7 @@ def scrape(tmp_path):
         prometheus.close()
 
 
+@pytest.mark.waits
 def test_each_question_has_its_answer(start, scrape, simulator, d1, model):
     dead = simulator.key("openai", Behaviour.REVOKED, label="dead")
     good = simulator.key("openai", label="good")
@@ -83,6 +84,7 @@ def test_each_question_has_its_answer(start, scrape, simulator, d1, model):
     shows("Age of what was read", lambda found: min(found.values()) > 3)
 
 
+@pytest.mark.waits
 def test_every_metric_it_asks_for_is_there(start, scrape, simulator, d1):
     """A name that is written wrong, or that is no more, would show an empty panel and no error."""
     d1.insert("openai", simulator.key("openai").secret)

@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import tarfile
+import tomllib
 
 import harness
 import pytest
@@ -121,6 +122,13 @@ def test_one_version():
     texts = [path.read_text() for path in paths if "node_modules" not in path.parts]
     tags = {tag for text in texts for tag in re.findall(r"one-balance(?:-envoy)?[:-](\d+\.\d+\.\d+)", text)}
     assert tags == {dist.version()}
+
+
+def test_one_compiler():
+    """The pinned compiler is a patch release of the one that Cargo.toml asks for."""
+    pinned = tomllib.loads((harness.ROOT / "rust-toolchain.toml").read_text())["toolchain"]["channel"]
+    oldest = tomllib.loads((harness.ROOT / "Cargo.toml").read_text())["package"]["rust-version"]
+    assert pinned.rpartition(".")[0] == oldest
 
 
 def test_no_path_of_this_machine_is_in_the_module():

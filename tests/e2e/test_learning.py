@@ -106,6 +106,7 @@ def test_the_gateways_refusal_blames_no_key(start, simulator, model):
     assert balancer.client.chat(f"openai/{model}").status_code == 200
 
 
+@pytest.mark.waits
 def test_quotas_in_real_time(start, simulator, model):
     """Ten keys of 5 requests per 2 s and two dead ones, asked 1.5 times what they have: most of the
     quota becomes answers, and no client gets a dead key's error.

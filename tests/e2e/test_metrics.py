@@ -220,6 +220,7 @@ def test_a_cut_stream_counts_the_tokens_it_told(start, simulator, model):
     eventually(lambda: samples(balancer, "tokens") == expected)
 
 
+@pytest.mark.waits
 def test_many_changes_do_not_flood_the_log(start, simulator, model):
     for _ in range(60):
         simulator.key("openai", Behaviour.DAILY_SPENT)

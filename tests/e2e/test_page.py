@@ -91,6 +91,7 @@ def test_without_d1_it_is_read_only_and_says_so(browser, start, simulator):
     browser.until(lambda: "no key for some model for 00:04:5" in browser.text("#providers"))
 
 
+@pytest.mark.waits
 def test_a_key_cools_and_recovers_before_ones_eyes(browser, page, simulator, model):
     one, two, _ = simulator.keys
     simulator.script(stated(7), key=one, model=model)
@@ -208,6 +209,7 @@ def test_d1_away(browser, page, simulator, d1):
     browser.until(lambda: len(browser.rows()) == 4)
 
 
+@pytest.mark.waits
 def test_an_edit_under_way(browser, page, simulator, d1):
     d1.fault("delay", seconds=2)
     # The reads of the sync come when they come.

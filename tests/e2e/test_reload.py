@@ -70,6 +70,7 @@ def test_a_changed_listener_is_taken_up(start, simulator, listener, model):
     balancer.tolerated = "failed to load"
 
 
+@pytest.mark.waits
 def test_metrics_over_a_reload(start, simulator, listener, model):
     """The old configuration lives on for its streams; its counts are its own, its gauges nobody's."""
     key = simulator.key("openai")
