@@ -16,7 +16,7 @@ pub fn no_key(outgoing: &Outgoing, reason: NoKey, now: Time) -> Reply {
         NoKey::Empty => Reply::new(Code::NoKeys, format!("The pool has no key for {slug}; add one to PROVIDER_KEYS.")),
         NoKey::Blocked => {
             let message =
-                format!("All keys for {slug} are blocked, for the provider refused them; add or replace keys.");
+                format!("All keys for {slug} are blocked, because the provider refused them; add or replace keys.");
             Reply::new(Code::AllKeysBlocked, message)
         }
         NoKey::Cooling(until, _) => {
@@ -26,7 +26,8 @@ pub fn no_key(outgoing: &Outgoing, reason: NoKey, now: Time) -> Reply {
             Reply::new(Code::AllKeysCooling, message).retry_after(wait)
         }
         NoKey::Resting(until) => {
-            let message = format!("{slug} limits the address that requests come from; it is left alone for a moment.");
+            let message =
+                format!("Many keys of {slug} were refused for this model at once; it is left alone for a moment.");
             Reply::new(Code::ProviderResting, message).retry_after(now.until(until))
         }
         NoKey::Tried => Reply::new(Code::AllKeysTried, format!("Every key for {slug} has been tried; try again.")),
@@ -117,7 +118,7 @@ fn error_status(status: u16) -> u16 {
 #[must_use]
 pub fn not_retried(slug: &str, status: u16) -> Reply {
     let message = format!(
-        "{slug} answered {status}, and Envoy did not ask with the next key; see its retry policy and circuit breakers."
+        "{slug} answered {status}, and Envoy did not try the next key; see its retry policy and circuit breakers."
     );
     Reply::with_status(status, Code::NotRetried, message)
 }

@@ -1,7 +1,8 @@
-//! What becomes of a request's headers: the client's credential and whatever else says who and where
-//! it is go, and what leads to the provider comes.
+//! The changes to a request's headers: the client's credential and whatever else says who and where the client is are
+//! removed, and what leads to the provider is set.
 //!
-//! Which headers hold an AUTH_KEY stands here, too, for exactly those must not go up.
+//! Which headers hold an AUTH_KEY is decided here, too, so that the list of accepted and of removed headers cannot
+//! differ.
 
 use std::borrow::Cow;
 

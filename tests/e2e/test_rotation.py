@@ -127,7 +127,7 @@ def test_an_answer_that_envoy_does_not_retry(start, simulator, model, api):
     client = start(edit=edit).client
     answer = client.gemini(model) if api == "gemini" else client.chat(f"google-ai-studio/{model}")
     assert answer.status_code == 403
-    assert "Envoy did not ask with the next key" in answer.json()["error"]["message"]
+    assert "Envoy did not try the next key" in answer.json()["error"]["message"]
     assert not [key for key in keys if key.secret in answer.text]
     assert answer.headers["x-one-balance-attempts"] == "1"
 
