@@ -8,6 +8,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use serde_json::json;
+
 use super::call_id;
 use super::fields::{Fields, Path, Refusal, refuse};
 use super::media::{self, Media};
@@ -240,14 +242,16 @@ fn call<'d>(fields: &mut Fields<'_, 'd>, first: bool) -> Result<Call<'d>, Refusa
     let name = function.required_text("name")?;
     let mut arguments = function.text("arguments")?.unwrap_or_default().decoded();
     let trimmed = arguments.trim();
-    if trimmed.is_empty() {
+    if trimmed.is_empty() || trimmed == "null" {
         // Some clients send a call without arguments back like this.
         arguments = "{}".into();
     } else if trimmed.len() < arguments.len() {
         arguments = trimmed.to_owned().into();
     }
     if !is_object(&arguments) {
-        return Err(function.refuse("arguments", "must be a JSON object in a string"));
+        // Cut off by `max_tokens`, for example. OpenAI takes any text, and a history that has it once would be
+        // refused for ever; the tool's own error, which comes next, explains it to the model.
+        arguments = json!({"_invalid_json": arguments}).to_string().into();
     }
     Ok(Call { first, id, name, arguments, extra: fields.take("extra_content") })
 }

@@ -72,6 +72,8 @@ fn source(url: Cow<'_, str>) -> Option<Source<'_>> {
         let (head, base64) = rest.split_once(',')?;
         let (mime, _) = head.strip_suffix(";base64")?.split_once(';').unwrap_or((head.strip_suffix(";base64")?, ""));
         let mime = mime.contains('/').then(|| mime.to_ascii_lowercase())?;
+        // A wrong name that OpenAI accepts, and neither Gemini nor Anthropic does.
+        let mime = if mime == "image/jpg" { "image/jpeg".to_owned() } else { mime };
         let start = url.len() - base64.len();
         return Some(Source::Inline { mime, base64: Text::of(tail(url, start)) });
     }
@@ -117,6 +119,7 @@ mod tests {
         for (url, expected) in [
             ("data:image/png;base64,AA==", inline("image/png", "AA==")),
             ("data:Image/PNG;name=a.png;base64,AA==", inline("image/png", "AA==")),
+            ("data:image/jpg;base64,AA==", inline("image/jpeg", "AA==")),
             ("data:image/png,AA", None),
             ("data:;base64,AA", None),
             ("data:image/png;base64", None),

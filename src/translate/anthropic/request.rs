@@ -216,8 +216,6 @@ fn media_block(media: &Media, out: &mut Writer) -> Result<(), Refusal> {
         _ => None,
     };
     let kind = match &media.source {
-        // A wrong name that other providers accept.
-        Source::Inline { mime, .. } if mime == "image/jpg" => Some("image"),
         Source::Inline { mime, .. } => kind_of(mime),
         Source::Link { mime: Some(mime), .. } => kind_of(mime),
         // A link without a known ending is an image if the client said so.
@@ -233,7 +231,7 @@ fn media_block(media: &Media, out: &mut Writer) -> Result<(), Refusal> {
         out.object_field("source", |out| match &media.source {
             Source::Inline { mime, base64 } => {
                 out.field("type", "base64");
-                out.field("media_type", if mime == "image/jpg" { "image/jpeg" } else { mime.as_str() });
+                out.field("media_type", mime.as_str());
                 out.field("data", base64);
             }
             Source::Link { url, .. } => {
