@@ -9,7 +9,6 @@ use crate::request::forward::Outgoing;
 use crate::time::{Span, Time};
 
 /// There is no key for an attempt.
-#[must_use]
 pub fn no_key(outgoing: &Outgoing, reason: NoKey, now: Time) -> Reply {
     let slug = outgoing.slug();
     match reason {
@@ -35,7 +34,6 @@ pub fn no_key(outgoing: &Outgoing, reason: NoKey, now: Time) -> Reply {
 }
 
 /// No attempt came to an answer.
-#[must_use]
 pub fn unreachable(outgoing: &Outgoing, progress: &Progress) -> Reply {
     let (slug, count) = (outgoing.slug(), progress.tried.len());
     let message = format!("{slug} gave no answer in {count} attempts; it may be down, or not be reachable from here.");
@@ -43,7 +41,6 @@ pub fn unreachable(outgoing: &Outgoing, progress: &Progress) -> Reply {
 }
 
 /// The provider has had the time of its attempts. More of them would be worked on, and billed, in vain.
-#[must_use]
 pub fn timeout(outgoing: &Outgoing, progress: &Progress) -> Reply {
     let (slug, count) = (outgoing.slug(), progress.tried.len());
     let message = format!(
@@ -53,7 +50,6 @@ pub fn timeout(outgoing: &Outgoing, progress: &Progress) -> Reply {
 }
 
 /// Envoy has answered by itself, without or after attempts.
-#[must_use]
 pub fn by_envoy(headers: &Headers, exchange: Option<&Exchange>) -> Reply {
     let number = |name| headers.text(name).and_then(|text| text.trim().parse::<u64>().ok());
     let status = number(":status").and_then(|status| u16::try_from(status).ok()).unwrap_or(503);
@@ -77,7 +73,6 @@ pub fn by_envoy(headers: &Headers, exchange: Option<&Exchange>) -> Reply {
 }
 
 /// The provider refuses the keys. Its own text may hold one.
-#[must_use]
 pub fn keys_refused(slug: &str, status: u16) -> Reply {
     let message = format!("{slug} refuses the pool's keys; check them, they are blocked or rest now.");
     Reply::with_status(status, Code::ProviderKeysRefused, message)
@@ -85,7 +80,6 @@ pub fn keys_refused(slug: &str, status: u16) -> Reply {
 
 /// Something on the way refuses us. Not the client's credential: a 401 would send it looking for the fault at
 /// the wrong place.
-#[must_use]
 pub fn gateway_refused(slug: &str, evidence: &impl core::fmt::Display) -> Reply {
     let message =
         format!("The way to {slug} is refused ({evidence}); check AI_GATEWAY_TOKEN and what the provider allows.");
@@ -94,14 +88,12 @@ pub fn gateway_refused(slug: &str, evidence: &impl core::fmt::Display) -> Reply 
 
 /// The provider's answer has the key in it. A client would take a success or a redirect for what was asked for,
 /// so they become an error.
-#[must_use]
 pub fn withheld(slug: &str, status: u16) -> Reply {
     let message = format!("{slug} answered {status} with the pool's key in its text, so that its answer is withheld.");
     Reply::with_status(error_status(status), Code::ProviderErrorWithheld, message)
 }
 
 /// The provider's error is compressed, although we ask for none that is, so nobody can look for the key in it.
-#[must_use]
 pub fn withheld_encoded(slug: &str, status: u16) -> Reply {
     let message = format!(
         "{slug} answered {status} with a compressed text. It cannot be searched for the pool's key, so that it is withheld."
@@ -115,7 +107,6 @@ fn error_status(status: u16) -> u16 {
 }
 
 /// Envoy let an error through that was to be retried.
-#[must_use]
 pub fn not_retried(slug: &str, status: u16) -> Reply {
     let message = format!(
         "{slug} answered {status}, and Envoy did not try the next key; see its retry policy and circuit breakers."

@@ -24,13 +24,11 @@ pub trait Store {
 pub const VERSION: u8 = 1;
 
 /// A value's bytes: a version byte, then postcard. Writing to memory cannot fail.
-#[must_use]
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_extend(value, vec![VERSION]).unwrap_or_else(|_| vec![VERSION])
 }
 
 /// The value; `None` if it cannot be read.
-#[must_use]
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     bytes.strip_prefix(&[VERSION]).and_then(|rest| postcard::from_bytes(rest).ok())
 }

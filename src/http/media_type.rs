@@ -20,7 +20,6 @@ pub enum MediaType {
 
 impl MediaType {
     /// The kind of body that the headers announce. `None` if it is another one, or could be read as two.
-    #[must_use]
     pub fn of(headers: &Headers) -> Option<MediaType> {
         let mut stated = headers.all("content-type");
         let Some(only) = stated.next() else { return Some(MediaType::Json) };

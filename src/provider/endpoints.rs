@@ -60,7 +60,6 @@ pub enum Place {
 
 impl Endpoints {
     /// Where a request to this path, below the base URL, names its model. `None` if it cannot be judged.
-    #[must_use]
     pub fn find(&self, call: Call, path: &str) -> Option<Place> {
         let decoded: Vec<_> = path.strip_prefix('/')?.split('/').map(percent_decode).collect();
         let segments: Vec<&str> = decoded.iter().map(|segment| &**segment).collect();

@@ -74,7 +74,6 @@ pub enum CredentialPath {
 
 impl CredentialPath {
     /// Whether a path, in segments that are decoded, is this one.
-    #[must_use]
     pub fn matches<S: AsRef<str>>(self, path: &[S]) -> bool {
         let (pattern, below) = match self {
             CredentialPath::At(pattern) => (pattern, false),

@@ -18,7 +18,7 @@ pub enum Retry {
 /// When in a request's life a code is sent. Metrics have a label for each code that can occur there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Before the provider is known and a key is asked for.
+    /// Before the provider is known and a key is leased.
     Refusal,
     /// Afterwards.
     Attempt,

@@ -47,7 +47,6 @@ pub struct Rendered {
 
 impl Rendered {
     /// An answer that is no error.
-    #[must_use]
     pub fn new(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
         Rendered { status, headers: vec![("content-type", content_type.to_owned())], body: body.into() }
     }
@@ -55,7 +54,6 @@ impl Rendered {
 
 impl Reply {
     /// A reply without `retry_after`.
-    #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Reply::with_status(code.status(), code, message)
     }
@@ -66,28 +64,24 @@ impl Reply {
     }
 
     /// Refuses a method; `allow` lists those that the path takes, as RFC 9110 wants it.
-    #[must_use]
     pub fn method_not_allowed(allow: &'static str) -> Self {
         let message = format!("This path takes {allow}.");
         Reply { allow: Some(allow), ..Reply::new(Code::MethodNotAllowed, message) }
     }
 
     /// The same reply that names the field at fault.
-    #[must_use]
     pub fn param(mut self, field: impl Into<String>) -> Self {
         self.param = Some(field.into());
         self
     }
 
     /// The same reply that says when to come back.
-    #[must_use]
     pub fn retry_after(mut self, wait: Span) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
     /// Renders it for a client that speaks `api`.
-    #[must_use]
     pub fn render(&self, api: Api) -> Rendered {
         let body = match api {
             Api::OpenAi => openai_error(self.status, self.code.as_str(), &self.message, self.param.as_deref()),

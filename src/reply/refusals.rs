@@ -6,20 +6,17 @@ use crate::json::Unreadable;
 use crate::time::Span;
 
 /// The answer while D1's keys are not known yet.
-#[must_use]
 pub fn not_loaded() -> Reply {
     let message = "The pool's keys have not been loaded from D1 yet; see Envoy's log if this lasts.";
     Reply::new(Code::PoolNotLoaded, message).retry_after(Span::secs(5))
 }
 
 /// The answer while there is no valid configuration.
-#[must_use]
 pub fn not_configured() -> Reply {
     Reply::new(Code::NotConfigured, "The filter has no valid configuration; see Envoy's log.")
 }
 
 /// The answer to a body that cannot be read.
-#[must_use]
 pub fn unreadable(problem: Unreadable) -> Reply {
     match problem {
         Unreadable::Broken(line, column) => {
@@ -40,21 +37,18 @@ pub fn unreadable(problem: Unreadable) -> Reply {
 }
 
 /// The answer to a body over the limit, in bytes.
-#[must_use]
 pub fn too_large(limit: usize) -> Reply {
     let message = format!("The body is larger than the {limit} bytes that are accepted here.");
     Reply::new(Code::BodyTooLarge, message)
 }
 
 /// The answer at a path where nothing is.
-#[must_use]
 pub fn unknown_path() -> Reply {
     let message = "Nothing is here. Use /v1/chat/completions, /v1/embeddings, /api/compat/… or /api/{provider}/….";
     Reply::new(Code::UnknownPath, message)
 }
 
 /// The answer to a provider that is not configured. Its name comes from the client, so it is shown in part.
-#[must_use]
 pub fn unknown_provider(name: &str) -> Reply {
     let shown: String = name.chars().filter(|char| char.is_ascii_graphic()).take(40).collect();
     let message = format!("`{shown}` is no provider that is known here; see PROVIDER_BASE_URLS to add one.");
@@ -62,7 +56,6 @@ pub fn unknown_provider(name: &str) -> Reply {
 }
 
 /// The answer at a path where a provider hands out or makes credentials.
-#[must_use]
 pub fn credential_endpoint(slug: &str) -> Reply {
     let message = format!(
         "{slug} hands out or makes credentials of the pool's account at this path. Whoever has one can use the \

@@ -12,7 +12,6 @@ use crate::json;
 const BEGINNING: usize = 1024;
 
 /// A number that the requests of a conversation share; `None` if nothing in the body identifies it.
-#[must_use]
 pub fn of(body: &[u8]) -> Option<u64> {
     let names = ["prompt_cache_key", "user", "system", "systemInstruction", "messages", "contents", "input"];
     let Ok([key, user, beginnings @ ..]) = json::fields(body, names) else { return None };

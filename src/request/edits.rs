@@ -101,7 +101,6 @@ pub fn credentials(headers: &Headers) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The client's query without credentials, and without what the client must not choose at this provider.
-#[must_use]
 pub fn query(provider: &Provider, query: &str) -> String {
     let Choices { parameters, parameter_prefixes, .. } = provider.choices;
     url::without_parameters(query, |name| {
@@ -113,7 +112,6 @@ pub fn query(provider: &Provider, query: &str) -> String {
 }
 
 /// The changes that send a request to its target; `new_length` is its body's size in bytes, if that changes.
-#[must_use]
 pub fn edits(provider: &Provider, headers: &Headers, target: Target, new_length: Option<usize>) -> Vec<Edit> {
     let mut edits = removals(&provider.choices, headers);
     if headers.text(":scheme") != Some(target.scheme()) {

@@ -83,7 +83,6 @@ struct Admitted<'a> {
 }
 
 /// Reads the headers of a request. `complete`: nothing follows them.
-#[must_use]
 pub fn begin(config: &Rc<Config>, host: &dyn Host, headers: Headers, complete: bool) -> Step {
     let full = headers.text(":path").unwrap_or_default().to_owned();
     let (path, query) = full.split_once('?').unwrap_or((&full, ""));

@@ -34,7 +34,6 @@ pub fn behind_path(
 }
 
 /// The first model that the path names.
-#[must_use]
 pub fn in_path(provider: &Provider, rest: &str) -> Option<String> {
     provider.model.iter().find_map(|place| match *place {
         ModelPlace::PathAfter(name) => segments_after(rest, name, 1),
@@ -84,7 +83,6 @@ fn in_body(provider: &Provider, headers: &Headers, body: &[u8]) -> Result<Option
 }
 
 /// Whether [`in_body`] could find anything.
-#[must_use]
 pub fn may_be_in_body(provider: &Provider) -> bool {
     provider.model.iter().any(|place| matches!(place, ModelPlace::Body(_)))
 }
@@ -99,7 +97,7 @@ fn segments_after(path: &str, name: &str, count: usize) -> Option<String> {
         return None;
     }
     let joined = found.join("/");
-    // `gemini-2.0-flash:generateContent`: the verb is no part of the name. Bedrock's names have a
+    // `gemini-2.0-flash:generateContent`: the verb is not a part of the name. Bedrock's names have a
     // colon of their own (`…-v2:0`), which no verb can be taken for.
     let model = match joined.rsplit_once(':') {
         Some((model, verb)) if verb.starts_with(|first: char| first.is_ascii_alphabetic()) => model,

@@ -1,9 +1,9 @@
-//! OpenAI-shaped requests: the model names the provider, and the provider how it is asked.
+//! Requests in OpenAI's shape. The model names the provider, and the provider decides how it is called.
 //!
 //! Native: translated to the provider's own API, here and once. Every attempt sends the same body to
-//! the same provider, so translating it again upstream would only cost; and what cannot be translated
-//! is refused before a key is leased. The route back is upstream, where answers are read.
-//! Passthrough and AI Gateway: only the model's name is rewritten, every other byte stays.
+//! the same provider, so translating it again for each attempt would only cost time, and what cannot be
+//! translated is refused before a key is leased. Answers are translated upstream, where they are read.
+//! Passthrough and AI Gateway: only the model's name is rewritten, and every other byte stays.
 
 use core::ops::Range;
 use std::rc::Rc;
@@ -26,7 +26,7 @@ use crate::translate::{self, Options, Translated};
 /// What a request becomes. `random` picks one of several gateways.
 ///
 /// # Errors
-/// The answer to a request that does not go up.
+/// Returns the reply to a request that is not sent on.
 pub(super) fn forward(
     client: &Client,
     config: &Config,
@@ -38,7 +38,7 @@ pub(super) fn forward(
     let mut search = json::Search::new(body, ["model"]);
     let value = search.first().and_then(|value| Some((value.clone(), json::string(body, value)?)));
     let route = OpenAiRoute::of(config, definition, endpoint, value.as_ref().map(|(_, named)| named.as_str()), random);
-    // A translation reads the whole body itself, and takes none that the search would refuse.
+    // A translation reads the whole body itself, and refuses whatever the search would refuse.
     let translated = match &route {
         Ok(route) if route.format() == OpenAiFormat::Native => match route.translated(client, body) {
             Ok(forward) => return Ok(forward),
@@ -46,7 +46,7 @@ pub(super) fn forward(
         },
         _ => None,
     };
-    // What is wrong with the body as such is told before all else.
+    // A fault of the body as a whole is reported before all others.
     search.finish().map_err(refusals::unreadable)?;
     if let Some(refused) = translated {
         return refused;
@@ -87,7 +87,7 @@ impl<'a> OpenAiRoute<'a> {
     ) -> Result<Self, Reply> {
         let named = named.ok_or_else(no_model)?;
         let full = config.aliases.get(named).map_or(named, String::as_str);
-        // Only the first slash parts: `openrouter/google/gemini-2.0-flash:free`.
+        // Only the first slash separates the two: `openrouter/google/gemini-2.0-flash:free`.
         let (name, model) = full.split_once('/').filter(|(_, model)| !model.is_empty()).ok_or_else(no_model)?;
         let upstream = config.upstream(name).ok_or_else(|| refusals::unknown_provider(name))?;
         let model = upstream.provider.bare_model(model);
@@ -156,7 +156,7 @@ impl<'a> OpenAiRoute<'a> {
     }
 }
 
-/// The body with another model in it, every other byte as it was; `None` if it has that model.
+/// Replaces the model in the body, and leaves every other byte as it is; `None` if it has that model already.
 fn rewritten(body: &[u8], value: &Range<usize>, named: &str, model: &str) -> Option<NewBody> {
     if named == model {
         return None;
@@ -173,7 +173,6 @@ fn no_model() -> Reply {
 }
 
 /// `GET /v1/models`: the configured models and aliases that this AUTH_KEY may use.
-#[must_use]
 pub fn models(config: &Config, definition: &Definition) -> Rendered {
     let listed = config.models.iter().map(|full| (full, full)).chain(&config.aliases);
     let data: Vec<_> = listed

@@ -1,7 +1,7 @@
-//! What a path asks for.
+//! The routes: what each path leads to.
 //!
 //! ```text
-//! /healthz                               is the filter there
+//! /healthz                               a liveness probe
 //! /v1/chat/completions, /v1/embeddings   OpenAI's API, the model names the provider
 //! /v1/models                             the models that the configuration lists
 //! /api/compat/…                          the same, as AI Gateway spells it
@@ -12,7 +12,7 @@
 use crate::console::ConsolePath;
 use crate::provider::Api;
 
-/// What a request is for.
+/// What a path leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route<'a> {
     /// A liveness probe.
@@ -38,7 +38,6 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// Its path below an OpenAI-style base.
-    #[must_use]
     pub fn path(self) -> &'static str {
         match self {
             Endpoint::ChatCompletions => "chat/completions",
@@ -48,7 +47,6 @@ impl Endpoint {
 }
 
 /// Finds the route of a path (without its query); `None` if there is nothing there.
-#[must_use]
 pub fn find(path: &str) -> Option<Route<'_>> {
     if path == "/healthz" {
         return Some(Route::Health);
@@ -76,7 +74,6 @@ fn behind_api(path: &str) -> Option<(&str, &str)> {
 
 /// The dialect in which a client on this path expects errors. Only needs to be right for paths
 /// that exist; for all others OpenAI's is the one most clients read.
-#[must_use]
 pub fn api_of(path: &str) -> Api {
     let Some((slug, rest)) = behind_api(path) else { return Api::OpenAi };
     match crate::provider::find(slug) {

@@ -43,8 +43,7 @@ impl Target {
         Ok(Target::at(&url, without_repeated_version(&url.path, rest), query))
     }
 
-    /// A native request through AI Gateway, where the slug stands for the same as it does here.
-    #[must_use]
+    /// A native request through AI Gateway, where the slug replaces the same base URL as here.
     pub fn native_through(gateway: &AiGateway, prefix: &str, upstream: &Upstream, rest: &str, query: &str) -> Self {
         let replaced = match upstream.provider.base {
             Base::Fixed(text) => Url::parse(text).map(|url| url.path).unwrap_or_default(),
@@ -61,7 +60,7 @@ impl Target {
     pub fn openai(upstream: &Upstream, endpoint: Endpoint, model: &str) -> Result<(String, &'static str), Nowhere> {
         let openai = upstream.provider.openai.ok_or("this provider has no OpenAI-style API; use its native path")?;
         let path = format!("{}{}", openai.prefix, endpoint.path());
-        // Azure's host and deployment stand in the model: `azure-openai/{resource}/{deployment}`.
+        // Azure's host and deployment are in the model: `azure-openai/{resource}/{deployment}`.
         let in_model = matches!(upstream.provider.base, Base::Segments { .. }) && upstream.base_url.is_none();
         if in_model && !(model.split('/').count() == 2 && model.split('/').all(is_label)) {
             return Err("the model must name the resource, too: azure-openai/{resource}/{deployment}");
@@ -71,13 +70,11 @@ impl Target {
     }
 
     /// An OpenAI-shaped request on AI Gateway's compat endpoint.
-    #[must_use]
     pub fn compat(gateway: &AiGateway, prefix: &str, endpoint: Endpoint) -> Self {
         Target::at(&gateway.url, &format!("{prefix}/compat/{}", endpoint.path()), "")
     }
 
     /// The `:scheme` that the routes of the shipped Envoy configuration go by.
-    #[must_use]
     pub fn scheme(&self) -> &'static str {
         if self.tls { "https" } else { "http" }
     }
@@ -106,7 +103,6 @@ fn without_repeated_version<'a>(base: &str, rest: &'a str) -> &'a str {
 }
 
 /// Whether the provider's API hands out or makes credentials at the path behind the slug.
-#[must_use]
 pub fn leads_to_credentials(upstream: &Upstream, rest: &str) -> bool {
     let base = match (&upstream.base_url, upstream.provider.base) {
         (Some(url), _) => url.path.as_str(),
@@ -114,7 +110,7 @@ pub fn leads_to_credentials(upstream: &Upstream, rest: &str) -> bool {
         (None, Base::Segments { .. } | Base::VertexLocation) => "",
     };
     let segments: Vec<_> = rest.split('/').filter(|segment| !segment.is_empty()).map(percent_decode).collect();
-    // The version, or all of the base's path, may stand there once more.
+    // The client may repeat the version, or all of the base's path.
     let is_base = |segment: &str| is_version(&["/", segment].concat()) || base.split('/').any(|part| part == segment);
     let repeated = segments.iter().take_while(|segment| is_base(segment)).count();
     let mut paths = (0..=repeated).filter_map(|start| segments.get(start..));

@@ -49,7 +49,7 @@ def loaded(start, simulator, d1):
 def test_status_tells_all_and_no_key(loaded, simulator, model):
     one, two, _ = simulator.keys
     simulator.script(stated(300), key=one, model=model)
-    two.behaviour = Behaviour.INVALID
+    two.behaviour = Behaviour.REVOKED
     assert serves(loaded, model) == {"three"}
     answer = loaded.client.get(f"{STATUS}?provider=openai")
     assert answer.headers["cache-control"] == "no-store"

@@ -96,7 +96,7 @@ def test_ids_are_those_of_the_rows(loaded, model):
 @pytest.mark.parametrize("model", ["gemini-2.0-flash", "we.ird[0]$-😀", "a/b:free"])
 def test_what_is_written_back_is_what_the_worker_reads(loaded, simulator, d1, model):
     one, two = simulator.keys[:2]
-    one.behaviour = Behaviour.INVALID
+    one.behaviour = Behaviour.REVOKED
     simulator.script(stated(300), key=two)
     began = time.time()
     assert loaded.client.chat(f"openai/{model}").status_code in (401, 429)

@@ -337,7 +337,7 @@ return bad;
 def test_light_and_dark_wide_and_narrow(browser, page, simulator, model):
     one, two, _ = simulator.keys
     simulator.script(stated(3000), key=one, model=model)
-    two.behaviour = Behaviour.INVALID
+    two.behaviour = Behaviour.REVOKED
     assert serves(page, model) == {"three"}
     browser.until(lambda: "blocked" in browser.row("remark two"))
     backs = set()
