@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use crate::http::url::percent_decode;
 
 /// A shorter secret could be in a text by accident.
-const MIN_SEARCHABLE_BYTES: usize = 12;
+pub(crate) const MIN_SEARCHABLE_BYTES: usize = 12;
 /// How often a text can be JSON in a string of JSON before it is taken as it is.
 const MAX_NESTED_ESCAPES: usize = 4;
 

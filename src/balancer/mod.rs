@@ -31,6 +31,7 @@ use crate::provider::Auth;
 use crate::reply::{Reply, refusals, retry_headers};
 use crate::request::edits::{Edit, REMOVED_UPSTREAM};
 use crate::request::forward::Outgoing;
+use crate::secret::MIN_SEARCHABLE_BYTES;
 use crate::time::Time;
 use lifecycle::{Lesson, NextStep};
 use progress::{Exchange, Leased, Phase, Progress, Refused};
@@ -244,6 +245,10 @@ impl Balancer {
 
     /// Whether a provider's text contains the key that was sent, as some servers quote what they were sent.
     pub fn shows_key(&self, exchange: &Exchange, text: &[u8]) -> bool {
+        // Most values of headers are shorter than any key, which need not be looked up for them.
+        if text.len() < MIN_SEARCHABLE_BYTES {
+            return false;
+        }
         let key = exchange.progress.leased().and_then(|leased| self.pool.roster().key(leased.lease.id));
         key.is_some_and(|key| key.secret.shows_in(text))
     }
@@ -258,7 +263,9 @@ impl Balancer {
         // A redirect that has lost its `location` leads nowhere.
         let redirect =
             headers.all("location").any(|location| (300..400).contains(&status) && self.shows_key(exchange, location));
-        (redirect || self.shows_key(exchange, body)).then(|| replies::withheld(slug, status))
+        // A successful answer to anything but a GET is only read to be translated, which is written anew.
+        let quotes = status >= 400 || exchange.outgoing.is_get;
+        (redirect || (quotes && self.shows_key(exchange, body))).then(|| replies::withheld(slug, status))
     }
 
     /// Upstream: an error that came inside an answer after its start, which cannot be retried.

@@ -74,10 +74,12 @@ fn is_removed(name: &[u8]) -> bool {
 
 /// Servers may send more than one type, and browsers then differ.
 fn is_inert(headers: &Headers) -> bool {
+    let begins = |value: &[u8], inert: &str| {
+        value.get(..inert.len()).is_some_and(|start| start.eq_ignore_ascii_case(inert.as_bytes()))
+    };
     let inert = |value: &[u8]| {
-        let value = value.trim_ascii().to_ascii_lowercase();
-        let named = INERT_TYPES.iter().any(|inert| value.starts_with(inert.as_bytes()));
-        named && !value.contains(&b',')
+        let value = value.trim_ascii();
+        INERT_TYPES.iter().any(|inert| begins(value, inert)) && !value.contains(&b',')
     };
     headers.has("content-type") && headers.all("content-type").all(inert)
 }

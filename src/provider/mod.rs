@@ -73,6 +73,12 @@ pub enum CredentialPath {
 }
 
 impl CredentialPath {
+    /// Its first segment, which is never `{}`.
+    pub(crate) fn head(self) -> &'static str {
+        let (CredentialPath::At(pattern) | CredentialPath::Below(pattern)) = self;
+        pattern.split_once('/').map_or(pattern, |(head, _)| head)
+    }
+
     /// Whether a path, in segments that are decoded, is this one.
     pub fn matches<S: AsRef<str>>(self, path: &[S]) -> bool {
         let (pattern, below) = match self {

@@ -98,12 +98,19 @@ pub(super) fn below_base<'a>(upstream: &Upstream, rest: &'a str) -> &'a str {
 /// writes `/v1/chat/completions`, or repeats all of it (`/openai/v1/…` for Groq).
 fn without_repeated_version<'a>(base: &str, rest: &'a str) -> &'a str {
     let behind = |prefix: &str| rest.strip_prefix(prefix).filter(|rest| rest.starts_with('/'));
-    let last = base.rfind('/').and_then(|at| base.get(at..)).filter(|last| is_version(last));
+    let last =
+        base.rfind('/').and_then(|at| base.get(at..)).filter(|last| last.strip_prefix('/').is_some_and(is_version));
     last.and_then(|last| behind(base).or_else(|| behind(last))).unwrap_or(rest)
 }
 
 /// Whether the provider's API hands out or makes credentials at the path behind the slug.
 pub fn leads_to_credentials(upstream: &Upstream, rest: &str) -> bool {
+    let patterns = upstream.provider.credential_paths;
+    // Nearly every path has none of the first segments in it, and needs no closer look.
+    let is_head = |segment: &str| patterns.iter().any(|pattern| pattern.head().eq_ignore_ascii_case(segment));
+    if !rest.contains('%') && !rest.split('/').any(is_head) {
+        return false;
+    }
     let base = match (&upstream.base_url, upstream.provider.base) {
         (Some(url), _) => url.path.as_str(),
         (None, Base::Fixed(text)) => text.splitn(4, '/').nth(3).unwrap_or_default(),
@@ -111,14 +118,14 @@ pub fn leads_to_credentials(upstream: &Upstream, rest: &str) -> bool {
     };
     let segments: Vec<_> = rest.split('/').filter(|segment| !segment.is_empty()).map(percent_decode).collect();
     // The client may repeat the version, or all of the base's path.
-    let is_base = |segment: &str| is_version(&["/", segment].concat()) || base.split('/').any(|part| part == segment);
+    let is_base = |segment: &str| is_version(segment) || base.split('/').any(|part| part == segment);
     let repeated = segments.iter().take_while(|segment| is_base(segment)).count();
     let mut paths = (0..=repeated).filter_map(|start| segments.get(start..));
-    paths.any(|path| upstream.provider.credential_paths.iter().any(|pattern| pattern.matches(path)))
+    paths.any(|path| patterns.iter().any(|pattern| pattern.matches(path)))
 }
 
 fn is_version(segment: &str) -> bool {
-    segment.strip_prefix("/v").is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
+    segment.strip_prefix('v').is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
 }
 
 fn fill<'a>(url: &str, skip: Option<&str>, rest: &'a str) -> Result<(String, &'a str), Nowhere> {
