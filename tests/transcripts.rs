@@ -283,6 +283,18 @@ fn an_overloaded_provider_is_tried_again_and_no_key_is_blamed() {
     assert_eq!(next, Next::Deliver(vec![("retry-after", "30".to_owned())]), "it says when to come back");
 }
 
+/// A provider that asks for a longer wait than a request should take is believed.
+#[test]
+fn a_stumble_that_states_its_end_stops() {
+    let mut world = world("", "openai=k1,k2");
+    let mut sent = world.ask(0, "openai", "m").unwrap();
+    assert_eq!(world.answer(&mut sent, 503, &[("retry-after", "1")], ""), Next::Retry);
+    world.attempt(&mut sent).unwrap();
+    let mut sent = world.ask(0, "openai", "m").unwrap();
+    let after = vec![("retry-after", "60".to_owned())];
+    assert_eq!(world.answer(&mut sent, 503, &[("retry-after", "60")], ""), Next::Deliver(after));
+}
+
 #[test]
 fn nobody_is_blamed() {
     for (status, body) in [

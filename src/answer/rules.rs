@@ -1,4 +1,4 @@
-//! The tests that classify a failed answer, in their order. This file decides whether a key dies.
+//! The tests that classify a failed answer, in their order. This file decides what an answer says about a key.
 //!
 //! [`failure`] runs the tests one after the other, and the first that fits decides. An answer often fits
 //! several: a 403 can be about credit, the region, our IP address, the key or the model, and providers

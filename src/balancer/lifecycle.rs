@@ -14,13 +14,14 @@
 //! | credential | rests briefly; blocked once another request sees it (many at once: rests) | next key |
 //! | model access, other 403 | nothing, unless another key has served the model since: then this model cools on it | three keys at most |
 //! | another key's resource | nothing | next key |
-//! | transient, overloaded, reset, timeout | nothing | next key, three more at most, with backoff |
+//! | transient, overloaded | nothing | next key, three more at most, with backoff; stops if it asks for a longer wait |
+//! | reset, timeout | nothing | next key, with backoff; stops after two slow attempts |
 //! | region, gateway | nothing | stops |
 //! | the caller's fault | nothing | delivered |
 //!
 //! # What one request can do
 //!
-//! Any answer may be the doing of the request that it answers, so what one request can hold against keys is
+//! Almost any answer may be the doing of the request that it answers, so what one request can hold against keys is
 //! bounded, here and in one place: where the provider has not stated the end, at most [`MAX_GUESSES`] keys are
 //! held by one request, each for its model only, except for refused credentials.
 //! A key is blocked only when two requests have seen it refused with no success between (of two clients, where
@@ -34,7 +35,7 @@ use crate::host::Host;
 use crate::observe::key_log::KeyLog;
 use crate::observe::metrics::{Counter, Counters, OutcomeLabel};
 use crate::pool::Pool;
-use crate::pool::providers::{EGRESS_REST, ProviderState};
+use crate::pool::providers::{MODEL_REST, ProviderState};
 use crate::pool::record::{Block, LastError, Pause, Reason, Record, Refusal, SyncState, Trial};
 use crate::provider::Api;
 use crate::quota::{Dimension, UNLIMITED};
@@ -52,7 +53,7 @@ const REFUSAL_REST: Span = Span::secs(5);
 const LONGEST_REFUSAL: Span = DAY;
 /// How many keys one request may hold by a guess.
 pub const MAX_GUESSES: u8 = 3;
-/// The longest wait that an overloaded provider may ask for before another key is tried in the same request.
+/// The longest wait that a provider may ask for, because it is overloaded or stumbled, before another key is tried in the same request.
 const SHORT_WAIT: Span = Span::secs(2);
 /// How long a key rests instead of being blocked, when too many are refused at once.
 const REFUSED_REST: Span = Span::secs(600);
@@ -115,8 +116,8 @@ impl Lesson<'_> {
             Outcome::Credential { conclusive } => self.credential(conclusive, evidence),
             Outcome::ModelAccess => self.refused(Reason::ModelAccess, MODEL_ACCESS_REST, evidence),
             Outcome::Forbidden => self.refused(Reason::Forbidden, default_cooling, evidence),
-            Outcome::NotMine | Outcome::Transient { .. } => self.release_and(NextStep::TryNext),
-            Outcome::Overloaded { until } => self.release_and(match until {
+            Outcome::NotMine => self.release_and(NextStep::TryNext),
+            Outcome::Transient { until } | Outcome::Overloaded { until } => self.release_and(match until {
                 Some(at) if self.host.now().until(at) > SHORT_WAIT => NextStep::Stop(until),
                 _ => NextStep::TryNext,
             }),
@@ -167,7 +168,7 @@ impl Lesson<'_> {
         });
     }
 
-    /// A request that may have been a trial says nothing about its key: another one may be the trial.
+    /// A request that may have been a trial says nothing about its key: another request may be the trial.
     pub fn release_trial(&mut self) {
         let (id, model) = (self.leased.lease.id, &self.outgoing.model);
         if self.pool.record(id).is_some_and(|record| record.needs_trial(model)) {
@@ -248,8 +249,8 @@ impl Lesson<'_> {
         }
         let unstated = limit.until.is_none() && limit.what == What::Unstated && limit.window == Window::Unstated;
         if unstated && self.may_not_guess() {
-            return match self.is_the_address() {
-                true => NextStep::Stop(Some(now.plus(EGRESS_REST))),
+            return match self.rest_model() {
+                true => NextStep::Stop(Some(now.plus(MODEL_REST))),
                 false => self.release_and(NextStep::TryNext),
             };
         }
@@ -265,8 +266,8 @@ impl Lesson<'_> {
             }
         };
         self.cool(reason, until, trial, evidence);
-        if unstated && !escalates && self.is_the_address() {
-            return NextStep::Stop(Some(now.plus(EGRESS_REST)));
+        if unstated && !escalates && self.rest_model() {
+            return NextStep::Stop(Some(now.plus(MODEL_REST)));
         }
         NextStep::TryNext
     }
@@ -289,7 +290,7 @@ impl Lesson<'_> {
 
     /// Records an unexplained 429. If it is one of very many for the model, nobody has quota for it or the address
     /// that all requests come from is at fault: the model rests, and the keys are not blamed.
-    fn is_the_address(&mut self) -> bool {
+    fn rest_model(&mut self) -> bool {
         let (now, slug, model) = (self.host.now(), self.outgoing.slug(), &self.outgoing.model);
         let id = self.leased.lease.id;
         let noted = self.pool.change_provider(slug, |state| state.record_unexplained_429(id, model, now));

@@ -162,14 +162,8 @@ impl Balancer {
         // Without an attempt there is no answer.
         let Some(leased) = progress.leased() else { return Next::Deliver(Vec::new()) };
         let status = headers.status().unwrap_or(UNREADABLE_STATUS);
-        let verdict = answer::classify(&Answer {
-            provider: outgoing.upstream.provider,
-            through_ai_gateway: outgoing.through_ai_gateway,
-            status,
-            headers,
-            body: if status < 400 || headers.is_encoded() { &[] } else { body },
-            now: self.host.now(),
-        });
+        let body_of_error = if status < 400 || headers.is_encoded() { &[] } else { body };
+        let verdict = self.classify(outgoing, headers, body_of_error);
         let step = self.lesson(outgoing, progress, leased).learn(&verdict);
         match verdict.outcome {
             Outcome::ModelAccess | Outcome::Forbidden => {
@@ -218,18 +212,21 @@ impl Balancer {
     pub fn broke_off(&mut self, exchange: &mut Exchange, headers: &Headers) {
         let Exchange { outgoing, progress } = exchange;
         let Some(leased) = progress.unanswered() else { return };
-        let now = self.host.now();
-        let verdict = answer::classify(&Answer {
+        let verdict = self.classify(outgoing, headers, &[]);
+        self.lesson(outgoing, progress, leased).learn(&verdict);
+        progress.count_slow(leased, self.host.now());
+        progress.phase = Phase::Retrying(leased);
+    }
+
+    fn classify(&self, outgoing: &Outgoing, headers: &Headers, body: &[u8]) -> Verdict {
+        answer::classify(&Answer {
             provider: outgoing.upstream.provider,
             through_ai_gateway: outgoing.through_ai_gateway,
             status: headers.status().unwrap_or(UNREADABLE_STATUS),
             headers,
-            body: &[],
-            now,
-        });
-        self.lesson(outgoing, progress, leased).learn(&verdict);
-        progress.count_slow(leased, now);
-        progress.phase = Phase::Retrying(leased);
+            body,
+            now: self.host.now(),
+        })
     }
 
     /// Upstream: the answer is sent to the client, with this ending if that differs from what was decided.

@@ -74,7 +74,7 @@ pub fn by_envoy(headers: &Headers, exchange: Option<&Exchange>) -> Reply {
 
 /// The provider refuses the keys. Its own text may hold one.
 pub fn keys_refused(slug: &str, status: u16) -> Reply {
-    let message = format!("{slug} refuses the pool's keys; check them, they are blocked or rest now.");
+    let message = format!("{slug} refuses this request with the pool's keys; /one-balance/ shows their state.");
     Reply::with_status(status, Code::ProviderKeysRefused, message)
 }
 

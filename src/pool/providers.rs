@@ -17,16 +17,16 @@ pub(crate) const NAME: &str = "one-balance/2/providers";
 
 /// The most models of a provider whose limits are remembered; the one stated longest ago is evicted.
 const MAX_MODELS: usize = 128;
-/// If this many keys get an unexplained 429 for one model within [`EGRESS_WINDOW`] and none succeeds between,
+/// If this many keys get an unexplained 429 for one model within [`UNEXPLAINED_WINDOW`] and none succeeds between,
 /// the keys are not at fault: nobody has quota for the model, or the provider limits our address. With good keys
 /// in the pool, round robin brings a success between. Only the model rests, although our address may be limited
 /// for all of them: each model finds that out at the price of four answers, and a client of models that nobody
 /// has quota for cannot stop the others.
-const EGRESS_KEYS: usize = 4;
-const EGRESS_WINDOW: Span = Span::secs(5);
+const UNEXPLAINED_KEYS: usize = 4;
+const UNEXPLAINED_WINDOW: Span = Span::secs(5);
 /// How long the model rests then. Only the next request can show whether it is over, so the rest is short, and
 /// the next unexplained 429 of the same model begins another one.
-pub const EGRESS_REST: Span = Span::secs(2);
+pub const MODEL_REST: Span = Span::secs(2);
 /// No rest is longer than this, with some tolerance for differences between the workers' clocks.
 const LONGEST_REST: Span = Span::secs(10);
 /// How long a model stays suspect without a success.
@@ -160,14 +160,14 @@ impl ProviderState {
     /// one, because they are not at fault.
     pub(crate) fn record_unexplained_429(&mut self, id: KeyId, model: &str, now: Time) -> Option<Vec<KeyId>> {
         self.unexplained
-            .retain(|(other, name, time)| (*other != id || name != model) && time.plus(EGRESS_WINDOW) > now);
+            .retain(|(other, name, time)| (*other != id || name != model) && time.plus(UNEXPLAINED_WINDOW) > now);
         self.unexplained.push((id, model.to_owned(), now));
         let of_model = self.unexplained.iter().filter(|(_, name, _)| name == model).count();
         let rest = self.rests.iter().find(|(name, _)| name == model).map(|(_, until)| *until);
-        if of_model < EGRESS_KEYS && !rest.is_some_and(|until| is_suspect(until, now)) {
+        if of_model < UNEXPLAINED_KEYS && !rest.is_some_and(|until| is_suspect(until, now)) {
             return None;
         }
-        let until = self.rests_until(model, now).unwrap_or_default().max(now.plus(EGRESS_REST));
+        let until = self.rests_until(model, now).unwrap_or_default().max(now.plus(MODEL_REST));
         self.rests.retain(|(name, _)| name != model);
         if self.rests.len() >= MAX_RESTS {
             self.rests.remove(0);
@@ -236,7 +236,7 @@ mod tests {
             state.record_unexplained_429(KeyId(8), "m", at(8)),
             Some(vec![KeyId(5), KeyId(6), KeyId(7), KeyId(8)])
         );
-        assert_eq!(state.rests_until("m", at(8)), Some(at(8).plus(EGRESS_REST)));
+        assert_eq!(state.rests_until("m", at(8)), Some(at(8).plus(MODEL_REST)));
         assert_eq!(state.rests_until("n", at(8)), None, "the other model goes on");
         assert_eq!(state.record_unexplained_429(KeyId(9), "m", at(20)), Some(vec![KeyId(9)]), "still the model");
         state.succeeded("m");
@@ -248,11 +248,11 @@ mod tests {
         let mut state = ProviderState::default();
         let late = Time::from_secs(10_000);
         (1..=4).for_each(|id| drop(state.record_unexplained_429(KeyId(id), "m", late)));
-        assert_eq!(state.rests_until("m", late), Some(late.plus(EGRESS_REST)));
+        assert_eq!(state.rests_until("m", late), Some(late.plus(MODEL_REST)));
         let now = Time::from_secs(1000);
         assert_eq!(state.rests_until("m", now), None);
         assert!(state.record_unexplained_429(KeyId(5), "m", now).is_some(), "it is still suspect");
-        assert_eq!(state.rests_until("m", now), Some(now.plus(EGRESS_REST)));
+        assert_eq!(state.rests_until("m", now), Some(now.plus(MODEL_REST)));
     }
 
     #[test]

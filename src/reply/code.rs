@@ -9,7 +9,7 @@ use core::fmt;
 /// Whether a client should ask again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// It may help, so the client decides.
+    /// We send no advice: the status says enough, and the client decides.
     ClientDecides,
     /// It is in vain until an operator has changed something.
     Never,
@@ -18,9 +18,9 @@ pub enum Retry {
 /// When in a request's life a code is sent. Metrics have a label for each code that can occur there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Before the provider is known and a key is leased.
+    /// Before a key is asked for.
     Refusal,
-    /// Afterwards.
+    /// From then on.
     Attempt,
     /// In both.
     Both,
@@ -108,11 +108,11 @@ codes! {
     NoKeys = "no_keys", 503, Never, Attempt;
     /// All of the provider's keys are blocked.
     AllKeysBlocked = "all_keys_blocked", 503, Never, Attempt;
-    /// All of the provider's keys are cooling for this model.
+    /// All of the provider's keys are cooling for this model, resting or at their quota.
     AllKeysCooling = "all_keys_cooling", 429, ClientDecides, Attempt;
     /// Every key has been tried by this request.
     AllKeysTried = "all_keys_tried", 503, ClientDecides, Attempt;
-    /// The provider limits our address, so it is left alone.
+    /// Nobody has quota for the model, or the provider limits our address, so the model is left alone.
     ProviderResting = "provider_resting", 429, ClientDecides, Attempt;
     /// D1's keys have not been read yet.
     PoolNotLoaded = "pool_not_loaded", 503, ClientDecides, Both;
@@ -120,13 +120,13 @@ codes! {
     ProviderKeysRefused = "provider_keys_refused", 502, ClientDecides, Attempt;
     /// AI Gateway, or something else on the way, refuses us.
     GatewayRefused = "gateway_refused", 502, ClientDecides, Attempt;
-    /// No attempt reached the provider.
+    /// No attempt got an answer.
     ProviderUnreachable = "provider_unreachable", 502, ClientDecides, Attempt;
     /// The provider did not answer in time.
     ProviderTimeout = "provider_timeout", 504, ClientDecides, Attempt;
     /// The provider's answer cannot be read, and so cannot be translated.
     ProviderAnswerUnreadable = "provider_answer_unreadable", 502, ClientDecides, Attempt;
-    /// The provider's error shows the pooled key.
+    /// The provider's answer shows the pooled key, or is a compressed error that may show it.
     ProviderErrorWithheld = "provider_error_withheld", 502, ClientDecides, Attempt;
     /// Envoy let an answer through that was to be retried.
     NotRetried = "not_retried", 502, ClientDecides, Attempt;
